@@ -1,0 +1,61 @@
+"""Errors that a user can cause or meet, each with one line of text and an exit code of its own.
+
+    VocoError (1: a defect of ours)
+    ├── SettingsError (2: usage or settings)
+    ├── DataError (3: images, labels, lists of cases)
+    ├── EnvironmentFault (4: device, package, disk)
+    └── StopRequested (5: stopped because somebody asked)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class VocoError(Exception):
+    """Base of all errors of this package; ``str()`` is one line: what is wrong, where, and how to mend it."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = " ".join(str(message).split())
+        self.hint = " ".join(str(hint).split())
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message}  ({self.hint})" if self.hint else self.message
+
+    def __reduce__(self):
+        # The message alone would lose the hint on the way back from a worker process.
+        return type(self), (self.message, self.hint)
+
+
+class SettingsError(VocoError):
+    """A command or a setting that cannot be carried out as given."""
+
+    exit_code = 2
+
+
+class DataError(VocoError):
+    """A file or a list of cases that cannot be used."""
+
+    exit_code = 3
+
+
+class EnvironmentFault(VocoError):
+    """The machine lacks what the job needs: a device, a package, memory, disk, permission."""
+
+    exit_code = 4
+
+
+class StopRequested(VocoError):
+    """The job ended early, with a checkpoint, because somebody asked for it."""
+
+    exit_code = 5
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the choice closest to ``word``, or an empty string."""
+    found = get_close_matches(str(word), list(choices), n=1, cutoff=0.6)
+    return f" Did you mean '{found[0]}'?" if found else ""
