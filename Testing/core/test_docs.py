@@ -1,0 +1,101 @@
+"""What the README and the documentation show works: commands run, links lead somewhere, the pages build."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from VoCoCore import cli, errors
+from VoCoCore.cli.main import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Options that make a shown command quick; the later one of two wins.
+QUICKLY = {"pretrain": ["--steps", "2", "--workers", "0", "--batch", "2", "--device", "cpu"]}
+
+
+def name_of(page: Path) -> str:
+    return page.name
+
+
+def shown_commands(page: Path) -> list[list[str]]:
+    """The commands of a page's console blocks: lines that begin with ``$``, continued ones joined."""
+    text = "\n".join(CONSOLE.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ")
+    return [shlex.split(line[2:], comments=True) for line in text.splitlines() if line.startswith("$ ")]
+
+
+@pytest.fixture
+def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the folder ``volumes`` that the pages speak of, and homes of its own."""
+    from VoCoCore.data.phantom import make_cohort
+
+    make_cohort(tmp_path / "volumes", cases=6, size=(32, 32, 24), labels=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "APPDATA", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "guide.md"], ids=name_of)
+def test_the_voco_commands_of_a_page_run_one_after_another(page: Path, cohort: Path) -> None:
+    commands = [words[1:] for words in shown_commands(page) if words[0] == "voco" and words[1] != "demo"]
+    assert commands, "the page shows no command"
+    for words in commands:
+        code = cli.main([*words, *QUICKLY.get(words[0], [])])
+        assert code == 0, f"voco {shlex.join(words)} ended with {code}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_other_commands_of_a_page_exist(page: Path) -> None:
+    usage = (ROOT / "run.py").read_text(encoding="utf-8")
+    for words in shown_commands(page):
+        if words[:2] == ["python3", "run.py"]:
+            assert f"python3 run.py {words[2]} " in usage, f"run.py has no {words[2]}"
+        else:
+            assert words[0] in {"voco", "git", "cd", ".venv/bin/voco", "uv", "pre-commit", "torchrun"}, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_local_links_and_pictures_are_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_the_readme_lists_the_exit_codes_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d) \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.VocoError)}
+    assert sorted(map(int, rows)) == sorted({0, *codes})
+
+
+def test_the_readme_lists_every_command() -> None:
+    rows = re.findall(r"^\| `voco (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(rows) == set(COMMANDS)
+
+
+def test_the_pages_build(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "method" / "index.html").is_file()
