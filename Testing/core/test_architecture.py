@@ -83,14 +83,17 @@ def functions_of(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 def nesting(node: ast.AST, depth: int = 0) -> int:
-    """The deepest level of blocks within blocks; an elif is on its if's level, inner functions start anew."""
+    """The deepest level of decisions and loops within each other; an elif is on its if's level.
+
+    ``with`` does not count, and inner functions start anew.
+    """
     deepest = depth
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
         is_elif = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
         opens = (
-            isinstance(child, ast.If | ast.For | ast.While | ast.With | ast.Try | ast.Match) and not is_elif
+            isinstance(child, ast.If | ast.For | ast.While | ast.Try | ast.Match) and not is_elif
         )
         deepest = max(deepest, nesting(child, depth + opens))
     return deepest
