@@ -1,0 +1,96 @@
+"""Small JSON files that nobody ever sees half written, and file-system errors as one clear line.
+
+A file is written beside its place and renamed onto it. Windows refuses a rename, or a reader, for the moment
+in which the other one holds the file open; both sides therefore try again for up to two seconds there.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from VoCoCore.errors import EnvironmentFault
+
+T = TypeVar("T")
+
+PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds
+_PAUSE = 0.02
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def write_json(path: Path, data: object, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``data`` as strict JSON; whoever reads it sees the old content or the new one.
+
+    ``durable`` waits for the disk, so that the content also survives a power cut. Raises EnvironmentFault
+    where it cannot be written, ValueError for NaN or infinity.
+    """
+    text = json.dumps(data, indent=1, allow_nan=False)
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    with writing(path):
+        try:
+            with open(beside, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text + "\n")
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            patiently(lambda: os.replace(beside, path))
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink()
+            raise
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of ``path``, or None where there is no such file or it is not JSON."""
+    try:
+        return json.loads(patiently(path.read_bytes))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do ``action``, again for up to PATIENCE seconds while another process stands in its way."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return action()
+        except PermissionError:
+            if time.monotonic() >= give_up:
+                raise
+            time.sleep(_PAUSE)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether ``name`` is that of a file which a killed ``write_json`` left beside its target."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing ``path`` into an EnvironmentFault that names it and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise fault(path, error) from error
+
+
+def fault(path: Path, error: OSError) -> EnvironmentFault:
+    """Say in one line why ``path`` could not be written."""
+    if error.errno in _FULL:
+        return EnvironmentFault(
+            f"{path} could not be written: the disk is full", "free some space, then resume"
+        )
+    if error.errno in _FORBIDDEN:
+        hint = "choose a folder that you may write to, or change its permissions"
+        return EnvironmentFault(f"{path} could not be written: permission denied", hint)
+    return EnvironmentFault(
+        f"{path} could not be written: {error.strerror or error}", "check the disk and the path"
+    )

@@ -1,0 +1,250 @@
+"""Start a job that lives on when its starter ends, and end one: first asked, then told, then killed.
+
+The job is a process in a session of its own with its output in the run's log.txt. It runs the VoCoCore that
+this file belongs to, whatever else is installed: a bootstrap puts the folder above first on ``sys.path``, and
+PYTHONPATH does the same for the loader workers that it spawns.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
+from VoCoCore.runs import files, known, process
+from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
+
+_ROOT = Path(__file__).resolve().parents[2]
+_BOOTSTRAP = (
+    "import runpy, sys; root, module = sys.argv[1:3]; del sys.argv[1:3]; "
+    "sys.path[:] = [root, *(p for p in sys.path if p not in ('', root))]; "
+    "runpy.run_module(module, run_name='__main__', alter_sys=True)"
+)
+_KINDS: dict[int, type[VocoError]] = {e.exit_code: e for e in (SettingsError, DataError, EnvironmentFault)}
+_PAUSE = 0.05
+_children: list[subprocess.Popen[bytes]] = []  # kept so that those that ended are waited for
+
+
+class Launch:
+    """A job on its way: `ready` asks whether it has reported, without waiting."""
+
+    def __init__(
+        self, run: RunDirectory, child: subprocess.Popen[bytes], before: object, log_start: int
+    ) -> None:
+        self.run = run
+        self._child = child
+        self._before = before
+        self._log_start = log_start
+
+    def ready(self) -> bool:
+        """Whether the job has written its status; raises the job's own kind of error if it ended before."""
+        code = self._child.poll()  # asked before the status: a job may report and end in between
+        if _identity(self.run) != self._before:
+            return True
+        if code is None:
+            return False
+        line = self._last_line() or f"it ended with exit code {code} and said nothing"
+        raise _KINDS.get(code, VocoError)(f"the job did not start: {line}", f"more in {self.run.log_file}")
+
+    def _last_line(self) -> str:
+        with open(self.run.log_file, "rb") as file:
+            file.seek(max(self._log_start, file.seek(0, os.SEEK_END) - 65_536))
+            lines = file.read().decode("utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def start(
+    path: str | Path,
+    arguments: Sequence[str],
+    *,
+    python: str | Path = sys.executable,
+    module: str = "VoCoCore",
+    environ: Mapping[str, str] | None = None,
+) -> Launch:
+    """Start ``python -m module arguments`` as a job of its own that works on the run ``path``; do not wait.
+
+    ``environ`` is what the job's environment starts from (None: this process's). The current folder stays the
+    same, so that relative paths keep their meaning. Raises SettingsError where a job runs there already or
+    the folder holds something else, EnvironmentFault where the log or Python cannot be opened.
+    """
+    run = RunDirectory(path)
+    if run.is_locked():
+        raise run.taken()
+    if not is_run(run.path):
+        check_usable(run.path)
+    _children[:] = [child for child in _children if child.poll() is None]
+    before = _identity(run)
+    command = [str(python), "-c", _BOOTSTRAP, str(_ROOT), module, *map(str, arguments)]
+    with files.writing(run.log_file):
+        run.path.mkdir(parents=True, exist_ok=True)
+        log = open(run.log_file, "ab")  # noqa: SIM115  closed below, with the error of opening kept apart
+    with log:
+        log_start = log.tell()
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_environment(environ),
+                **_detached(),
+            )
+        except OSError as error:
+            hint = "choose another Python for the jobs"
+            raise EnvironmentFault(f"{python} could not be started: {error.strerror}", hint) from error
+    _children.append(child)
+    return Launch(run, child, before, log_start)
+
+
+def launch(
+    path: str | Path, arguments: Sequence[str], *, timeout: float = 120.0, **options: Any
+) -> RunDirectory:
+    """Start a job (see `start`) and return its run as soon as the job has reported; it is then a known run.
+
+    Raises the job's kind of error, with its last line, if it ended before; EnvironmentFault if it said
+    nothing for ``timeout`` seconds (it is left alone: it may still be loading).
+    """
+    started = start(path, arguments, **options)
+    give_up = time.monotonic() + timeout
+    while not started.ready():
+        if time.monotonic() > give_up:
+            hint = f"it may still be starting: see {started.run.log_file}"
+            raise EnvironmentFault(f"the job said nothing for {timeout:.0f} s", hint)
+        time.sleep(_PAUSE)
+    known.remember(started.run.path)
+    return started.run
+
+
+def stop(run: RunDirectory, grace: float = 30.0) -> str:
+    """End the job in three steps, ``grace`` seconds apart (ask, end, kill), and return the run's state.
+
+    Asking leads to a checkpoint. Raises SettingsError where the job runs on another machine and has not
+    stopped within ``grace`` (it stays asked).
+    """
+    if run.state() not in ("preparing", "running", "stopping"):
+        return run.state()
+    run.request_stop()
+    if not _has_ended(run, grace):
+        terminate(run)
+        if not _has_ended(run, grace):
+            kill(run)
+    return _marked(run)
+
+
+def terminate(run: RunDirectory) -> None:
+    """Tell the job's process to end. Its workers end with it: told themselves, they would take the data away
+    from a job that is writing its last checkpoint.
+    """
+    if pid := _verified_pid(run):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def kill(run: RunDirectory) -> str:
+    """Kill the job with all its processes and return the run's state; the last checkpoint stays.
+
+    Only a process whose host and start time are those of the status is touched. Raises SettingsError where
+    the job runs on another machine, EnvironmentFault where it cannot be killed.
+    """
+    if pid := _verified_pid(run):
+        start = process.process_start(pid) or ""
+        _kill_tree(pid)
+        give_up = time.monotonic() + 5
+        while process.is_same(pid, start):
+            if time.monotonic() > give_up:
+                raise EnvironmentFault(f"process {pid} could not be killed", "it may belong to another user")
+            time.sleep(_PAUSE)
+    return _marked(run)
+
+
+def _verified_pid(run: RunDirectory) -> int | None:
+    """Return the job's process number, None if it is gone.
+
+    Raises SettingsError if it is on another machine, EnvironmentFault if another process may have its number.
+    """
+    status = run.read_status()
+    if status is None or not status.active:
+        return None
+    if status.host != process.host_name():
+        hint = "it stops after its current step if it was asked to; end it on that machine otherwise"
+        raise SettingsError(f"the job in {run.path} runs on {status.host}, out of reach from here", hint)
+    if process.is_gone(status.pid, status.process_start):
+        return None
+    if not process.is_same(status.pid, status.process_start):
+        hint = "look at it and end it by hand"
+        raise EnvironmentFault(f"this system does not say whether process {status.pid} is the job", hint)
+    return status.pid
+
+
+def _kill_tree(pid: int) -> None:
+    """Kill process ``pid`` with all that it started: its descendants, and its session if it leads one."""
+    tree = _descendants(pid)
+    if sys.platform == "win32":
+        subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, check=False)
+    elif os.getsid(pid) == pid:  # launched detached
+        os.killpg(pid, signal.SIGKILL)
+    elif tree is None:
+        hint = f"install psutil, or end process {pid} by hand"
+        raise EnvironmentFault(
+            "the job was not started detached, and psutil is missing to find its workers", hint
+        )
+    for member in tree or []:
+        with suppress(Exception):  # gone already, or not ours to end: the caller looks at the result
+            member.kill()
+
+
+def _descendants(pid: int) -> list[Any] | None:
+    try:
+        import psutil
+    except ImportError:
+        return None
+    try:
+        job = psutil.Process(pid)
+        return [job, *job.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _marked(run: RunDirectory) -> str:
+    """Where a job was ended by force, write that it is stopped: it was wanted so, nobody lost anything."""
+    if run.state() == "lost":
+        with suppress(SettingsError), run.lock():
+            run.write_status("stopped", message="ended by force; resuming goes on from the last checkpoint")
+            run.clear_stop()
+    return run.state()
+
+
+def _has_ended(run: RunDirectory, patience: float) -> bool:
+    give_up = time.monotonic() + patience
+    while run.state() in ("preparing", "running", "stopping"):
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(_PAUSE)
+    return True
+
+
+def _identity(run: RunDirectory) -> tuple[str, int, str] | None:
+    status = run.read_status()
+    return status.identity if status else None
+
+
+def _environment(environ: Mapping[str, str] | None) -> dict[str, str]:
+    base = dict(os.environ if environ is None else environ)
+    folders = [str(_ROOT), *filter(None, [base.get("PYTHONPATH")])]
+    return base | {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+
+
+def _detached() -> dict[str, Any]:
+    if sys.platform == "win32":
+        flags = (
+            subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        )
+        return {"creationflags": flags}
+    return {"start_new_session": True}
