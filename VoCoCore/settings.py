@@ -49,12 +49,12 @@ class CropSettings(Group):
     """Base crops, random crops and the cubes that the network sees."""
 
     counts: tuple[int, int, int] = setting((4, 4, 1), "base crops along x, y, z", low=1, high=16)
-    base_size: tuple[int, int, int] = setting((96, 96, 96), "size of a base crop", unit="voxels", low=4)
+    base_size: tuple[int, int, int] = setting((96, 96, 96), "size of a base crop", unit="voxels", low=1)
     volume_size: tuple[int, int, int] | None = setting(
-        None, "size of the volume that the grid divides; default: counts times base_size", unit="voxels", low=4
+        None, "size of the volume that the grid divides; default: counts times base_size", unit="voxels", low=1
     )
     random_size: tuple[int, int, int] | None = setting(
-        None, "size of a random crop; default: that of a base crop", unit="voxels", low=2
+        None, "size of a random crop; default: that of a base crop", unit="voxels", low=1
     )
     random_crops: int = setting(2, "random crops per volume", low=1, high=64)
     input_size: tuple[int, int, int] | None = setting(

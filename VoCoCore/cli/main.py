@@ -1,0 +1,104 @@
+"""Find the command, run it, and turn every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from VoCoCore import __version__
+from VoCoCore.errors import SettingsError, StopRequested, VocoError, nearest
+
+COMMANDS = {
+    "demo": "make a small synthetic cohort, pre-train on it and show what came out (minutes on a laptop)",
+    "data": "index, check, prepare and show cases",
+    "pretrain": "pre-train an encoder on volumes without labels",
+    "crops": "draw base crops, random crops and their position labels on a volume",
+    "weights": "say what a file of weights holds",
+    "jobs": "list, show, follow and stop runs",
+    "doctor": "say what this machine can do",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises SettingsError, takes no abbreviations and names the nearest option."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        raise SettingsError(message, f"{self.prog} --help lists all options")
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Parse everything; an unknown option is answered with the one it may have meant."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            known = [word for action in self._actions for word in action.option_strings]
+            self.error(f"unknown argument '{rest[0]}'.{nearest(rest[0].partition('=')[0], known)}")
+        return found
+
+
+def usage() -> str:
+    """What `voco --help` prints."""
+    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"VoCo {__version__}: teach a 3D network anatomy from volumes without labels.",
+            "",
+            "usage: voco COMMAND ...     (voco COMMAND --help says more)",
+            "",
+            *lines,
+            "",
+            "exit codes: 0 done, 2 usage or settings, 3 data, 4 device, package or disk, 5 stopped on request, 1 a defect",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    _speak_unicode()
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    return _guarded(words)
+
+
+def _guarded(words: list[str]) -> int:
+    try:
+        if words[0] not in COMMANDS:
+            raise SettingsError(f"there is no command '{words[0]}'.{nearest(words[0], COMMANDS)}", "voco --help lists all")
+        return importlib.import_module(f"VoCoCore.cli.{words[0]}").run(words[1:]) or 0
+    except VocoError as error:
+        word = "stopped" if isinstance(error, StopRequested) else "error"
+        print(f"voco: {word}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("voco: stopped: interrupted from the keyboard", file=sys.stderr)
+        return StopRequested.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; the interpreter must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("VOCO_DEBUG"):
+            raise
+        print(
+            f"voco: defect: {type(error).__name__}: {' '.join(str(error).split())}  "
+            "(this is ours to mend: please report it; with VOCO_DEBUG=1 in the environment the trace is shown)",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _speak_unicode() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

@@ -1,0 +1,88 @@
+"""From sample numbers to batches: loader workers read regions of prepared volumes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from VoCoCore.data.sampling import case_of
+from VoCoCore.data.store import Store
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.geometry import Box
+
+Views = Callable[[int, Sequence[int]], dict[str, np.ndarray]]
+
+
+class Samples(Dataset):
+    """Sample number -> arrays: one region of one prepared volume and what to cut from it.
+
+    ``keys`` name the prepared volumes; ``views`` gives, for (sample number, shape), the arrays of the pretext task,
+    ``region`` among them. With ``seed`` the cases are visited in a new order each epoch, without it in turn.
+    """
+
+    def __init__(self, store: Path, keys: Sequence[str], views: Views, seed: int | None = None) -> None:
+        self.store, self.keys, self.views, self.seed = Store(store), list(keys), views, seed
+
+    def case(self, number: int) -> int:
+        """Position of the case of a sample."""
+        return number % len(self.keys) if self.seed is None else case_of(self.seed, number, len(self.keys))
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        case = self.case(number)
+        volume = self.store.open(self.keys[case])
+        arrays = self.views(number, volume.shape[1:])
+        start, size = arrays.pop("region")
+        arrays["volumes"] = volume.read(Box(tuple(start), tuple(size)))
+        arrays["case"] = np.asarray(case)
+        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Batches of sample numbers for one rank: all ranks together see 0, 1, 2, ... in order, from ``start`` on."""
+
+    start: int
+    stop: int
+    batch: int
+    rank: int = 0
+    ranks: int = 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch // self.ranks
+        for first in range(self.start, self.stop, self.batch):
+            mine = range(first + self.rank * share, first + (self.rank + 1) * share)
+            yield [number for number in mine if number < self.stop]
+
+    def __len__(self) -> int:
+        return -(-(self.stop - self.start) // self.batch)
+
+
+def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
+    """Batches on the host, in order; ``pin`` for a GPU. Raises EnvironmentFault when a worker process dies."""
+    loader = DataLoader(
+        samples,
+        batch_sampler=numbers,  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise EnvironmentFault(
+            "a process that reads volumes was killed, most often for want of memory",
+            "use fewer workers (data.workers), then go on with --resume",
+        ) from None
+
+
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Copy a batch; from pinned memory the copy overlaps with the work before it."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

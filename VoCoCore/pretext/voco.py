@@ -1,0 +1,168 @@
+"""VoCo as a pretext task: views, student, teacher, losses and diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from VoCoCore.data import sampling
+from VoCoCore.data.crops import cut_crops
+from VoCoCore.models.heads import MapProjector, Projector, pool_maps
+from VoCoCore.pretext import voco_losses
+from VoCoCore.pretext.gather import gather
+from VoCoCore.pretext.task import Arrays, Batch, MakeEncoder, Outcome
+from VoCoCore.pretext.teacher import Teacher
+from VoCoCore.settings import PretrainSettings
+
+
+class Branch(nn.Module):
+    """An encoder with a projection head; crops (M, C, X, Y, Z) -> maps -> projections (M, c) of all ranks' crops."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Projections of all crops."""
+        return project(self.head, self.encoder(crops))
+
+
+def project(head: nn.Module, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+    """Project feature maps of M crops to (M * ranks, c); ``weights`` (M,) scale each crop's embedding."""
+    # Only in training do all ranks look at one batch together.
+    gathered = gather if head.training else _alone
+    if isinstance(head, MapProjector):
+        last = maps[-1] if weights is None else maps[-1] * weights.to(maps[-1].dtype).view(-1, 1, 1, 1, 1)
+        return gathered(head(last))
+    features = pool_maps(maps)
+    # Gathered before the head, because its batch statistics run over the crops of the whole batch.
+    return head(gathered(features if weights is None else features * weights.to(features.dtype)[:, None]))
+
+
+def _alone(x: Tensor) -> Tensor:
+    return x
+
+
+class VoCo(nn.Module):
+    """Predict from similarities which base crops each random crop overlaps.
+
+    The student is one encoder with a projector. The teacher covers nothing, the projector, or both; it starts from
+    values of its own and follows the student between the student's forward pass and its own, as published.
+    """
+
+    def __init__(self, settings: PretrainSettings, make_encoder: MakeEncoder) -> None:
+        super().__init__()
+        self.settings = settings
+        self.student = Branch(encoder := make_encoder(), self._make_head(encoder))
+        self.teacher: Teacher | None = None
+        if settings.pretext.teacher == "network":
+            self.teacher = Teacher(Branch(other := make_encoder(), self._make_head(other)))
+        elif settings.pretext.teacher == "projector":
+            self.teacher = Teacher(self._make_head(encoder))
+
+    def _make_head(self, encoder: nn.Module) -> nn.Module:
+        model, channels = self.settings.model, cast(tuple[int, ...], encoder.channels)
+        if self.settings.pretext.pooling == "after":
+            return MapProjector(channels[-1], model.projector_width, layers=model.projector_layers)
+        return Projector(sum(channels), model.projector_width, layers=model.projector_layers)
+
+    @staticmethod
+    def views(settings: PretrainSettings, number: int, shape: Sequence[int], stream: int) -> Arrays:
+        """Random and base crops of one sample; see `PretextTask.views` and `sampling.Draw`."""
+        made = sampling.draw(settings, number, shape, stream)
+        arrays = {name: value for name, value in vars(made).items() if name != "region"}
+        return {**arrays, "region": torch.tensor([*made.region, *settings.crops.volume_size]).view(2, 3).numpy()}
+
+    def cut(self, batch: Batch) -> Tensor:
+        """All crops of a batch (B * (k + n), C, *input_size), each volume's random crops before its base crops."""
+        crops = self.settings.crops
+        assert crops.random_size and crops.volume_size and crops.input_size
+        largest = [
+            max(r, -(-v // n)) for r, v, n in zip(crops.random_size, crops.volume_size, crops.counts, strict=True)
+        ]
+        extra = {name: batch[name] for name in ("flips", "turns", "shifts")} if self.training else {}
+        return cut_crops(batch["volumes"], batch["starts"], batch["sizes"], crops.input_size, largest=largest, **extra)
+
+    def forward(self, batch: Batch) -> Outcome:
+        """Losses of a batch: terms ``prediction``, ``regularisation`` and, with several volumes, ``inter``."""
+        crops = batch["crops"] if "crops" in batch else self.cut(batch)
+        keep = batch["keep"].flatten() / (1 - self.settings.pretext.drop_crops) if self._drops else None
+        maps = self.student.encoder(crops)
+        student = project(self.student.head, maps, keep)
+        teacher = self._teach(crops, maps)
+        labels = gather(batch["labels"]) if self.training else batch["labels"]
+        student, volumes = student.unflatten(0, (len(labels), -1)), len(labels)
+        teacher = None if teacher is None else teacher.unflatten(0, (volumes, -1))
+        return self.losses(student, teacher, labels)
+
+    @property
+    def _drops(self) -> bool:
+        return self.training and self.settings.pretext.drop_crops > 0
+
+    def _teach(self, crops: Tensor, maps: Sequence[Tensor]) -> Tensor | None:
+        """The teacher's projections (all ranks' crops, c); in training it first follows the student."""
+        if self.teacher is None:
+            return None
+        whole = self.settings.pretext.teacher == "network"
+        if self.training:
+            self.teacher.follow(self.student if whole else self.student.head, self.settings.pretext.momentum)
+        with torch.no_grad():
+            return self.teacher.network(crops) if whole else project(self.teacher.network, maps)
+
+    def losses(self, student: Tensor, teacher: Tensor | None, labels: Tensor) -> Outcome:
+        """Losses from projections (V, k + n, c) of student and teacher and labels (V, k, n)."""
+        options, k = self.settings.pretext, labels.shape[1]
+        p, q = student[:, :k], student[:, k:]
+        logits = self._logits(student, teacher, k)
+        loss = voco_losses.prediction_loss(logits, labels, options.prediction, epsilon=options.epsilon)
+        terms = {"prediction": options.prediction_weight * loss}
+        if options.inter_volume and teacher is not None and len(labels) > 1:
+            inter = voco_losses.inter_volume_loss(
+                p, q, teacher[:, :k], teacher[:, k:], options.prediction, epsilon=options.epsilon
+            )
+            terms["inter"] = options.prediction_weight * inter
+        if options.lambda_ > 0:
+            form = "paper" if options.regularisation == "abs" else "v1"
+            terms["regularisation"] = options.lambda_ * voco_losses.regularisation_loss(q, form)
+        return Outcome(terms, {"logits": logits.detach(), "labels": labels, "bases": q.detach()})
+
+    def _logits(self, student: Tensor, teacher: Tensor | None, k: int) -> Tensor:
+        options = self.settings.pretext
+        form = "paper" if options.similarity == "cos" else "v1"
+        p, q = student[:, :k], student[:, k:]
+        if teacher is None:
+            return voco_losses.similarity(p, q, form, detach=options.detach)
+        if not options.both_directions:
+            return voco_losses.similarity(p, teacher[:, k:], form, detach=False)
+        bases = q.detach() if options.detach else q
+        return voco_losses.both_directions(p, bases, teacher[:, :k], teacher[:, k:], form)
+
+    @torch.no_grad()
+    def diagnostics(self, outcome: Outcome) -> dict[str, Tensor]:
+        """``position_accuracy``, ``base_similarity`` (mean off-diagonal cosine) and ``effective_rank`` of the bases."""
+        logits, labels, bases = (outcome.details[name] for name in ("logits", "labels", "bases"))
+        gram = voco_losses.cosines(bases, bases)
+        n = gram.shape[-1]
+        off_diagonal = (gram.sum((-2, -1)) - gram.diagonal(dim1=-2, dim2=-1).sum(-1)) / max(n * (n - 1), 1)
+        return {
+            "position_accuracy": (logits.argmax(-1) == labels.argmax(-1)).float().mean(),
+            "base_similarity": off_diagonal.mean(),
+            "effective_rank": effective_rank(gram).mean(),
+        }
+
+    def after_step(self, step: int) -> None:
+        """Nothing: the teacher already followed between the two forward passes."""
+
+    def export(self) -> nn.Module:
+        """The student's encoder."""
+        return self.student.encoder
+
+
+def effective_rank(gram: Tensor) -> Tensor:
+    """exp(entropy of the normalised eigenvalues) of Gram matrices (..., n, n): 1 (all alike) to n (all orthogonal)."""
+    values = torch.linalg.eigvalsh(gram.double()).clamp(min=0)
+    share = values / values.sum(-1, keepdim=True).clamp(min=1e-12)
+    return torch.exp(-torch.special.xlogy(share, share).sum(-1))

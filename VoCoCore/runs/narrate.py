@@ -1,0 +1,78 @@
+"""Events as lines that a person reads: the same words in the terminal, in log.txt and in `voco jobs follow`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in the two units that matter: ``45 s``, ``3 min 20 s``, ``5 h 12 min``, ``2 d 4 h``."""
+    if seconds is None or seconds != seconds or seconds < 0:
+        return "unknown"
+    whole = round(seconds)
+    for size, word, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size} {word}" + (f" {rest} {small}" if rest else "")
+    return f"{whole} s"
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A figure as short as it can be; ``-`` where there is none."""
+    return f"{value:.{digits}g}" if isinstance(value, int | float) else "-"
+
+
+def narrate(event: Mapping[str, Any]) -> str | None:
+    """One line for ``event``, or None where it says nothing new to a person. Unknown events are passed over."""
+    speak = _SPEAKERS.get(str(event.get("type")))
+    return speak(event) if speak else None
+
+
+def _started(event: Mapping[str, Any]) -> str:
+    data = event.get("data") or {}
+    words = f"started on {event.get('device', 'unknown device')}"
+    if event.get("step"):
+        words += f", going on from step {event['step']} (attempt {event.get('attempt')})"
+    if data:
+        words += f": {data.get('train')} volumes to learn from, {data.get('held_out')} held out"
+        words += f", {data['skipped']} left out" if data.get("skipped") else ""
+    return words
+
+
+def _stage(event: Mapping[str, Any]) -> str | None:
+    if "done" not in event:
+        return str(event.get("text") or event.get("name"))
+    return f"{event.get('name')} {event['done']}/{event.get('total')}  {event.get('text', '')}".rstrip()
+
+
+def _metrics(event: Mapping[str, Any]) -> str:
+    values = event.get("values") or {}
+    head = f"step {event.get('step')}"
+    if event.get("split") == "val":
+        return (
+            f"{head}  held-out position accuracy {number(values.get('position_accuracy'), 3)} "
+            f"(95 % {number(values.get('accuracy_low'), 3)} to {number(values.get('accuracy_high'), 3)}, "
+            f"chance {number(values.get('chance'), 3)}, labels shuffled {number(values.get('shuffled_accuracy'), 3)})"
+        )
+    terms = "  ".join(f"{k[5:]} {number(v, 3)}" for k, v in sorted(values.items()) if k.startswith("loss_"))
+    return (
+        f"{head}  loss {number(values.get('loss'))}  {terms}  {number(values.get('rate'), 3)} steps/s"
+        f"  {number(values.get('memory_mb'), 4)} MB"
+    )
+
+
+def _progress(event: Mapping[str, Any]) -> str:
+    return f"step {event.get('step')} of {event.get('total')}, {duration(event.get('eta_s'))} left"
+
+
+_SPEAKERS = {
+    "started": _started,
+    "stage": _stage,
+    "metrics": _metrics,
+    "progress": _progress,
+    "checkpoint": lambda event: f"checkpoint of step {event.get('step')} written",
+    "warning": lambda event: f"warning: {event.get('message')}  ({event.get('hint')})",
+    "error": lambda event: f"error: {event.get('message')}  ({event.get('hint')})",
+    "finished": lambda event: f"{event.get('state')} at step {event.get('step')}",
+}

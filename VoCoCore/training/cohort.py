@@ -1,0 +1,118 @@
+"""The cases of a run: indexed, divided by patient and prepared, once; a resumed run takes up the same ones.
+
+What names paths lies in the run's ``private/`` folder; ``environment.json`` gets counts and a fingerprint only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.data.cases import Index, save_index
+from VoCoCore.data.prepare import PreparedSet, prepare_index
+from VoCoCore.data.sources import index_source
+from VoCoCore.data.splits import assign_splits
+from VoCoCore.data.store import Store, default_store
+from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.files import read_json, write_json
+from VoCoCore.settings import PretrainSettings
+from VoCoCore.training.monitor import Emit
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Prepared volumes by key: those to train on and those held out. ``fingerprint`` covers the sources' content."""
+
+    store: str
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    channels: int
+    fingerprint: str
+    skipped: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """What may be told to anyone: no paths, no names."""
+        return {
+            "cases": len(self.train) + len(self.val),
+            "train": len(self.train),
+            "held_out": len(self.val),
+            "skipped": self.skipped,
+            "channels": self.channels,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def gather_cohort(
+    settings: PretrainSettings, run: RunDirectory, emit: Emit, should_stop: Callable[[], bool]
+) -> Cohort:
+    """The run's cohort: the one that an earlier attempt kept, if its volumes are still there, else a new one.
+
+    Raises DataError when nothing usable is found, SettingsError when a resumed run's data have changed.
+    """
+    kept = _kept(run)
+    if kept is not None and _all_there(kept):
+        return kept
+    store = Path(settings.data.store) if settings.data.store else default_store()
+    index = _divided(settings)
+    save_index(index, run.private / "index.json")
+    prepared = prepare_index(
+        index,
+        settings,
+        store,
+        workers=settings.data.workers,
+        progress=lambda done, total, text: emit("stage", name="preparing", done=done, total=total, text=text),
+        should_stop=should_stop,
+        skip_bad=settings.data.skip_bad,
+    )
+    for case, reason in prepared.skipped:
+        emit("warning", message=f"left out case {case}: {reason}", hint="'voco data check' explains all of them")
+    cohort = _cohort(index, prepared, store)
+    if kept is not None and kept.fingerprint != cohort.fingerprint:
+        raise SettingsError(
+            "these are not the volumes that this run began with: their content differs",
+            "resume with the same data (they may lie elsewhere), or start a new run folder",
+        )
+    write_json(run.private / "cohort.json", asdict(cohort))
+    return cohort
+
+
+def _divided(settings: PretrainSettings) -> Index:
+    data = settings.data
+    if not data.source:
+        raise SettingsError("there is no data to train on", "name a folder or a list of cases with --data")
+    index = index_source(data.source, body_part=data.body_part)
+    # Test cases of a list must never be seen, labels or not.
+    cases = [case for case in index.cases if case.split != "test"]
+    if not cases:
+        raise DataError(f"no case to train on in {data.source}", "'voco data index' says what was found and why not")
+    index = replace(index, cases=tuple(cases[: data.limit]))
+    several = len({case.patient for case in index.cases}) > 1
+    return assign_splits(index, val=data.val_fraction if several else 0.0, seed=data.split_seed)
+
+
+def _cohort(index: Index, prepared: PreparedSet, store: Path) -> Cohort:
+    pairs = list(zip(prepared.cases, prepared.keys, strict=True))
+    train = tuple(key for case, key in pairs if case.split != "val")
+    val = tuple(dict.fromkeys(key for case, key in pairs if case.split == "val"))
+    if not train:
+        raise DataError("no usable case is left to train on", "'voco data check' says what is wrong with each")
+    content = hashlib.sha256("\n".join(sorted(set(prepared.content))).encode()).hexdigest()
+    channels = len(prepared.cases[0].images)
+    return Cohort(str(store), train, val, channels, content, len(prepared.skipped) + len(index.skipped))
+
+
+def _kept(run: RunDirectory) -> Cohort | None:
+    found = read_json(run.private / "cohort.json")
+    try:
+        return Cohort(**{**found, "train": tuple(found["train"]), "val": tuple(found["val"])}) if found else None
+    except (TypeError, KeyError):
+        return None
+
+
+def _all_there(cohort: Cohort) -> bool:
+    store = Store(cohort.store)
+    return all(store.has(key) for key in {*cohort.train, *cohort.val})

@@ -1,0 +1,97 @@
+"""Which device, which precision, which rank of how many: decided once, and said in words."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.settings import RunSettings
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a job runs. ``words`` says it to a person, with the reason."""
+
+    device: torch.device
+    precision: str
+    words: str
+    rank: int = 0
+    ranks: int = 1
+
+    def autocast(self) -> AbstractContextManager:
+        """Context in which the network runs at the chosen precision."""
+        return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
+
+    @property
+    def main(self) -> bool:
+        """Whether this rank writes."""
+        return self.rank == 0
+
+    def memory_mb(self) -> float:
+        """Memory in use: the most that was allocated on the GPU, or the resident size of this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        import psutil
+
+        return psutil.Process().memory_info().rss / 2**20
+
+
+def available() -> list[str]:
+    """Kinds of device that work here, best first."""
+    kinds = ["cuda"] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        kinds.append("mps")
+    return [*kinds, "cpu"]
+
+
+def choose(run: RunSettings) -> Machine:
+    """The machine for ``run``; joins the other ranks when started by torchrun.
+
+    Raises EnvironmentFault when the device or precision asked for is not there.
+    """
+    kinds = available()
+    kind = kinds[0] if run.device == "auto" else run.device
+    if kind not in kinds:
+        raise EnvironmentFault(
+            f"there is no usable {kind.upper()} device here", f"use --device {kinds[0]}, or run 'voco doctor' to see why"
+        )
+    rank, ranks, local = (int(os.environ.get(name, default)) for name, default in _RANK_VARIABLES)
+    device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    precision = _precision(run.precision, device)
+    if ranks > 1:
+        _join(device)
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else f"{torch.get_num_threads()} threads"
+    reason = f"chosen from {', '.join(kinds)}" if run.device == "auto" else "asked for"
+    words = f"{kind} ({name}), {precision}, {reason}" + (f", {ranks} ranks" if ranks > 1 else "")
+    return Machine(device, precision, words, rank, ranks)
+
+
+_RANK_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+
+
+def _precision(asked: str, device: torch.device) -> str:
+    if asked == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if asked == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise EnvironmentFault("this GPU has no bf16", "use run.precision fp16 or fp32")
+    return asked
+
+
+def _join(device: torch.device) -> None:
+    if dist.is_initialized():
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -1,0 +1,273 @@
+"""Pre-training as one job: prepare, train, look at held-out volumes, leave weights. Everything goes to a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from VoCoCore import __version__
+from VoCoCore.data.loading import Numbers, Samples, make_loader
+from VoCoCore.data.sampling import TRAIN, VALIDATION
+from VoCoCore.errors import SettingsError, VocoError
+from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.weights import save_weights
+from VoCoCore.pretext.task import build_task
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.settings import PretrainSettings
+from VoCoCore.training import checkpoint, validation
+from VoCoCore.training.cohort import Cohort, gather_cohort
+from VoCoCore.training.devices import Machine, choose
+from VoCoCore.training.loop import Job, run_steps
+from VoCoCore.training.monitor import Monitor
+from VoCoCore.training.pictures import keep_pictures
+from VoCoCore.training.updates import Updater
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job left: its folder, the encoder's weights (None when it stopped before the end), the steps done."""
+
+    run: Path
+    weights: Path | None
+    steps: int
+    finished: bool
+
+
+class Pretraining:
+    """One attempt at a run; `pretrain` is the way to it."""
+
+    def __init__(
+        self, settings: PretrainSettings, run: RunDirectory, listeners: Iterable[Listener], should_stop: Callable[[], bool]
+    ) -> None:
+        self.settings, self.run, self.listeners = settings, run, list(listeners)
+        self.machine: Machine = choose(settings.run)
+        self.asked = should_stop
+        self.best = -1.0
+        self.is_best = False
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Tell the run folder and every listener; silent on other ranks than the first."""
+        if not self.machine.main:
+            return
+        self.run.events.emit(kind, **fields)
+        if kind == "progress":
+            self.run.write_status("running", fields["step"], fields["total"])
+        for listener in self.listeners:
+            listener({"type": kind, **fields})
+
+    def should_stop(self) -> bool:
+        """Whether this attempt was asked to end; all ranks agree."""
+        stop = self.machine.main and (self.asked() or self.run.stop_requested())
+        if self.machine.ranks == 1:
+            return stop
+        flag = torch.tensor(float(stop), device=self.machine.device)
+        dist.all_reduce(flag)
+        return bool(flag.item())
+
+    def work(self, attempt: int) -> Result:
+        """Do the job; see `pretrain`."""
+        self.emit("stage", name="preparing")
+        cohort = gather_cohort(self.settings, self.run, self.emit, self.should_stop)
+        torch.manual_seed(self.settings.run.seed)
+        self.task = self._build(cohort)
+        self.updater = Updater(self.task.parameters(), self.settings.optim, self.machine)
+        start = self._resume()
+        self.emit("started", attempt=attempt, step=start, device=self.machine.words, data=cohort.facts())
+        done = run_steps(self._job(cohort, start))
+        finished = done >= self.settings.optim.steps
+        weights = self._export(cohort, done) if finished else None
+        return Result(self.run.path, weights, done, finished)
+
+    def _build(self, cohort: Cohort) -> Any:
+        model, crops = self.settings.model, self.settings.crops
+        make = partial(
+            build_encoder,
+            model.encoder,
+            in_channels=cohort.channels,
+            feature_size=model.feature_size,
+            input_size=crops.input_size,
+            checkpointing=model.checkpointing,
+        )
+        task = build_task(self.settings, make).to(self.machine.device)
+        if self.settings.run.compile:
+            task.export().compile()
+        return task
+
+    def _resume(self) -> int:
+        found, damaged = checkpoint.newest(self.run.checkpoints)
+        for name in damaged:
+            self.emit("warning", message=f"checkpoint {name} is damaged", hint="the one before it is used")
+        if found is None:
+            return 0
+        step, extra = checkpoint.load_checkpoint(found, self.task, self.updater)
+        self.best = float(extra["best"])
+        return step
+
+    def _job(self, cohort: Cohort, start: int) -> Job:
+        settings, optim, machine = self.settings, self.settings.optim, self.machine
+        views = partial(_views, type(self.task), settings, TRAIN)
+        samples = Samples(Path(cohort.store), cohort.train, views, seed=settings.run.seed)
+        per_step = optim.batch * optim.accumulate
+        numbers = Numbers(start * per_step, optim.steps * per_step, optim.batch, machine.rank, machine.ranks)
+        monitor = Monitor(settings, machine, self.updater, self.task.diagnostics, self.emit, start)
+        return Job(
+            task=self.task,
+            model=self._shared(),
+            updater=self.updater,
+            batches=make_loader(samples, numbers, self._workers(), machine.device.type == "cuda"),
+            machine=machine,
+            optim=optim,
+            monitor=monitor,
+            start=start,
+            validate=partial(self._validate, cohort),
+            validate_every=settings.run.validate_every or optim.steps,
+            save=self._save,
+            save_every=settings.run.checkpoint_every or optim.steps,
+            should_stop=self.should_stop,
+        )
+
+    def _shared(self) -> nn.Module:
+        if self.machine.ranks == 1:
+            return self.task
+        return nn.parallel.DistributedDataParallel(self.task, broadcast_buffers=False)
+
+    def _workers(self) -> int:
+        if self.settings.data.workers is not None:
+            return self.settings.data.workers
+        # On a CPU the network needs every core itself, and a read is short beside a step.
+        return 0 if self.machine.device.type == "cpu" else min(8, max(1, torch.get_num_threads() - 1))
+
+    def _validate(self, cohort: Cohort, done: int) -> None:
+        if not cohort.val or not self.machine.main:
+            return
+        settings, machine = self.settings, self.machine
+        views = partial(_views, type(self.task), settings, VALIDATION)
+        samples = Samples(Path(cohort.store), cohort.val, views)
+        numbers = Numbers(0, len(cohort.val) * settings.run.validation_rounds, min(settings.optim.batch, len(cohort.val)))
+        seen = validation.look(self.task, make_loader(samples, numbers, 0, False), machine)
+        values = validation.score(seen, settings.crops)
+        self.is_best, self.best = values["position_accuracy"] > self.best, max(self.best, values["position_accuracy"])
+        self.emit("metrics", step=done, split="val", values=values)
+        keep_pictures(self.run.validation / "latest.npz", samples, seen, settings.crops, done)
+        self.emit("image", file="validation/latest.npz", step=done)
+
+    def _save(self, done: int) -> None:
+        if not self.machine.main:
+            return
+        folder = self.run.checkpoints
+        checkpoint.save_checkpoint(folder, done, self.task, self.updater, {"best": self.best}, self.is_best)
+        self.is_best = False
+        self.emit("checkpoint", step=done)
+
+    def _export(self, cohort: Cohort, done: int) -> Path:
+        model, path = self.settings.model, self.run.weights / "encoder.safetensors"
+        if self.machine.main:
+            facts = {
+                "what": "VoCo pre-trained encoder",
+                "encoder": model.encoder,
+                "feature_size": str(model.feature_size),
+                "in_channels": str(cohort.channels),
+                "input_size": ",".join(str(edge) for edge in self.settings.crops.input_size or ()),
+                "recipe": self.settings.recipe,
+                "steps": str(done),
+                "data": cohort.fingerprint,
+                "run": self.run.name,
+                "vococore": __version__,
+            }
+            save_weights(self.task.export(), path, facts)
+        return path
+
+
+def _views(
+    task: Any, settings: PretrainSettings, stream: int, number: int, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    return task.views(settings, number, shape, stream)
+
+
+def pretrain(
+    settings: PretrainSettings,
+    run_folder: str | Path,
+    *,
+    environment: dict[str, Any] | None = None,
+    resume: bool = False,
+    listeners: Iterable[Listener] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    after: Callable[[RunDirectory], None] = lambda run: None,
+) -> Result:
+    """Pre-train an encoder as ``settings`` (complete, see `presets.resolve_pretrain`) say, in ``run_folder``.
+
+    ``resume`` goes on from the newest whole checkpoint. ``listeners`` get every event as a dictionary; ``should_stop`` is
+    asked after each step; ``after`` is called at the end, whatever it was, with the run (to write its report).
+    Raises SettingsError, DataError, EnvironmentFault; the run's status and events then say the same.
+    """
+    run = _open(settings, Path(run_folder), environment or {}, resume)
+    with run.lock(), run.heartbeat():
+        run.clear_stop()
+        attempt = run.next_attempt()
+        run.write_status("preparing", total=settings.optim.steps)
+        try:
+            result = Pretraining(settings, run, listeners, should_stop).work(attempt)
+        except BaseException as error:
+            _fail(run, error)
+            with suppress(Exception):
+                after(run)
+            raise
+        run.events.emit("finished", state="finished" if result.finished else "stopped", step=result.steps)
+        run.write_status("finished" if result.finished else "stopped", result.steps)
+        after(run)
+    return result
+
+
+def _open(settings: PretrainSettings, folder: Path, environment: dict[str, Any], resume: bool) -> RunDirectory:
+    if not resume:
+        return RunDirectory.create(folder, public(settings), environment)
+    run = RunDirectory.open(folder)
+    before, now = (dict(PretrainSettings.from_dict(d).flat()) for d in (run.read_settings(), public(settings)))
+    changed = [name for name in now if before[name] != now[name] and name not in MAY_CHANGE]
+    if changed:
+        raise SettingsError(
+            f"this run was begun with other settings: {', '.join(changed[:5])}",
+            "resume without them, or start a new run folder",
+        )
+    return run
+
+
+# Settings that do not change what is computed, or only where.
+MAY_CHANGE = {
+    "data.workers",
+    "data.skip_bad",
+    "run.device",
+    "run.threads",
+    "run.log_every",
+    "run.checkpoint_every",
+    "run.compile",
+}
+
+
+def public(settings: PretrainSettings) -> dict[str, Any]:
+    """Settings as they may be shown to anyone: without the paths of this machine."""
+    hidden = {option.name: option.default for option in settings.options() if option.facts["private"]}
+    return settings.with_values(hidden).to_dict()
+
+
+def _fail(run: RunDirectory, error: BaseException) -> None:
+    known = isinstance(error, VocoError)
+    message = error.message if known else f"{type(error).__name__}: {error}"
+    hint = error.hint if known else "this is a defect of ours or of a library: see log.txt"
+    if isinstance(error, KeyboardInterrupt):
+        message, hint = "interrupted from the keyboard", "go on with --resume"
+    with suppress(Exception):
+        run.events.emit("error", kind=type(error).__name__, message=message, hint=hint)
+        run.log(f"error: {message}  ({hint})")
+        run.write_status("failed", message=message)

@@ -1,0 +1,80 @@
+"""One optimiser step: AdamW that scales, clips and skips on the device, without waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from VoCoCore.settings import OptimSettings
+from VoCoCore.training.devices import Machine
+
+FIRST_SCALE, GROW_AFTER = 2.0**16, 2000
+
+
+class Updater:
+    """Owns the optimiser, the loss scale (fp16) and the count of skipped steps.
+
+    A step whose gradient is not finite changes nothing: the decision is a tensor that the fused kernel reads, as a
+    gradient scaler's ``found_inf``. Clipping is part of the same kernel's scale.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], optim: OptimSettings, machine: Machine) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad]
+        # MPS kernels take no found_inf: there the flag is read, which waits for the device.
+        self.fused = machine.device.type in ("cuda", "cpu")
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=0.0, weight_decay=optim.weight_decay, amsgrad=optim.amsgrad, fused=self.fused
+        )
+        self.clip, self.dynamic = optim.clip, machine.precision == "fp16"
+
+        def number(value: float) -> Tensor:
+            return torch.tensor(value, device=machine.device)
+
+        self.scale = number(FIRST_SCALE if self.dynamic else 1.0)
+        self.good, self.skipped, self.norm = number(0.0), number(0.0), number(0.0)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of ``loss``."""
+        (loss * self.scale if self.dynamic else loss).backward()
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Update the parameters with learning rate ``lr``, or skip; then forget the gradient."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.norm = torch.nn.utils.get_total_norm(gradients, foreach=True) / self.scale
+        bad = (~torch.isfinite(self.norm)).float()
+        divisor = self.scale if self.clip is None else self.scale * (self.norm / self.clip).clamp(min=1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self._apply(gradients, divisor, bad)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.skipped += bad
+        if self.dynamic:
+            self._adapt_scale(bad)
+
+    def _apply(self, gradients: list[Tensor], divisor: Tensor, bad: Tensor) -> None:
+        if self.fused:
+            self.optimizer.grad_scale, self.optimizer.found_inf = divisor, bad  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not bad.item():
+            torch._foreach_div_(gradients, divisor)
+            self.optimizer.step()
+
+    def _adapt_scale(self, bad: Tensor) -> None:
+        grown = (self.good + 1 >= GROW_AFTER).float() * (1 - bad)
+        self.scale = self.scale * torch.where(bad > 0, 0.5, 1 + grown)
+        self.good = (self.good + 1) * (1 - bad) * (1 - grown)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        counters = {name: getattr(self, name).cpu() for name in ("scale", "good", "skipped")}
+        return {"optimizer": self.optimizer.state_dict(), **counters}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("scale", "good", "skipped"):
+            setattr(self, name, state[name].to(self.scale.device))
