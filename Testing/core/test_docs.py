@@ -56,6 +56,15 @@ def test_the_voco_commands_of_a_page_run_one_after_another(page: Path, cohort: P
         assert code == 0, f"voco {shlex.join(words)} ended with {code}"
 
 
+def test_the_python_examples_run(cohort: Path) -> None:
+    examples = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "developer.md").read_text("utf-8"), re.M | re.S
+    )
+    assert len(examples) >= 4
+    for example in examples:
+        exec(compile(example, "developer.md", "exec"), {})
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_other_commands_of_a_page_exist(page: Path) -> None:
     usage = (ROOT / "run.py").read_text(encoding="utf-8")
