@@ -32,7 +32,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretext.pooling": "after",
         "pretext.epsilon": 1e-3,
         "pretext.drop_crops": 0.0,
-        "model.projector_layers": 2,
         "optim.amsgrad": False,
     },
     "v1": {
@@ -50,7 +49,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretext.pooling": "before",
         "pretext.epsilon": 1e-6,
         "pretext.drop_crops": 0.0,
-        "model.projector_layers": 3,
         "optim.amsgrad": True,
     },
     "v2": {
@@ -71,7 +69,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretext.pooling": "before",
         "pretext.epsilon": 1e-6,
         "pretext.drop_crops": 0.2,
-        "model.projector_layers": 3,
         "optim.amsgrad": True,
     },
 }

@@ -69,7 +69,7 @@ class ModelSettings(Group):
     encoder: str = setting("swin_unetr", "network", choices=tuple(ENCODER_LIMITS))
     feature_size: int = setting(48, "channels of the first feature map", low=4, high=512)
     projector_width: int = setting(2048, "channels of the projected crops", low=8, high=16384)
-    projector_layers: int = setting(3, "linear layers of the projector", low=1, high=8)
+    projector_layers: int = setting(3, "linear layers of the projector (pretext.pooling before)", low=1, high=8)
     checkpointing: bool = setting(False, "save memory by computing activations twice")
 
 

@@ -66,7 +66,7 @@ class VoCo(nn.Module):
     def _make_head(self, encoder: nn.Module) -> nn.Module:
         model, channels = self.settings.model, cast(tuple[int, ...], encoder.channels)
         if self.settings.pretext.pooling == "after":
-            return MapProjector(channels[-1], model.projector_width, layers=model.projector_layers)
+            return MapProjector(channels[-1], model.projector_width)
         return Projector(sum(channels), model.projector_width, layers=model.projector_layers)
 
     @staticmethod

@@ -1,0 +1,141 @@
+"""What a job will need: memory, disk and time, before it starts.
+
+Operations and kept activations are counted on the job's own encoder, run once on one crop at a small feature size, and
+scaled: operations grow with its square, activations linearly. The time left is corrected by the steps themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from VoCoCore.models.encoders import build_encoder
+from VoCoCore.pretext.task import build_task
+from VoCoCore.runs.narrate import duration
+from VoCoCore.settings import PretrainSettings
+from VoCoCore.training.devices import Machine
+
+PROBE = {"cpu": 12, "mps": 12, "cuda": 48}
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Figures for one job on one machine; sizes in MB, times in seconds."""
+
+    parameters: int
+    crops: int
+    step_gflop: float
+    weights_mb: float
+    activations_mb: float
+    checkpoint_mb: float
+    volume_mb: float
+    step_s: float
+    steps: int
+    machine: str
+
+    @property
+    def memory_mb(self) -> float:
+        """Weights, gradients, optimiser and activations together."""
+        return self.weights_mb + self.activations_mb
+
+    def words(self) -> str:
+        """Two lines that a person reads."""
+        return (
+            f"{self.parameters / 1e6:.1f} M trained parameters, {self.crops} crops a step ({self.step_gflop:,.0f} GFLOP); "
+            f"about {self.memory_mb:,.0f} MB of memory ({self.weights_mb:,.0f} weights and optimiser, "
+            f"{self.activations_mb:,.0f} activations), {3 * self.checkpoint_mb:,.0f} MB of disk for checkpoints, at most "
+            f"{self.volume_mb:.1f} MB a prepared volume\n"
+            f"about {self.step_s:.2g} s a step on {self.machine}: {duration(self.step_s * self.steps)} for "
+            f"{self.steps} steps, to be corrected by the first of them"
+        )
+
+
+def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) -> Estimate:
+    """Estimate the job that ``settings`` describe for images of ``channels`` channels."""
+    crops, model, optim = settings.crops, settings.model, settings.optim
+    assert crops.volume_size and crops.input_size
+    n = crops.counts[0] * crops.counts[1] * crops.counts[2]
+    count = (crops.random_crops + n) * optim.batch
+    gflop, kept_mb, seconds = _probe(settings, machine, channels)
+    scale = model.feature_size / min(PROBE[machine.device.type], model.feature_size)
+    passes = 3.0 + (settings.pretext.teacher == "network") + model.checkpointing
+    trained, fixed = _sizes(settings, channels)
+    voxels = crops.volume_size[0] * crops.volume_size[1] * crops.volume_size[2] * channels
+    # Weights and gradients, two moments, and AMSGrad's largest second moment.
+    copies = 4 + optim.amsgrad
+    half = 0.6 if machine.precision in ("bf16", "fp16") else 1.0
+    return Estimate(
+        parameters=trained,
+        crops=count,
+        step_gflop=gflop * scale**2 * passes * count * optim.accumulate,
+        weights_mb=4 * (trained * copies + fixed) / MB,
+        activations_mb=(kept_mb * scale * half * count + (5 * voxels * optim.batch) / MB) / machine.ranks,
+        checkpoint_mb=4 * (trained * (copies - 1) + fixed) / MB,
+        volume_mb=voxels / MB,
+        step_s=seconds * scale**2 * passes / 3 * count * optim.accumulate / machine.ranks,
+        steps=optim.steps,
+        machine=machine.words,
+    )
+
+
+def _probe(settings: PretrainSettings, machine: Machine, channels: int) -> tuple[float, float, float]:
+    """GFLOP forward, MB kept for the backward pass, and seconds forward and backward, each for one crop."""
+    model, crops = settings.model, settings.crops
+    assert crops.input_size
+    size = min(PROBE[machine.device.type], model.feature_size)
+    encoder = build_encoder(
+        model.encoder, in_channels=channels, feature_size=size, input_size=crops.input_size, checkpointing=model.checkpointing
+    ).to(machine.device)
+    crop = torch.randn(2, channels, *crops.input_size, device=machine.device)
+    kept = _kept_bytes(encoder, crop[:1])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(crop[:1])
+    seconds = min(_timed(encoder, crop, machine) for _ in range(2)) / len(crop)
+    return counter.get_total_flops() / 1e9, kept / MB, seconds
+
+
+def _kept_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
+    """Bytes that autograd keeps of one forward pass, parameters and doubles left out."""
+    known = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        maps = encoder(crop)
+    del maps
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _timed(encoder: nn.Module, crop: torch.Tensor, machine: Machine) -> float:
+    began = time.perf_counter()
+    with machine.autocast():
+        maps = encoder(crop)
+    sum(m.float().mean() for m in maps).backward()
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def _sizes(settings: PretrainSettings, channels: int) -> tuple[int, int]:
+    """Number of trained and of other parameters of the whole task, without allocating it."""
+    model = settings.model
+
+    def make() -> nn.Module:
+        return build_encoder(
+            model.encoder, in_channels=channels, feature_size=model.feature_size, input_size=settings.crops.input_size
+        )
+
+    with torch.device("meta"):
+        task = build_task(settings, make)
+    trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    return trained, sum(p.numel() for p in task.parameters()) - trained
