@@ -200,7 +200,7 @@ def check_machine(system: str, processor: str) -> None:
 def environment(**extra: str) -> dict[str, str]:
     """The caller's environment less what would mix another Python into ours; text is UTF-8 everywhere."""
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")}
-    return {**kept, "PYTHONUTF8": "1", **extra}
+    return {**kept, "PYTHONUTF8": "1", "NO_MKDOCS_2_WARNING": "1", **extra}
 
 
 def call(command: Sequence[str | Path], **extra: str) -> int:
