@@ -1,0 +1,282 @@
+"""The prepared volumes: one compressed array a case with its header beside it, read block by block.
+
+    store.json        what this folder is, and the version of its format
+    cases/ab/<key>/   volume.zarr (Zarr v3, one shard, blocks of 48 x 48 x 96) and header.json
+    partial/          cases being written; renamed into place when whole
+    locks/  hashes.txt
+
+A key covers the content of a case's files, every preparing setting and the format's version, so that a
+changed setting never reads stale data. A stored value v stands for v / 255.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
+from VoCoCore.geometry import Box
+from VoCoCore.runs.files import is_leftover, patiently, read_json, write_json, writing
+from VoCoCore.runs.lock import FileLock
+from VoCoCore.settings import PrepareSettings
+
+FORMAT = 1  # raise it whenever the same source and settings would give other values
+BLOCK = (48, 48, 96)
+_MARK = {"what": "VoCoCore prepared volumes", "format": FORMAT}
+_OPEN_VOLUMES = 256
+
+
+def default_store() -> Path:
+    """The store in the user's cache folder."""
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "VoCoCore" / "store"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "VoCoCore" / "store"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "vococore" / "store"
+
+
+def case_key(
+    content: Sequence[str], prepare: PrepareSettings, volume_size: Sequence[int], body_part: str | None
+) -> str:
+    """Key of a prepared case: sha256 over its images' content, all preparing settings and the format."""
+    facts = {
+        "format": FORMAT,
+        "content": list(content),
+        "prepare": prepare.to_dict(),
+        "volume_size": [int(n) for n in volume_size],
+        "body_part": body_part,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class PreparedVolume:
+    """A prepared case: ``shape`` (C, X, Y, Z), ``affine`` (4, 4) index to RAS mm, ``header``: what was made."""
+
+    shape: tuple[int, int, int, int]
+    affine: np.ndarray
+    header: dict[str, Any]
+    folder: Path
+    array: Any
+
+    def read(self, box: Box | None = None) -> np.ndarray:
+        """uint8 (C, x, y, z) of ``box``, whole voxels inside the volume; everything without one.
+
+        Only the blocks that the box touches are read. Raises DataError for a damaged file.
+        """
+        region = (slice(None), *self._slices(box)) if box else slice(None)
+        try:
+            return np.asarray(self.array[region])
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise _damaged(self.folder, str(error)) from error
+
+    def _slices(self, box: Box) -> tuple[slice, ...]:
+        start, stop = np.rint(box.start).astype(int), np.rint(box.stop).astype(int)
+        if not np.array_equal(start, box.start) or (start < 0).any() or (stop > self.shape[1:]).any():
+            raise ValueError(f"{box} is not a box of whole voxels inside a volume of {self.shape[1:]}")
+        return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+
+
+class Store:
+    """A folder of prepared volumes. Making the object touches no file; it may be sent to other processes."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._opened: OrderedDict[str, PreparedVolume] = OrderedDict()
+
+    def __reduce__(self):
+        return Store, (self.root,)
+
+    def create(self) -> Store:
+        """Make the folder where it is not there yet, and check that it is a store of this version.
+
+        Raises EnvironmentFault where it cannot be written, is another version's, or holds other files.
+        """
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not (self.root / "store.json").exists():
+                if any(not is_leftover(item.name) for item in self.root.iterdir()):
+                    hint = "choose an empty or a new folder (data.store)"
+                    raise EnvironmentFault(
+                        f"{self.root} holds other files and is no store of prepared volumes", hint
+                    )
+                write_json(self.root / "store.json", _MARK)
+        self.check()
+        with writing(self.root):
+            for name in ("cases", "partial", "locks"):
+                (self.root / name).mkdir(exist_ok=True)
+        return self
+
+    def check(self) -> None:
+        """Raise EnvironmentFault unless this is a store that this version can read."""
+        mark = read_json(self.root / "store.json")
+        if not isinstance(mark, dict) or mark.get("what") != _MARK["what"]:
+            raise EnvironmentFault(
+                f"{self.root} is no store of prepared volumes", "voco data prepare makes one"
+            )
+        if mark.get("format") != FORMAT:
+            found = (
+                f"made by another version of VoCoCore (format {mark.get('format')}, this one reads {FORMAT})"
+            )
+            raise EnvironmentFault(
+                f"the store {self.root} was {found}", "choose another folder (data.store), or delete it"
+            )
+
+    def has(self, key: str) -> bool:
+        """Whether the case is there, whole."""
+        return (self._folder(key) / "header.json").is_file()
+
+    def keys(self) -> list[str]:
+        """Keys of all cases, in order."""
+        return sorted(path.parent.name for path in (self.root / "cases").glob("??/*/header.json"))
+
+    def size(self, key: str) -> int:
+        """Bytes on disk of one case."""
+        return sum(path.stat().st_size for path in self._folder(key).rglob("*") if path.is_file())
+
+    def header(self, key: str) -> dict[str, Any]:
+        """What was done to a case. Raises DataError where it is not there or damaged."""
+        folder = self._folder(key)
+        header = read_json(folder / "header.json")
+        if header is None and not folder.exists():
+            raise DataError(
+                f"the store {self.root} has no case {key[:12]}", "prepare the cases again (voco data prepare)"
+            )
+        if not isinstance(header, dict) or not {"shape", "affine", "stored_bytes"} <= header.keys():
+            raise _damaged(folder, "its header cannot be read")
+        return header
+
+    def open(self, key: str) -> PreparedVolume:
+        """Open one case; voxels are read when asked for. Raises DataError if it is missing or damaged."""
+        if key in self._opened:
+            self._opened.move_to_end(key)
+            return self._opened[key]
+        header, folder = self.header(key), self._folder(key)
+        # Zarr takes a missing file for zeros, so the size is what tells a lost or cut one.
+        if _bytes_in(folder / "volume.zarr" / "c") != header["stored_bytes"]:
+            raise _damaged(folder, "its voxels are missing or cut off")
+        volume = _open_volume(folder, header)
+        self._opened[key] = volume
+        if len(self._opened) > _OPEN_VOLUMES:
+            self._opened.popitem(last=False)
+        return volume
+
+    def write(self, key: str, array: np.ndarray, header: Mapping[str, Any]) -> None:
+        """Add a case: ``array`` uint8 (C, X, Y, Z). It is seen by nobody before it is whole.
+
+        A key that is there already is kept. Raises EnvironmentFault for a full disk or a folder that cannot
+        be written; nothing half-written stays.
+        """
+        partial = self.root / "partial" / f"{key}.{uuid.uuid4().hex}"
+        with writing(self._folder(key)):
+            try:
+                partial.mkdir(parents=True)
+                _write_volume(partial / "volume.zarr", array)
+                stored = _bytes_in(partial / "volume.zarr" / "c")
+                text = json.dumps({**header, "shape": list(array.shape), "stored_bytes": stored}, indent=1)
+                (partial / "header.json").write_text(text + "\n", encoding="utf-8")
+                self._folder(key).parent.mkdir(parents=True, exist_ok=True)
+                self._move_in(partial, key)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    @contextmanager
+    def lock(self, key: str, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Hold the lock of a case while preparing it; another process that wants the same case waits.
+
+        256 lock files serve all cases, so that a large store does not hold a lock file for each.
+        """
+        with writing(self.root):
+            lock = FileLock(self.root / "locks" / f"{key[:2]}.lock")
+            while not lock.acquire(wait=1.0):
+                if should_stop():
+                    raise StopRequested("preparing was stopped while another job prepared the same case")
+                time.sleep(0.05)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def clean(self) -> None:
+        """Remove what a job that was killed has left half-written; work in progress is locked and stays."""
+        for partial in (self.root / "partial").iterdir():
+            lock = FileLock(self.root / "locks" / f"{partial.name[:2]}.lock")
+            with writing(partial):
+                free = lock.acquire(wait=0)
+            if free:
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.release()
+
+    def remove(self, key: str) -> None:
+        """Delete one case."""
+        self._opened.pop(key, None)
+        with writing(self._folder(key)), suppress(FileNotFoundError):
+            shutil.rmtree(self._folder(key))
+
+    def _folder(self, key: str) -> Path:
+        return self.root / "cases" / key[:2] / key
+
+    def _move_in(self, partial: Path, key: str) -> None:
+        try:
+            patiently(lambda: os.rename(partial, self._folder(key)))
+        except OSError:
+            # On a disk without locks two jobs may finish the same case: either copy will do.
+            if not self.has(key):
+                raise
+
+
+def _open_volume(folder: Path, header: dict[str, Any]) -> PreparedVolume:
+    import zarr
+
+    try:
+        array = zarr.open_array(folder / "volume.zarr", mode="r", zarr_format=3)
+        channels, x, y, z = (int(n) for n in header["shape"])
+        affine = np.asarray(header["affine"], dtype=float).reshape(4, 4)
+    except Exception as error:  # zarr's own errors share no base class
+        raise _damaged(folder, str(error)) from error
+    if array.shape != (channels, x, y, z) or array.dtype != np.uint8:
+        raise _damaged(folder, "header and voxels do not match")
+    return PreparedVolume((channels, x, y, z), affine, header, folder, array)
+
+
+def _write_volume(path: Path, array: np.ndarray) -> None:
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    block = tuple(min(n, b) for n, b in zip(array.shape[1:], BLOCK, strict=True))
+    shard = tuple(-(-n // b) * b for n, b in zip(array.shape[1:], block, strict=True))
+    stored = zarr.create_array(
+        store=path,
+        shape=array.shape,
+        dtype="uint8",
+        chunks=(1, *block),
+        shards=(len(array), *shard),
+        compressors=ZstdCodec(level=1),
+        filters=None,
+        dimension_names=("channel", "R", "A", "S"),
+    )
+    stored[...] = array
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _damaged(folder: Path, why: str) -> DataError:
+    return DataError(
+        f"the prepared volume {folder} is damaged: {why}", "delete that folder and prepare the cases again"
+    )
