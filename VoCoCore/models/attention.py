@@ -1,0 +1,95 @@
+"""Window attention that never holds the attention matrices of a whole batch.
+
+At 64^3 voxels the first Swin stage has 125 windows of 343 tokens per crop: 176 MB for one copy of its
+attention matrices, and the plain formula keeps several per block. Here a few windows at a time are
+computed, while they fit the cache, and once more in the backward pass. Values and gradients are those of
+the plain formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets.swin_unetr import WindowAttention
+from torch import Tensor, nn
+
+_CACHE_BYTES = 8 << 20  # of attention matrices at a time on a CPU
+_DEVICE_BYTES = 512 << 20  # on an accelerator, where few large pieces are faster
+
+
+def save_attention_memory(module: nn.Module) -> None:
+    """Let every window attention inside ``module`` compute in pieces; weights and names stay as they are."""
+    for part in module.modules():
+        if isinstance(part, WindowAttention):
+            part.__class__ = ChunkedWindowAttention
+
+
+class ChunkedWindowAttention(WindowAttention):
+    """MONAI's window attention without dropout; tokens (windows, N, C), shift mask (kinds, N, N) or None."""
+
+    relative_position_index: Tensor
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        windows, tokens, channels = x.shape
+        qkv = self.qkv(x).reshape(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).contiguous()
+        index = self.relative_position_index[:tokens, :tokens].reshape(-1)
+        bias = self.relative_position_bias_table[index].reshape(tokens, tokens, -1).permute(2, 0, 1)
+        out = _attend(qkv[0] * self.scale, qkv[1], qkv[2], bias.contiguous(), mask)
+        return self.proj(out.transpose(1, 2).reshape(windows, tokens, channels))
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(q k^T + bias + mask) v, one piece after the other.
+
+    q (already scaled), k and v are (windows, heads, N, D), bias is (heads, N, N), mask as above: window w
+    takes mask[w % kinds].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(q, k, v, bias, mask)
+        out = torch.empty_like(v)
+        for i in _pieces(q):
+            added = _added(bias, mask, i, len(q[i])).to(q.dtype)
+            out[i] = F.scaled_dot_product_attention(q[i], k[i], v[i], attn_mask=added, scale=1.0)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias, mask = ctx.saved_tensors
+        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        dbias = torch.zeros_like(bias)
+        for i in _pieces(q):
+            grad = grads[0][i]
+            scores = q[i] @ k[i].mT
+            weights = (scores + _added(bias, mask, i, len(scores))).softmax(-1).to(scores.dtype)
+            dv[i] = weights.mT @ grad
+            d_weights = grad @ v[i].mT
+            d_scores = weights * (d_weights - (d_weights * weights).sum(-1, keepdim=True))
+            dbias += d_scores.sum(0, dtype=dbias.dtype)
+            dq[i] = d_scores @ k[i]
+            dk[i] = d_scores.mT @ q[i]
+        return dq, dk, dv, dbias, None
+
+
+@torch.compiler.disable  # traced, the loop over pieces would be unrolled into thousands of nodes
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+    return _Attention.apply(q, k, v, bias, mask)
+
+
+def _pieces(q: Tensor) -> Iterator[slice]:
+    windows, heads, tokens, _ = q.shape
+    budget = _CACHE_BYTES if q.device.type == "cpu" else _DEVICE_BYTES
+    step = max(1, budget // (heads * tokens * tokens * q.element_size()))
+    return (slice(start, start + step) for start in range(0, windows, step))
+
+
+def _added(bias: Tensor, mask: Tensor | None, piece: slice, count: int) -> Tensor:
+    """What is added to the scores of a piece of ``count`` windows: (count, heads, N, N)."""
+    if mask is None:
+        return bias.expand(count, -1, -1, -1)
+    kinds = torch.arange(piece.start, piece.start + count, device=mask.device) % len(mask)
+    return bias + mask[kinds].unsqueeze(1)

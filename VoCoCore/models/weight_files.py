@@ -1,0 +1,107 @@
+"""Reading weights from a file that may be anything: safetensors, a torch checkpoint, a web page, a program.
+
+No code in a file is ever run: torch files are read with ``weights_only=True`` alone.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from VoCoCore.errors import DataError
+
+WRAPPERS = ("state_dict", "network_weights", "net", "student", "model", "teacher")  # in order of preference
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a weights file holds: tensors by the names they have there, and the file's own metadata."""
+
+    path: Path
+    format: str  # 'safetensors' or 'torch'
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+def read_weight_file(path: str | Path) -> WeightFile:
+    """Read a weights file onto the CPU; raises DataError, saying what the file is instead, if it is none."""
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a weights file", "of a run, take a file in its 'weights'")
+    try:
+        with path.open("rb") as file:
+            start = file.read(1024)
+    except OSError as error:
+        raise DataError(f"cannot read weights from {path}: {error.strerror}", "check the path") from None
+    _refuse_other_kinds(path, start)
+    is_safetensors = path.suffix == ".safetensors" or start[8:9] == b"{"
+    found = _read_safetensors(path) if is_safetensors else _read_torch(path)
+    if not found.tensors:
+        raise DataError(f"{path} holds no weights", "it should hold tensors by name, a PyTorch state dict")
+    return found
+
+
+def _refuse_other_kinds(path: Path, start: bytes) -> None:
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        raise DataError(f"{path} is empty", "copy or download it again")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise DataError(f"{path} is a web page, not weights", "open the link in a browser and save the file")
+    if text.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path} is a git-lfs pointer, not weights", "run 'git lfs pull' where it came from")
+
+
+def _read_safetensors(path: Path) -> WeightFile:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            return WeightFile(path, "safetensors", tensors, file.metadata() or {})
+    except SafetensorError as error:
+        message = f"{path} is no safetensors file, or not a whole one: {error}"
+        raise DataError(message, "copy or download it again") from None
+
+
+def _read_torch(path: Path) -> WeightFile:
+    try:
+        # Mapped into memory, a checkpoint of several GB is not held twice; only the zip format allows it.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch and pickle raise a dozen kinds, none for "cannot be read"
+        raise _unreadable(path, str(error)) from None
+    tensors, notes = _unwrap(content)
+    return WeightFile(path, "torch", tensors, {}, tuple(notes))
+
+
+def _unreadable(path: Path, reason: str) -> DataError:
+    if re.search(r"Unsupported (global|class)|unrecognized function|unsupported class", reason):
+        return DataError(
+            f"{path} was refused: it holds more than tensors, and reading it would run code from the file",
+            "if you trust it, load it with its own program and save only its state dict",
+        )
+    if "TorchScript" in reason:
+        return DataError(
+            f"{path} is a TorchScript program, not weights", "save the state dict of its network"
+        )
+    return DataError(f"{path} is no PyTorch weights file, or not a whole one", "copy or download it again")
+
+
+def _unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """The state dict inside a training checkpoint, and which of its entries led there."""
+    notes = []
+    while isinstance(content, Mapping):
+        inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        notes.append(f"taken from the checkpoint's entry '{inner}'")
+        content = content[inner]
+    if not isinstance(content, Mapping):
+        return {}, notes
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}, notes
