@@ -102,7 +102,7 @@ class Canvas:
     """HU and labels of one case, painted by implicit functions of the body's own coordinates.
 
     points: (3, X, Y, Z) float32, reference millimetres of each voxel. to_index (3, 4): the linear way back,
-    right to within ``slack`` millimetres. hu float32, label uint8, cavity bool (organs stay in it): (X, Y, Z).
+    right within ``slack`` millimetres. hu float32, label uint8, cavity bool (organs stay in it), (X, Y, Z).
     """
 
     def __init__(self, points: np.ndarray, to_index: np.ndarray, slack: float) -> None:
