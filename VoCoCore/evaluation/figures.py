@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+MOST_DRAWN = 6
+
+
 @dataclass(frozen=True)
 class CropView:
     """One region with its crops.
@@ -118,14 +121,20 @@ def crop_table(view: CropView) -> dict[str, Any]:
             header.append(f"{letter}: l")
             columns.append([f"{value:.3f}" for value in view.predicted[crop]])
     rows = list(zip(*columns, strict=True))
-    return {"header": header, "rows": rows, "crops": len(view.boxes), "predicted": view.predicted is not None}
+    return {
+        "header": header,
+        "rows": rows,
+        "crops": len(view.boxes),
+        "drawn": MOST_DRAWN,
+        "predicted": view.predicted is not None,
+    }
 
 
-def crops_figure(view: CropView, most: int = 6) -> Figure:
-    """Both slices with grid and crops, and a chart of y (and l) for each of the first ``most`` crops."""
+def crops_figure(view: CropView) -> Figure:
+    """Both slices with grid and crops, and a chart of y (and l) for each of the first MOST_DRAWN crops."""
     from matplotlib.figure import Figure
 
-    shown = min(len(view.boxes), most)
+    shown = min(len(view.boxes), MOST_DRAWN)
     with styled():
         figure = Figure(figsize=(11, _height(view, shown)), layout="constrained")
         if shown <= 3:
