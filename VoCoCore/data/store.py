@@ -65,7 +65,7 @@ def case_key(
 
 @dataclass(frozen=True)
 class PreparedVolume:
-    """A prepared case: ``shape`` (C, X, Y, Z), ``affine`` (4, 4) index to RAS mm, ``header``: what was made."""
+    """One case: ``shape`` (C, X, Y, Z), ``affine`` (4, 4) index to RAS mm, ``header``: what was done."""
 
     shape: tuple[int, int, int, int]
     affine: np.ndarray
