@@ -1,0 +1,110 @@
+"""Run a function over many items in worker processes, and survive what one item does to its worker.
+
+Workers are started fresh ("spawn", as on Windows) and get one item at a time through a pipe. Where a worker
+dies, its item is reported as lost and a new worker takes over; nothing else is lost.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Died:
+    """Comes back for an item whose worker process ended: its exit code (negative: a signal's number)."""
+
+    exit_code: int | None
+
+
+def run_each(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int
+) -> Iterator[tuple[int, Any | Died]]:
+    """Yield (position, result or Died) for each item, in the order in which they finish.
+
+    ``workers`` 0 works in this process. ``function`` is importable by name and raises nothing; an exception
+    in it ends its worker and is reported as Died.
+    """
+    if workers == 0:
+        yield from ((position, function(item)) for position, item in enumerate(items))
+        return
+    waiting = iter(range(len(items)))
+    busy = [_Worker(function) for _ in range(min(workers, len(items)))]
+    try:
+        busy = [worker for worker in busy if worker.take(waiting, items)]
+        while busy:
+            ready = wait([worker.pipe for worker in busy])
+            for worker in [worker for worker in busy if worker.pipe in ready]:
+                position, result = worker.item, worker.result()
+                if isinstance(result, Died):
+                    busy[busy.index(worker)] = worker = _Worker(function)
+                yield position, result
+                if not worker.take(waiting, items):
+                    busy.remove(worker)
+                    worker.end()
+    finally:
+        for worker in busy:
+            worker.end(at_once=True)
+
+
+class _Worker:
+    """One process, its end of the pipe and the item that it has."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.item = -1
+        self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # else the pipe would not say when the process is gone
+
+    def take(self, waiting: Iterator[int], items: Sequence[Any]) -> bool:
+        """Give the worker the next item; False where there is none."""
+        self.item = next(waiting, -1)
+        if self.item < 0:
+            return False
+        # A worker that is dead already is noticed when its result is awaited.
+        with suppress(OSError):
+            self.pipe.send(items[self.item])
+        return True
+
+    def result(self) -> Any | Died:
+        """What came back, or Died."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.end()
+            return Died(self.process.exitcode)
+
+    def end(self, at_once: bool = False) -> None:
+        """Let the process finish, or stop it."""
+        self.pipe.close()
+        if at_once:
+            self.process.terminate()
+        self.process.join()
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
+    """Body of a worker: until the other end is closed, take an item and send back its result."""
+    # Ctrl-C reaches all processes of a terminal; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _silence()
+    while True:
+        try:
+            item = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(function(item))
+
+
+def _silence() -> None:
+    """C libraries print about broken files; the findings say it better."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(null, stream)

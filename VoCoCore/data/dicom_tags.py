@@ -1,0 +1,159 @@
+"""A light reader of DICOM headers: the few tags that sort files into series, and nothing of the pixel data.
+
+Recognises DICOM by content, whatever a file is called: by the letters DICM after the preamble, or by a
+first element that can only be DICOM's. Explicit and implicit VR, both byte orders and deflated files;
+sequences are stepped over.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+SOP_CLASS, SOP_UID, IMAGE_TYPE, MODALITY = 0x00080016, 0x00080018, 0x00080008, 0x00080060
+PATIENT_ID, BODY_PART, ECHO_TIME, B_VALUE = 0x00100020, 0x00180015, 0x00180081, 0x00189087
+STUDY_UID, SERIES_UID, ACQUISITION, TEMPORAL = 0x0020000D, 0x0020000E, 0x00200012, 0x00200100
+POSITION, ORIENTATION, SAMPLES, PHOTOMETRIC = 0x00200032, 0x00200037, 0x00280002, 0x00280004
+FRAMES, ROWS, COLUMNS, PIXEL_SPACING = 0x00280008, 0x00280010, 0x00280011, 0x00280030
+_WANTED = {SOP_CLASS, SOP_UID, IMAGE_TYPE, MODALITY, PATIENT_ID, BODY_PART, ECHO_TIME, B_VALUE, STUDY_UID}
+_WANTED |= {SERIES_UID, ACQUISITION, TEMPORAL, POSITION, ORIENTATION, SAMPLES, PHOTOMETRIC, FRAMES, ROWS}
+_WANTED |= {COLUMNS, PIXEL_SPACING}
+_LAST = PIXEL_SPACING
+_NUMBERS = {SAMPLES: "H", ROWS: "H", COLUMNS: "H", B_VALUE: "d"}
+
+_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = 0x00020002, 0x00020010
+_IMPLICIT, _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
+_LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+
+Tags = dict[int, str]
+
+
+def read_tags(path: str) -> Tags | None:
+    """The wanted tags of a file as text (numbers too), or None where it is not DICOM. Raises OSError."""
+    with open(path, "rb") as file:
+        start = file.read(132)
+        if start[128:] == b"DICM":
+            return _read_part_10(file)
+        if not _looks_bare(start):
+            return None
+        file.seek(0)
+        return _guarded(_Elements(file, "<", _has_explicit_vr(start)))
+
+
+def _looks_bare(start: bytes) -> bool:
+    """Whether a file without preamble begins with an early element of group 2 or 8 of a plausible length."""
+    if len(start) < 12:
+        return False
+    group, element, length = struct.unpack("<HHI", start[:8])
+    if _has_explicit_vr(start):
+        length = struct.unpack("<H", start[6:8])[0]
+    return group in (2, 8) and element <= 0x18 and length <= 128
+
+
+def _has_explicit_vr(start: bytes) -> bool:
+    return start[4:6].isalpha() and start[4:6].isupper()
+
+
+def _read_part_10(file: BinaryIO) -> Tags:
+    """Read what follows the preamble: group 2, then the data set in the encoding that group 2 names."""
+    meta = _Elements(file, "<", True)
+    tags: Tags = {}
+    with suppress(struct.error, EOFError):
+        for tag, length in meta.until(0x0002FFFF):
+            meta.keep(tag, length, (_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX), tags)
+    syntax = tags.pop(_TRANSFER_SYNTAX, "")
+    media_class = tags.pop(_MEDIA_SOP_CLASS, "")
+    if syntax == _DEFLATED:
+        file = io.BytesIO(_inflated(file.read()))
+    found = _guarded(_Elements(file, ">" if syntax == _BIG_ENDIAN else "<", syntax != _IMPLICIT))
+    # Anonymised files may have an empty SOP class in the data set only.
+    if not found.get(SOP_CLASS):
+        found[SOP_CLASS] = media_class
+    return found
+
+
+def _inflated(packed: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(-15).decompress(packed)
+    except zlib.error:
+        return b""
+
+
+def _guarded(elements: _Elements) -> Tags:
+    """Collect the wanted tags; a header that breaks off gives those before the break."""
+    tags: Tags = {}
+    with suppress(struct.error, EOFError, RecursionError):
+        for tag, length in elements.until(_LAST):
+            elements.keep(tag, length, _WANTED, tags)
+    return tags
+
+
+class _Elements:
+    """The data elements of an open file, one after the other."""
+
+    def __init__(self, file: BinaryIO, order: str, explicit: bool) -> None:
+        self.file, self.order, self.explicit = file, order, explicit
+        self.vr = b""
+
+    def until(self, last: int) -> Iterator[tuple[int, int]]:
+        """Yield (tag, length) up to tag ``last``; `keep` consumes each value, what comes after is left."""
+        while True:
+            here = self.file.tell()
+            if (head := self._head()) is None:
+                return
+            if head[0] > last:
+                self.file.seek(here)
+                return
+            yield head
+
+    def keep(self, tag: int, length: int, wanted: Collection[int], tags: Tags) -> None:
+        """Consume a value: into ``tags`` as text where it is wanted, else over it."""
+        if length == _UNDEFINED:
+            self._skip_sequence()
+        elif tag in wanted:
+            tags[tag] = self._text(tag, self._bytes(length))
+        else:
+            self.file.seek(length, 1)
+
+    def _head(self) -> tuple[int, int] | None:
+        raw = self.file.read(8)
+        if len(raw) < 8:
+            return None
+        group, element = struct.unpack(self.order + "HH", raw[:4])
+        tag = (group << 16) | element
+        self.vr = raw[4:6] if self.explicit and group != 0xFFFE else b""
+        if not self.vr:
+            return tag, struct.unpack(self.order + "I", raw[4:])[0]
+        if self.vr in _LONG_VRS:
+            return tag, struct.unpack(self.order + "I", self._bytes(4))[0]
+        return tag, struct.unpack(self.order + "H", raw[6:])[0]
+
+    def _bytes(self, length: int) -> bytes:
+        raw = self.file.read(length)
+        if len(raw) < length:
+            raise EOFError
+        return raw
+
+    def _text(self, tag: int, raw: bytes) -> str:
+        if tag in _NUMBERS and len(raw) == struct.calcsize(_NUMBERS[tag]):
+            return str(struct.unpack(self.order + _NUMBERS[tag], raw)[0])
+        return raw.decode("latin-1").strip(" \0")
+
+    def _skip_sequence(self) -> None:
+        """Step over a sequence of undefined length, its items and what is nested in them."""
+        explicit = self.explicit
+        if self.vr == b"UN":  # such sequences are implicit inside, whatever is around them
+            self.explicit = False
+        while (head := self._head()) and head[0] != _SEQUENCE_END:
+            if head[0] != _ITEM or head[1] != _UNDEFINED:
+                self.file.seek(head[1], 1)
+                continue
+            while (inner := self._head()) and inner[0] != _ITEM_END:
+                self.keep(inner[0], inner[1], (), {})
+        self.explicit = explicit

@@ -1,0 +1,117 @@
+"""NRRD and MetaImage files, and single DICOM slices, through SimpleITK; its LPS geometry becomes RAS here.
+
+SimpleITK is imported when the first such file is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from VoCoCore.data.volume import Header, ImageError, Volume, chosen_volume
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_AGAIN = "copy or download it again"
+
+
+def read_itk_header(path: str) -> Header:
+    """Geometry of a file without its voxels. Raises ImageError."""
+    return _describe(_opened(path), path)
+
+
+def read_itk(path: str, volumes: Sequence[int | None]) -> list[Volume]:
+    """Read the asked volumes of a file (None: its only one). Raises ImageError."""
+    reader = _opened(path)
+    header = _describe(reader, path)
+    wanted = [chosen_volume(volume, header.channels, path) for volume in volumes]
+    array = _voxels(reader, path)
+    if header.channels == 1:
+        return [Volume(array.reshape(header.shape[::-1]).T, header.affine) for _ in wanted]
+    by_channel = array if reader.GetNumberOfComponents() == 1 else np.moveaxis(array, -1, 0)
+    return [Volume(by_channel[number].T, header.affine) for number in wanted]
+
+
+def read_dicom_slice(path: str) -> np.ndarray:
+    """Grey values (columns, rows) of a single-frame DICOM file, after its rescaling. Raises ImageError."""
+    array = _voxels(_opened(path, "GDCMImageIO"), path)
+    return array.reshape(array.shape[-2:]).T
+
+
+def dicom_slice_dtype(path: str) -> np.dtype:
+    """Type of the values that `read_dicom_slice` gives."""
+    return _dtype(_opened(path, "GDCMImageIO"))
+
+
+def _voxels(reader: Any, path: str) -> np.ndarray:
+    try:
+        array = simple_itk().GetArrayFromImage(reader.Execute())
+    except RuntimeError as error:
+        raise ImageError(f"the voxels of {path} end early or are damaged", _AGAIN, "truncated") from error
+    if array.dtype.kind not in "iuf":
+        raise ImageError(f"{path} has values of the kind {array.dtype}", "save it as integers or floats")
+    return array
+
+
+@cache
+def simple_itk() -> ModuleType:
+    """The SimpleITK module, told not to print warnings of its own."""
+    import SimpleITK
+
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    return SimpleITK
+
+
+def _opened(path: str, image_io: str = "") -> Any:
+    reader = simple_itk().ImageFileReader()
+    reader.SetFileName(path)
+    reader.SetImageIO(image_io)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path) from error
+    return reader
+
+
+def _unreadable(path: str) -> ImageError:
+    with open(path, "rb") as file:
+        start = file.read(512)
+    if not start:
+        return ImageError(f"{path} is empty (0 bytes)", _AGAIN, "empty_file")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return ImageError(f"{path} is a web page saved as an image", "download the image itself")
+    return ImageError(f"{path} is not an image of the kind its name says, or its header is damaged", _AGAIN)
+
+
+def _describe(reader: Any, path: str) -> Header:
+    size, parts = reader.GetSize(), reader.GetNumberOfComponents()
+    if parts in (3, 4) and _dtype(reader) == np.uint8:
+        raise ImageError(f"{path} is a colour image", "convert it to grey values", "colour")
+    if len(size) not in (3, 4) or min(size[:3]) < 2 or (len(size) == 4 and parts > 1):
+        what = " x ".join(map(str, size))
+        raise ImageError(
+            f"{path} is not 3D: it has {what} voxels", "leave it out or use the 3D image", "not_3d"
+        )
+    channels = parts if len(size) == 3 else size[3]
+    return Header((size[0], size[1], size[2]), _affine(reader, len(size)), _dtype(reader), channels)
+
+
+def _dtype(reader: Any) -> np.dtype:
+    kind = simple_itk().GetPixelIDValueAsString(reader.GetPixelID())
+    return _DTYPES.get(kind.removeprefix("vector of "), np.dtype(np.float64))
+
+
+_DTYPES = {f"{bits}-bit unsigned integer": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)}
+_DTYPES |= {f"{bits}-bit signed integer": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)}
+_DTYPES |= {"32-bit float": np.dtype(np.float32), "64-bit float": np.dtype(np.float64)}
+
+
+def _affine(reader: Any, dimensions: int) -> np.ndarray:
+    direction = np.reshape(reader.GetDirection(), (dimensions, dimensions))[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.asarray(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return LPS_TO_RAS @ affine

@@ -1,0 +1,125 @@
+"""Training, validation and test cases, and k folds: by patient, seeded, whatever the order of the cases.
+
+Splits and folds that a source gives are kept. A patient's cases never part: that would let a score on
+held-out cases flatter the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from VoCoCore.data.cases import Case, Index
+from VoCoCore.errors import DataError, SettingsError
+
+
+def assign_splits(index: Index, val: float = 0.1, test: float = 0.0, folds: int = 0, seed: int = 0) -> Index:
+    """Give every case a split, or with ``folds`` a fold number (then ``val`` is not used).
+
+    ``val`` and ``test`` are shares of the patients that the source leaves open; at least one patient each
+    where they are above 0. Where the source names validation (or test) cases itself, no more are drawn.
+    Raises SettingsError where there are too few patients, DataError where the source puts one patient into
+    several splits or folds.
+    """
+    if min(val, test) < 0 or val + test >= 1 or folds < 0 or folds == 1:
+        raise SettingsError(
+            f"no split has val={val}, test={test}, folds={folds}",
+            "shares are 0 or more and leave some for training; folds is 0, or 2 and more",
+        )
+    splits: dict[str, Any] = _by_patient(index.cases, "split")
+    given = set(splits.values())
+    opened = _shuffled((patient for patient, split in splits.items() if split is None), seed)
+    draw_test, draw_val = test > 0 and "test" not in given, val > 0 and "val" not in given and not folds
+    patients, for_training = len(opened), int("train" not in given)
+    if draw_test:
+        count = _drawn("test", test * patients, len(opened), for_training + draw_val)
+        splits.update(dict.fromkeys(opened[:count], "test"))
+        opened = opened[count:]
+    if folds:
+        return _with_folds(index, splits, opened, folds)
+    if draw_val:
+        count = _drawn("val", val * patients, len(opened), for_training)
+        splits.update(dict.fromkeys(opened[:count], "val"))
+        opened = opened[count:]
+    splits.update(dict.fromkeys(opened, "train"))
+    return replace(index, cases=tuple(replace(case, split=splits[_patient(case)]) for case in index.cases))
+
+
+def use_fold(index: Index, fold: int) -> Index:
+    """Hold one fold out: its cases become ``val``, other cases without a given split ``train``.
+
+    Raises SettingsError where no case has that fold.
+    """
+    folds = sorted({case.fold for case in index.cases if case.fold is not None})
+    if fold not in folds:
+        raise SettingsError(f"there is no fold {fold}", f"folds here: {', '.join(map(str, folds)) or 'none'}")
+
+    def split(case: Case) -> str | None:
+        if case.fold is None or case.split in ("val", "test"):
+            return case.split or "train"
+        return "val" if case.fold == fold else "train"
+
+    return replace(index, cases=tuple(replace(case, split=split(case)) for case in index.cases))
+
+
+def _with_folds(index: Index, splits: dict[str, Any], opened: Sequence[str], folds: int) -> Index:
+    given = {patient: fold for patient, fold in _by_patient(index.cases, "fold").items() if fold is not None}
+    free = [patient for patient in opened if patient not in given]
+    if len({*free, *given}) < folds:
+        raise SettingsError(
+            f"{len({*free, *given})} patients do not make {folds} folds",
+            "ask for fewer folds, or add patients",
+        )
+    # The emptiest fold takes the next patient, so that given folds are filled up evenly.
+    sizes = [list(given.values()).count(fold) for fold in range(folds)]
+    for patient in free:
+        fold = sizes.index(min(sizes))
+        sizes[fold] += 1
+        given[patient] = fold
+    return replace(
+        index,
+        cases=tuple(
+            replace(case, split=splits[_patient(case)], fold=given.get(_patient(case)))
+            for case in index.cases
+        ),
+    )
+
+
+def _patient(case: Case) -> str:
+    return case.patient or case.id
+
+
+def _by_patient(cases: Iterable[Case], field: str) -> dict[str, Any]:
+    """The split or fold that the source gives each patient; None where it gives none."""
+    found: dict[str, Any] = {}
+    first: dict[str, Case] = {}
+    for case in cases:
+        value, patient = getattr(case, field), _patient(case)
+        if value is None or found.get(patient) is None:
+            found[patient] = value if value is not None else found.get(patient)
+            first[patient] = case
+        elif found[patient] != value:
+            raise DataError(
+                f"cases {first[patient].id} and {case.id} are of one patient, but {field} says "
+                f"{found[patient]} and {value}",
+                f"give all cases of a patient one {field}",
+            )
+    return found
+
+
+def _shuffled(patients: Iterable[str], seed: int) -> list[str]:
+    ordered = sorted(patients)
+    return [ordered[n] for n in np.random.Generator(np.random.Philox(seed)).permutation(len(ordered))]
+
+
+def _drawn(name: str, wished: float, patients: int, kept: int) -> int:
+    """How many patients to draw for a split: at least one, and ``kept`` stay for the others."""
+    if patients <= kept:
+        raise SettingsError(
+            f"no {name} cases can be drawn: {patients} patient{'s' * (patients != 1)} without a given split",
+            f"set the share for {name} to 0, add patients, or leave the split of some cases open",
+        )
+    return min(max(1, round(wished)), patients - kept)

@@ -1,0 +1,81 @@
+"""What a person reads: the summary of an index and the table of a check, as rich renderables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from VoCoCore.data.cases import Index
+from VoCoCore.data.check_case import Finding
+
+_COLOURS = {"error": "red", "warning": "yellow"}
+_EXAMPLES = 3
+
+
+def summarise(index: Index) -> RenderableType:
+    """What an index holds, and what was skipped why: a table that `rich` prints."""
+    facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, value in _facts(index):
+        facts.add_row(Text(name, style="bold"), Text(value))
+    if not index.skipped:
+        return facts
+    skipped = Table(title="skipped", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for heading in ("files", "why", "for example"):
+        skipped.add_column(heading, justify="right" if heading == "files" else "left", overflow="fold")
+    for reason, paths, count in _by_reason(index):
+        examples = "\n".join(paths[:_EXAMPLES])
+        skipped.add_row(str(count), Text(reason), Text(examples, style="dim"))
+    return Group(facts, Text(), skipped)
+
+
+def findings_table(rows: Sequence[Finding]) -> Table:
+    """One row per finding, errors in red."""
+    errors = sum(row.severity == "error" for row in rows)
+    table = Table(title=f"{errors} errors, {len(rows) - errors} warnings", title_justify="left")
+    for heading in ("case", "", "what is wrong", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        # Text, because file names may hold what rich would take for markup.
+        severity = Text(row.severity, style=_COLOURS[row.severity])
+        table.add_row(Text(row.case), severity, Text(row.message), Text(row.hint))
+    return table
+
+
+def _facts(index: Index) -> Iterable[tuple[str, str]]:
+    cases = index.cases
+    yield "cases", f"{len(cases)} of {len({case.patient for case in cases})} patients"
+    yield "channels", f"{len(index.channels)} ({', '.join(index.channels)})"
+    if incomplete := sum(bool(case.missing) for case in cases):
+        yield "incomplete", f"{incomplete} cases lack a channel"
+    labelled = sum(case.label is not None for case in cases)
+    yield "with label", f"{labelled}{_declared(index)}"
+    if series := sum(bool(case.images[0].files) for case in cases):
+        yield "from DICOM", f"{series} series, {sum(len(case.images[0].files) for case in cases)} files"
+    for name in ("split", "fold", "body_part", "target"):
+        counted = Counter(getattr(case, name) for case in cases)
+        if set(counted) != {None}:
+            parts = [
+                f"{value if value is not None else 'open'}: {count}"
+                for value, count in counted.most_common(8)
+            ]
+            yield "class" if name == "target" else name.replace("_", " "), ", ".join(parts)
+
+
+def _declared(index: Index) -> str:
+    if not index.labels:
+        return ""
+    names = [f"{value} {name}" for name, value in index.labels.items()]
+    return f" ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
+
+
+def _by_reason(index: Index) -> list[tuple[str, list[str], int]]:
+    reasons: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
+    for item in index.skipped:
+        reasons.setdefault(item.reason, []).append(item.path)
+        counts[item.reason] += item.count
+    return [(reason, reasons[reason], count) for reason, count in counts.most_common()]
