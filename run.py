@@ -94,23 +94,36 @@ def failing_checks() -> list[str]:
 
 
 def bench(arguments: list[str]) -> int:
-    """Each script prints one JSON list of objects; its other words go to stderr."""
+    """Run every benchmark; each prints one JSON list of objects, or plain lines; the rest goes to stderr."""
     ensure_environment("develop")
     results, failed = {}, []
     for script in sorted((ROOT / "Testing" / "benchmarks").glob("bench_*.py")):
         say(f"{script.name} ...")
-        printed = output_of([PYTHON, script, *arguments])
-        try:
-            results[script.stem] = json.loads(printed)
-        except ValueError:
+        done = subprocess.run(
+            [PYTHON, script, *arguments],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        rows = figures(done.stdout)
+        print_table(rows)
+        if done.returncode or not rows:
             failed.append(script.name)
-            continue
-        print_table(results[script.stem])
+        else:
+            results[script.stem] = rows
     write_json(ROOT / "bench.json", {"machine": machine(), "results": results})
     say("wrote bench.json")
     if failed:
         raise Failure(f"no figures from {', '.join(failed)}", 1)
     return 0
+
+
+def figures(printed: str) -> list[dict[str, object]]:
+    try:
+        return json.loads(printed)
+    except ValueError:
+        return [{"figure": line} for line in printed.splitlines()]
 
 
 def docs(arguments: list[str]) -> int:
@@ -211,12 +224,6 @@ def call(command: Sequence[str | Path], **extra: str) -> int:
             return child.wait()
         except KeyboardInterrupt:
             continue
-
-
-def output_of(command: Sequence[str | Path]) -> str:
-    """What a command prints to stdout; its stderr is shown."""
-    done = subprocess.run(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, check=False)
-    return done.stdout.decode("utf-8", "replace")
 
 
 def quiet(command: Sequence[str | Path]) -> bool:
