@@ -76,6 +76,11 @@ def ordering(volumes: int, k: int, n: int) -> torch.Tensor:
     return torch.cat([random, bases], dim=1).flatten()
 
 
+def tolerance(name: str) -> float:
+    """A bias before batch norm has gradient 0: there both sides show the rounding of large sums that cancel."""
+    return 1e-4 if name.endswith(("head.layer1.0.bias", "head.layer2.0.bias")) else 2e-5
+
+
 def runs(shared_data, recipe, variant):
     for path in sorted((shared_data / "reference").glob(f"*_{recipe}.npz")):
         arrays = np.load(path, allow_pickle=False)
@@ -101,10 +106,9 @@ def test_forward_gradients_and_teacher(shared_data, recipe, variant):
         names = ["prediction", "regularisation"] if recipe == "v1" else ["prediction", "inter", "regularisation"]
         np.testing.assert_allclose([ours[name] for name in names], expected, rtol=5e-6)
         outcome.loss.backward()
-        # A bias before batch norm has gradient 0: there both sides show rounding of about 1e-5.
         for name, parameter in task.named_parameters():
             if key := published_name(task, name, arrays, prefix + ".grad"):
-                np.testing.assert_allclose(parameter.grad.numpy(), arrays[key], rtol=1e-4, atol=2e-5, err_msg=name)
+                np.testing.assert_allclose(parameter.grad.numpy(), arrays[key], rtol=1e-4, atol=tolerance(name), err_msg=name)
             if key := published_name(task, name, arrays, prefix + ".param1"):
                 np.testing.assert_allclose(parameter.detach().numpy(), arrays[key], rtol=1e-6, atol=1e-7, err_msg=name)
 

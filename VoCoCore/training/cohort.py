@@ -56,7 +56,7 @@ def gather_cohort(
     kept = _kept(run)
     if kept is not None and _all_there(kept):
         return kept
-    store = Path(settings.data.store) if settings.data.store else default_store()
+    store = Store(settings.data.store or default_store())
     index = _divided(settings)
     save_index(index, run.private / "index.json")
     prepared = prepare_index(
@@ -70,7 +70,7 @@ def gather_cohort(
     )
     for case, reason in prepared.skipped:
         emit("warning", message=f"left out case {case}: {reason}", hint="'voco data check' explains all of them")
-    cohort = _cohort(index, prepared, store)
+    cohort = _cohort(index, prepared, store.root)
     if kept is not None and kept.fingerprint != cohort.fingerprint:
         raise SettingsError(
             "these are not the volumes that this run began with: their content differs",

@@ -45,7 +45,7 @@ def look(task: Any, batches: Iterable[dict[str, Tensor]], machine: Machine) -> H
             kept[name].append(value)
     arrays = {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
     means = {name: float(torch.stack(values).mean()) for name, values in sums.items()}
-    return HeldOut(arrays["case"], arrays["labels"], arrays["logits"].astype(np.float64), means)
+    return HeldOut(arrays["case"].ravel(), arrays["labels"], arrays["logits"].astype(np.float64), means)
 
 
 def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:

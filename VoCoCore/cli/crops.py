@@ -1,0 +1,29 @@
+"""`voco crops`: draw what the trainer would cut from a volume, with the position labels it would teach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from VoCoCore.cli.main import Parser
+from VoCoCore.cli.options import add_settings, given_settings, read_config
+from VoCoCore.presets import resolve_pretrain
+from VoCoCore.settings import PretrainSettings
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out the command."""
+    parser = Parser(prog="voco crops", description="Draw base crops, random crops and labels on a prepared volume.")
+    parser.add_argument("volume", help="image file, or folder of one DICOM series")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE.png|.html", help="picture to write")
+    parser.add_argument("--sample", type=int, default=0, help="number of the sample: other crops of the same volume")
+    parser.add_argument("--config", metavar="FILE", help="settings in YAML or JSON")
+    add_settings(parser, PretrainSettings, only=("recipe", "preset", "data.body_part", "prepare.", "crops.", "run.seed"))
+    asked = parser.parse_args(list(words))
+    settings = resolve_pretrain(read_config(asked.config), given_settings(asked, PretrainSettings))
+    from VoCoCore.evaluation.preview import draw_preview
+
+    preview = draw_preview(asked.volume, settings, asked.output, asked.sample)
+    for line in preview.notes:
+        print(line)
+    print(f"picture: {preview.path}")
+    return 0

@@ -1,0 +1,70 @@
+"""What this machine can do: devices, memory, disk, versions, and what the presets will need here."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from VoCoCore.data.store import default_store
+from VoCoCore.presets import PRESETS, resolve_pretrain
+from VoCoCore.runs.environment import environment
+from VoCoCore.training.devices import Machine, available, choose
+from VoCoCore.training.estimate import estimate
+
+GB = 2**30
+
+
+def examine(recipe: str = "v1", encoder: str = "swin_unetr") -> dict[str, Any]:
+    """Facts about this machine as plain values, with an estimate of every preset for ``recipe`` and ``encoder``."""
+    machine = choose(resolve_pretrain({}, {"preset": "tiny"}).run)
+    return {
+        "devices": [_device(kind) for kind in available()],
+        "chosen": machine.words,
+        "cpu_cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / GB, 1),
+        "memory_free_gb": round(psutil.virtual_memory().available / GB, 1),
+        "store": {"folder": str(default_store()), "free_gb": round(_free(default_store()) / GB, 1)},
+        "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
+        "versions": environment(),
+        "presets": {name: _preset(name, recipe, encoder, machine) for name in PRESETS},
+        "recipe": recipe,
+        "encoder": encoder,
+    }
+
+
+def _device(kind: str) -> dict[str, Any]:
+    if kind != "cuda":
+        return {"kind": kind, "threads": torch.get_num_threads()} if kind == "cpu" else {"kind": kind}
+    facts = torch.cuda.get_device_properties(0)
+    return {
+        "kind": kind,
+        "name": facts.name,
+        "count": torch.cuda.device_count(),
+        "memory_gb": round(facts.total_memory / GB, 1),
+        "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
+    }
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _preset(name: str, recipe: str, encoder: str, machine: Machine) -> dict[str, Any]:
+    made = estimate(resolve_pretrain({}, {"preset": name, "recipe": recipe, "model.encoder": encoder}), machine)
+    total = torch.cuda.mem_get_info()[1] if machine.device.type == "cuda" else psutil.virtual_memory().total
+    return {
+        "parameters_m": round(made.parameters / 1e6, 1),
+        "memory_mb": round(made.memory_mb),
+        "fits": made.memory_mb * 2**20 < 0.9 * total,
+        "seconds_per_step": float(f"{made.step_s:.2g}"),
+        "steps": made.steps,
+        "checkpoint_mb": round(made.checkpoint_mb),
+    }
