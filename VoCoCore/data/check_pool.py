@@ -37,20 +37,28 @@ def run_each(
     waiting = iter(range(len(items)))
     busy = [_Worker(function) for _ in range(min(workers, len(items)))]
     try:
-        busy = [worker for worker in busy if worker.take(waiting, items)]
+        for worker in busy:
+            worker.take(waiting, items)
         while busy:
-            ready = wait([worker.pipe for worker in busy])
-            for worker in [worker for worker in busy if worker.pipe in ready]:
-                position, result = worker.item, worker.result()
-                if isinstance(result, Died):
-                    busy[busy.index(worker)] = worker = _Worker(function)
-                yield position, result
-                if not worker.take(waiting, items):
-                    busy.remove(worker)
-                    worker.end()
+            worker = _first_ready(busy)
+            position, result = worker.item, worker.result()
+            busy.remove(worker)
+            if isinstance(result, Died):
+                worker = _Worker(function)
+            if worker.take(waiting, items):
+                busy.append(worker)
+            else:
+                worker.end()
+            yield position, result
     finally:
         for worker in busy:
             worker.end(at_once=True)
+
+
+def _first_ready(workers: list[_Worker]) -> _Worker:
+    """Wait until a worker has an answer or is gone; the one that has worked longest comes first."""
+    ready = wait([worker.pipe for worker in workers])
+    return next(worker for worker in workers if worker.pipe in ready)
 
 
 class _Worker:

@@ -35,7 +35,8 @@ def summarise(index: Index) -> RenderableType:
 def findings_table(rows: Sequence[Finding]) -> Table:
     """One row per finding, errors in red."""
     errors = sum(row.severity == "error" for row in rows)
-    table = Table(title=f"{errors} errors, {len(rows) - errors} warnings", title_justify="left")
+    title = f"{errors} errors, {len(rows) - errors} warnings" if rows else "nothing wrong was found"
+    table = Table(title=title, title_justify="left", show_header=bool(rows), show_edge=bool(rows))
     for heading in ("case", "", "what is wrong", "what to do"):
         table.add_column(heading, overflow="fold")
     for row in rows:
