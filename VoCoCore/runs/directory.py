@@ -24,6 +24,8 @@ _SIGNS = ("status.json", "environment.json", "events.jsonl")  # other programs h
 # manager's notes.
 _HARMLESS = {"log.txt", "environment.json", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
+SETTLE = 1.0  # seconds in which another claim on a file system without locks becomes visible
+
 
 class RunDirectory:
     """The folder of one run. ``RunDirectory(path)`` checks nothing, so that readers may come before the job;
@@ -236,7 +238,7 @@ class RunDirectory:
         with files.writing(self.lock_file):
             claim.claim({"host": process.host_name(), "pid": os.getpid(), "since": since})
         if not claim.supported:
-            time.sleep(1.0)  # two may have come at the same time: the one whose token stays goes on
+            time.sleep(SETTLE)  # two may have come at the same time: the one whose token stays goes on
             if not claim.is_ours():
                 raise self.taken()
         self._lock = claim

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
 from VoCoCore.runs import files, known, process
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
+from VoCoCore.runs.status import ACTIVE
 
 _ROOT = Path(__file__).resolve().parents[2]
 _BOOTSTRAP = (
@@ -112,12 +113,9 @@ def launch(
     nothing for ``timeout`` seconds (it is left alone: it may still be loading).
     """
     started = start(path, arguments, **options)
-    give_up = time.monotonic() + timeout
-    while not started.ready():
-        if time.monotonic() > give_up:
-            hint = f"it may still be starting: see {started.run.log_file}"
-            raise EnvironmentFault(f"the job said nothing for {timeout:.0f} s", hint)
-        time.sleep(_PAUSE)
+    if not _happens(started.ready, timeout):
+        hint = f"it may still be starting: see {started.run.log_file}"
+        raise EnvironmentFault(f"the job said nothing for {timeout:.0f} s", hint)
     known.remember(started.run.path)
     return started.run
 
@@ -128,13 +126,14 @@ def stop(run: RunDirectory, grace: float = 30.0) -> str:
     Asking leads to a checkpoint. Raises SettingsError where the job runs on another machine and has not
     stopped within ``grace`` (it stays asked).
     """
-    if run.state() not in ("preparing", "running", "stopping"):
+    if run.state() not in ACTIVE:
         return run.state()
     run.request_stop()
     if not _has_ended(run, grace):
         terminate(run)
         if not _has_ended(run, grace):
             kill(run)
+    _happens(lambda: not run.is_locked(), grace)  # it has said so, now it may tidy up
     return _marked(run)
 
 
@@ -154,13 +153,10 @@ def kill(run: RunDirectory) -> str:
     the job runs on another machine, EnvironmentFault where it cannot be killed.
     """
     if pid := _verified_pid(run):
-        start = process.process_start(pid) or ""
         _kill_tree(pid)
-        give_up = time.monotonic() + 5
-        while process.is_same(pid, start):
-            if time.monotonic() > give_up:
-                raise EnvironmentFault(f"process {pid} could not be killed", "it may belong to another user")
-            time.sleep(_PAUSE)
+        # A thread may hold the lock for a moment longer than the process has a number.
+        if not _happens(lambda: _verified_pid(run) is None and not run.is_locked(), 5.0):
+            raise EnvironmentFault(f"process {pid} could not be killed", "it may belong to another user")
     return _marked(run)
 
 
@@ -185,31 +181,16 @@ def _verified_pid(run: RunDirectory) -> int | None:
 
 def _kill_tree(pid: int) -> None:
     """Kill process ``pid`` with all that it started: its descendants, and its session if it leads one."""
-    tree = _descendants(pid)
     if sys.platform == "win32":
         subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, check=False)
-    elif os.getsid(pid) == pid:  # launched detached
-        os.killpg(pid, signal.SIGKILL)
-    elif tree is None:
-        hint = f"install psutil, or end process {pid} by hand"
-        raise EnvironmentFault(
-            "the job was not started detached, and psutil is missing to find its workers", hint
-        )
-    for member in tree or []:
-        with suppress(Exception):  # gone already, or not ours to end: the caller looks at the result
-            member.kill()
-
-
-def _descendants(pid: int) -> list[Any] | None:
-    try:
-        import psutil
-    except ImportError:
-        return None
-    try:
-        job = psutil.Process(pid)
-        return [job, *job.children(recursive=True)]
-    except psutil.Error:
-        return []
+        return
+    tree = [pid, *process.descendants(pid)]
+    with suppress(ProcessLookupError, PermissionError):  # the caller looks at the result
+        if os.getsid(pid) == pid:  # launched detached: reaches those whose parent is gone already
+            os.killpg(pid, signal.SIGKILL)
+    for member in tree:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(member, signal.SIGKILL)
 
 
 def _marked(run: RunDirectory) -> str:
@@ -222,8 +203,13 @@ def _marked(run: RunDirectory) -> str:
 
 
 def _has_ended(run: RunDirectory, patience: float) -> bool:
+    return _happens(lambda: run.state() not in ACTIVE, patience)
+
+
+def _happens(condition: Callable[[], bool], patience: float) -> bool:
+    """Wait up to ``patience`` seconds for ``condition``."""
     give_up = time.monotonic() + patience
-    while run.state() in ("preparing", "running", "stopping"):
+    while not condition():
         if time.monotonic() > give_up:
             return False
         time.sleep(_PAUSE)
@@ -238,7 +224,8 @@ def _identity(run: RunDirectory) -> tuple[str, int, str] | None:
 def _environment(environ: Mapping[str, str] | None) -> dict[str, str]:
     base = dict(os.environ if environ is None else environ)
     folders = [str(_ROOT), *filter(None, [base.get("PYTHONPATH")])]
-    return base | {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    ours = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    return base | ours | {"VOCO_DETACHED": "1"}  # the job's output is log.txt already
 
 
 def _detached() -> dict[str, Any]:

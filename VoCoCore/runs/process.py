@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 UNKNOWN = ""  # alive, but this system does not say since when
+_HAS_PROC = os.path.exists("/proc/self/stat")  # Linux
+_BOOT = Path("/proc/sys/kernel/random/boot_id")  # another one after each start of the machine
 
 
 def host_name() -> str:
@@ -69,30 +71,54 @@ else:
             return None
         except PermissionError:  # alive, somebody else's
             pass
-        return _from_proc(pid) if sys.platform == "linux" else _from_ps(pid)
+        return _from_proc(pid) if _HAS_PROC else _from_ps(pid)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that ``pid`` started and those that they started, outermost first (POSIX)."""
+    parents = _parents()
+    family = [pid]
+    for member in family:  # grows while it is read
+        family += [child for child, parent in parents.items() if parent == member]
+    return family[1:]
+
+
+def _parents() -> dict[int, int]:
+    """Return every process's parent."""
+    if _HAS_PROC:
+        found = {int(e.name): _stat(int(e.name)) for e in os.scandir("/proc") if e.name.isdigit()}
+        return {pid: int(fields[1]) for pid, fields in found.items() if fields}
+    pairs = (line.split() for line in _ps("-A", "-o", "pid=,ppid=").splitlines())
+    return {int(pid): int(parent) for pid, parent in pairs}
+
+
+def _stat(pid: int) -> list[str]:
+    """Return Linux's fields for a process from its state on; an empty list where it is gone or hidden."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return []
+    return stat[stat.rindex(")") + 2 :].split()  # the name before may hold spaces and brackets
 
 
 def _from_proc(pid: int) -> str | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
+    fields = _stat(pid)
+    if not fields:
         return UNKNOWN
-    fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold spaces and brackets
-    ended = fields[0] in (b"Z", b"X")  # a zombie holds nothing any more
-    return None if ended else f"{boot}/{fields[19].decode()}"
+    if fields[0] in "ZX":  # a zombie holds nothing any more
+        return None
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    return f"{boot}/{fields[19]}"
 
 
 def _from_ps(pid: int) -> str | None:
+    state, _, start = _ps("-o", "stat=,lstart=", "-p", str(pid)).strip().partition(" ")
+    return None if not state or state.startswith("Z") else start.strip()
+
+
+def _ps(*arguments: str) -> str:
     import subprocess  # slow to import, and Linux does not need it
 
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
-    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    try:
-        answer = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return UNKNOWN
-    state, _, start = answer.stdout.strip().partition(" ")
-    return None if not state or state.startswith("Z") else start.strip()
+    answer = subprocess.run(["ps", *arguments], env=environment, capture_output=True, text=True, check=False)
+    return answer.stdout
