@@ -242,7 +242,7 @@ def _draw_labels(axes: Axes, view: CropView, crop: int, last: bool) -> None:
         lowest = float(np.nanmin([0.0, *guess]))
         best = int(np.nan_to_num(guess, nan=-np.inf).argmax())
         axes.plot(at, guess, "D", ms=4, mfc="none", mec=INK, mew=0.9, clip_on=False)
-        tops = np.fmax(y, guess) + 0.04
+        tops = np.where(np.abs(guess - y) < 0.12, np.fmax(y, guess) + 0.04, y)  # clear of the diamond
         title += f"; predicted {best}, a {'hit' if best == y.argmax() else 'miss'}"
         legend += ";  diamonds: l, predicted"
     for base in inside[y[inside] > (0.005 if n <= 18 else 0.15)]:
