@@ -130,24 +130,26 @@ def _walk(
     root: str, skipped: list[Skipped], is_dataset: Callable[[Path], bool], datasets: list[Path]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield (folder, file names) in sorted order, each real folder once."""
-    waiting, visited = [root], set()
-    while waiting:
-        folder = waiting.pop()
-        try:
-            status = os.stat(folder)
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            skipped.append(Skipped(folder, f"folder that cannot be opened: {error.strerror or error}"))
-            continue
-        if (status.st_dev, status.st_ino) in visited:
+
+    def note(error: OSError) -> None:
+        skipped.append(Skipped(error.filename, f"folder that cannot be opened: {error.strerror or error}"))
+
+    visited: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=note):
+        status = os.stat(folder)
+        described = DATASET in names and is_dataset(Path(folder, DATASET))
+        if described:
+            datasets.append(Path(folder, DATASET))
+        if described or (status.st_dev, status.st_ino) in visited:
+            folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        if any(entry.name == DATASET for entry in entries) and is_dataset(Path(folder, DATASET)):
-            datasets.append(Path(folder, DATASET))
-            continue
-        shown = [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
-        waiting += [entry.path for entry in reversed(shown) if entry.is_dir()]
-        yield folder, [entry.name for entry in shown if entry.is_file()]
+        folders[:] = sorted(name for name in folders if _is_shown(name))
+        yield folder, sorted(name for name in names if _is_shown(name))
+
+
+def _is_shown(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _sort_in(path: str, name: str, root: Path, found: Findings) -> None:
@@ -156,7 +158,7 @@ def _sort_in(path: str, name: str, root: Path, found: Findings) -> None:
         found.images.append(os.path.relpath(path, root).replace(os.sep, "/"))
     elif name.lower().endswith(_FOREIGN):
         found.skipped.append(Skipped(path, f"image format {ending} is not read: convert it to .nii.gz"))
-    elif ending in _NEVER_DICOM or name.upper() == "DICOMDIR":
+    elif ending in _NEVER_DICOM or name.upper() == "DICOMDIR" or not os.path.isfile(path):
         found.others[ending] += 1
     else:
         try:

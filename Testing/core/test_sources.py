@@ -1,0 +1,262 @@
+"""Folders and data sets become cases: what is found, what belongs together, what is skipped and why."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from rich.console import Console
+
+from VoCoCore.data.cases import Case, Index
+from VoCoCore.data.images import read_case
+from VoCoCore.data.sources import index_source
+from VoCoCore.data.tables import summarise
+from VoCoCore.errors import DataError, SettingsError
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files: finding cases looks at names only."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def write_json(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def shown(index: Index, root: Path) -> dict[str, tuple[list[str], str | None]]:
+    """Case id -> (images, label), relative to ``root``."""
+
+    def relative(path: str) -> str:
+        return Path(path).relative_to(root).as_posix()
+
+    return {
+        case.id: ([relative(s.path) for s in case.images], case.label and relative(case.label.path))
+        for case in index.cases
+    }
+
+
+def only(index: Index) -> Case:
+    assert len(index.cases) == 1
+    return index.cases[0]
+
+
+def test_a_folder_is_read_recursively_and_hidden_files_are_not(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path, "a.nii.gz", "B.NRRD", "x/c.mha", "x/y/d.mhd", "x/y/d.raw", "e.nii",
+        "._a.nii.gz", ".hidden/f.nii", "__MACOSX/g.nii.gz", "readme.txt", "notes",
+    )  # fmt: skip
+    index = index_source(root)
+    assert sorted(case.id for case in index.cases) == ["B", "a", "c", "d", "e"]
+    assert index.channels == ("image",) and index.skipped == ()
+
+
+def test_names_that_occur_twice_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    index = index_source(touch(tmp_path, "p1/ct.nii.gz", "p2/ct.nii.gz", "p2/ct.nrrd", "p3/mr.nii.gz"))
+    assert [case.id for case in index.cases] == ["p1_ct", "p2_ct", "ct.nrrd", "mr"]
+
+
+@pytest.mark.skipif(not hasattr(Path, "symlink_to"), reason="no symbolic links")
+def test_links_that_run_in_circles(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "a/x.nii")
+    try:
+        (root / "a" / "loop").symlink_to(root, target_is_directory=True)
+        (root / "a" / "self").symlink_to(root / "a" / "self")
+        (root / "twice").symlink_to(root / "a", target_is_directory=True)
+    except OSError:
+        pytest.skip("links are not allowed here")
+    assert [case.id for case in index_source(root).cases] == ["x"]
+
+
+def test_labels_go_to_their_images(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path, "torso.nii.gz", "torso_labels.nii.gz", "torso_part.nii.gz", "p1/ct.nii.gz", "p1/seg.nii.gz",
+        "A/imagesTr/k1.nii.gz", "A/labelsTr/k1.nii.gz", "B/scans/n.nii.gz", "B/Masks/n_mask.nii.gz",
+        "p2/labels/ct.nii.gz", "lonely_seg.nii.gz",
+    )  # fmt: skip
+    index = index_source(root)
+    assert shown(index, root) == {
+        "torso": (["torso.nii.gz"], "torso_labels.nii.gz"),
+        "torso_part": (["torso_part.nii.gz"], None),
+        "ct": (["p1/ct.nii.gz"], "p1/seg.nii.gz"),
+        "k1": (["A/imagesTr/k1.nii.gz"], "A/labelsTr/k1.nii.gz"),
+        "n": (["B/scans/n.nii.gz"], "B/Masks/n_mask.nii.gz"),
+    }
+    # A label of another patient, or without an image, is given to nobody.
+    assert {Path(item.path).name for item in index.skipped} == {"ct.nii.gz", "lonely_seg.nii.gz"}
+    assert all("no image of that name" in item.reason for item in index.skipped)
+
+
+@pytest.mark.parametrize(
+    "ends", [("_t1", "_t1ce", "_t2", "_flair", "_seg"), ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")]
+)
+def test_brats_files_are_channels_of_one_case(tmp_path: Path, ends: tuple[str, ...]) -> None:
+    for case in ("BraTS_001", "BraTS_002"):
+        touch(tmp_path, *(f"{case}/{case}{end}.nii.gz" for end in ends))
+    (tmp_path / f"BraTS_002/BraTS_002{ends[1]}.nii.gz").unlink()
+    index = index_source(tmp_path)
+    assert index.channels == ("t1", "t1ce", "t2", "flair")
+    images, label = shown(index, tmp_path)["BraTS_001"]
+    assert [name.rpartition("BraTS_001")[2] for name in images] == [f"{end}.nii.gz" for end in ends[:4]]
+    assert label == f"BraTS_001/BraTS_001{ends[4]}.nii.gz"
+    assert index.cases[1].missing == ("t1ce",) and len(index.cases[1].images) == 3
+
+
+def test_one_lone_t1_is_an_image(tmp_path: Path) -> None:
+    index = index_source(touch(tmp_path, "a_t1.nii.gz", "b_t1.nii.gz"))
+    assert index.channels == ("image",) and [case.id for case in index.cases] == ["a_t1", "b_t1"]
+
+
+def test_numbered_images_are_cases_outside_nnunet_folders(tmp_path: Path) -> None:
+    assert len(index_source(touch(tmp_path, "c_0000.nii.gz", "c_0001.nii.gz", "c_0002.nii.gz")).cases) == 3
+    root = touch(tmp_path / "n", "imagesTr/c_0000.nii.gz", "imagesTr/c_0001.nii.gz", "labelsTr/c.nii.gz")
+    case = only(index_source(root))
+    assert (case.id, len(case.images), case.label is not None) == ("c", 2, True)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "labels", "files"),
+    [
+        (["ct=*_ct.nii.gz", "pet=*_pet.nii.gz"], "*_mask.nii.gz", ["p_ct", "p_pet", "p_mask", "notes_xx"]),
+        (["_ct", "_pet"], "_mask", ["p_ct", "p_pet", "p_mask", "notes_xx"]),
+        (["ct=ct/*.nii.gz", "pet=pet/*.nii.gz"], "truth", ["ct/p", "pet/p", "truth/p", "other/p"]),
+        (["ct.nii.gz", "pet.nii.gz"], "roi.nii.gz", ["p/ct", "p/pet", "p/roi", "p/notes"]),
+    ],
+)
+def test_patterns_of_channels_and_labels(
+    tmp_path: Path, patterns: list[str], labels: str, files: list[str]
+) -> None:
+    index = index_source(
+        touch(tmp_path, *(f"{name}.nii.gz" for name in files)), channels=patterns, labels=labels
+    )
+    case = only(index)
+    assert index.channels == ("ct", "pet") and case.id == "p"
+    assert shown(index, tmp_path)["p"] == ([f"{n}.nii.gz" for n in files[:2]], f"{files[2]}.nii.gz")
+    assert [item.reason for item in index.skipped] == ["matches no pattern of a channel"]
+    with pytest.raises(SettingsError, match="no pattern"):
+        index_source(tmp_path, channels=["t1="])
+
+
+def msd(root: Path, modality: dict[str, str], images: list[str], **more: Any) -> Path:
+    training = [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in images]
+    content = {"modality": modality, "labels": {"0": "background", "1": "tumour"}, "training": training}
+    write_json(root / "dataset.json", {**content, "test": ["./imagesTs/t.nii.gz"], **more})
+    return touch(root, *(f"{folder}/._{n}.nii.gz" for n in images for folder in ("imagesTr", "labelsTr")))
+
+
+def test_decathlon(tmp_path: Path) -> None:
+    root = msd(tmp_path / "Task", {"0": "CT"}, ["a", "b"])
+    for source in (root, root / "dataset.json", tmp_path):
+        index = index_source(source)
+        assert index.channels == ("CT",) and index.labels == {"background": 0, "tumour": 1}
+        assert [(case.id, case.split) for case in index.cases] == [("a", None), ("b", None), ("t", "test")]
+        assert shown(index, root)["a"] == (["imagesTr/a.nii.gz"], "labelsTr/a.nii.gz")
+
+
+def test_decathlon_with_several_modalities_reads_4d_files(tmp_path: Path) -> None:
+    root = msd(tmp_path, {"0": "FLAIR", "1": "T1w"}, ["a"], test=[])
+    array = np.random.default_rng(0).normal(size=(5, 6, 7, 2)).astype(np.float32)
+    nib.save(nib.Nifti1Image(array, np.eye(4)), root / "imagesTr" / "a.nii.gz")
+    index = index_source(root)
+    assert index.channels == ("FLAIR", "T1w") and [s.volume for s in only(index).images] == [0, 1]
+    assert np.array_equal(read_case(only(index))[0], np.moveaxis(array, -1, 0))
+
+
+def test_nnunet_v1_lists_names_without_channel_numbers(tmp_path: Path) -> None:
+    root = touch(
+        msd(tmp_path, {"0": "A", "1": "B"}, ["a"], test=[]), *(f"imagesTr/a_000{n}.nii.gz" for n in (0, 1))
+    )
+    assert shown(index_source(root), root)["a"][0] == ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]
+
+
+def test_nnunet_v2(tmp_path: Path) -> None:
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    content = {"channel_names": {"0": "T1", "1": "T2"}, "labels": labels, "file_ending": ".nrrd"}
+    write_json(tmp_path / "dataset.json", {**content, "numTraining": 2, "regions_class_order": [1, 2, 3]})
+    root = touch(
+        tmp_path, "imagesTr/c1_0000.nrrd", "imagesTr/c1_0001.nrrd", "labelsTr/c1.nrrd",
+        "imagesTr/c2_0001.nrrd", "imagesTs/t_0000.nrrd", "imagesTs/t_0001.nrrd", "imagesTr/stray.nrrd",
+    )  # fmt: skip
+    index = index_source(root)
+    assert index.channels == ("T1", "T2")
+    assert index.labels == {"background": 0, "whole": 1, "core": 2, "enhancing": 3, "ignore": 4}
+    assert index.regions == {"whole": (1, 2, 3), "core": (2, 3)}
+    assert shown(index, root)["c1"] == (
+        ["imagesTr/c1_0000.nrrd", "imagesTr/c1_0001.nrrd"],
+        "labelsTr/c1.nrrd",
+    )
+    assert [(case.id, case.missing, case.split) for case in index.cases] == [
+        ("c1", (), None), ("c2", ("T1",), None), ("t", (), "test"),
+    ]  # fmt: skip
+    assert [Path(item.path).name for item in index.skipped] == ["stray.nrrd"]
+
+
+def test_nnunet_v2_with_a_list_of_its_own(tmp_path: Path) -> None:
+    listed = {"c": {"images": ["x/1.nii.gz", "x/2.nii.gz"], "label": "x/l.nii.gz"}}
+    write_json(
+        tmp_path / "dataset.json",
+        {"channel_names": {"0": "a", "1": "b"}, "labels": {"bg": 0}, "dataset": listed},
+    )
+    assert shown(index_source(tmp_path), tmp_path) == {"c": (["x/1.nii.gz", "x/2.nii.gz"], "x/l.nii.gz")}
+
+
+def test_a_damaged_dataset_json(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "dataset.json", {"training": [{"label": "x"}, {"image": 7}], "labels": {}})
+    with pytest.raises(DataError, match="entry 2"):
+        index_source(path)
+
+
+def test_volumes_of_4d_files_on_request(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6, 3), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
+    assert only(index_source(tmp_path)).images[0].volume is None
+    index = index_source(tmp_path, volumes="channels")
+    assert len(index.channels) == 3 and [s.volume for s in only(index).images] == [0, 1, 2]
+    assert [s.volume for s in only(index_source(tmp_path, volumes=1)).images] == [1]
+    with pytest.raises(SettingsError, match="volumes is 'all'"):
+        index_source(tmp_path, volumes="all")
+
+
+def test_patients_from_paths(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01/ses-1/a.nii.gz", "sub-01/ses-2/b.nii.gz", "c.nii.gz")
+    patients = {case.id: case.patient for case in index_source(tmp_path).cases}
+    assert patients == {"a": "sub-01", "b": "sub-01", "c": "c"}
+    assert index_source(tmp_path, patient=r"ses-(\d)").cases[0].patient in "12c"
+    with pytest.raises(SettingsError, match="regular expression"):
+        index_source(tmp_path, patient="(")
+
+
+def test_nothing_to_find_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="it has no files"):
+        index_source(tmp_path)
+    touch(tmp_path, "a.png", "b.png", "c.txt")
+    with pytest.raises(DataError, match=r"2 \.png, 1 \.txt"):
+        index_source(tmp_path)
+    with pytest.raises(DataError, match=r"1 skipped, image format \.mgz"):
+        index_source(touch(tmp_path, "brain.mgz"))
+    with pytest.raises(DataError, match=r"not there\. Did you mean 'images'"):
+        index_source(touch(tmp_path, "images/x.nii") / "image")
+    with pytest.raises(DataError, match="no list of cases and no image"):
+        index_source(tmp_path / "a.png")
+
+
+def test_the_summary_counts_and_gives_reasons(tmp_path: Path) -> None:
+    index = index_source(touch(tmp_path, "a.nii", "[b].nii", "x_seg.nii", "y_seg.nii"), body_part="chest")
+    text = io.StringIO()
+    Console(file=text, width=120).print(summarise(index))
+    assert "2 of 2 patients" in text.getvalue() and "chest: 2" in text.getvalue()
+    assert any(line.split()[:4] == ["2", "looks", "like", "a"] for line in text.getvalue().splitlines())
+
+
+def test_real_folder(shared_data: Path) -> None:
+    index = index_source(shared_data)
+    labelled = sum(case.label is not None for case in index.cases)
+    assert (len(index.cases), labelled, index.skipped) == (135, 132, ())
