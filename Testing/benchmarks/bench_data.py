@@ -30,7 +30,7 @@ from VoCoCore.data.plan import plan_case
 from VoCoCore.data.prepare_case import prepare_case, volume_size
 from VoCoCore.data.resample import resize_points, sample
 from VoCoCore.data.store import Store
-from VoCoCore.geometry import Box
+from VoCoCore.geometry import Box, triple
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import PretrainSettings
 
@@ -106,9 +106,8 @@ def bench_prepare(case: Case, settings: PretrainSettings, folder: Path) -> str:
 def bench_read(store: Store, key: str) -> None:
     """Read a prepared case whole and a crop of it."""
     volume = store.open(key)
-    middle = Box(
-        tuple((n - m) // 2 for n, m in zip(volume.shape[1:], (96, 96, 96), strict=True)), (96, 96, 96)
-    )
+    first = triple([(n - 96) // 2 for n in volume.shape[1:]], "first voxel")
+    middle = Box(first, (96, 96, 96))
     whole, crop = cpu_seconds(volume.read, 20), cpu_seconds(lambda: volume.read(middle), 20)
     fresh = cpu_seconds(lambda: Store(store.root).open(key), 20)
     print(f"stored: {store.size(key) / 1e6:.1f} MB (target 14) for {prod(volume.shape) / 1e6:.1f} M voxels")

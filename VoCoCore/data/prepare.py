@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
 
 from VoCoCore.data.cases import Case, Index
+from VoCoCore.data.check_pool import Died, run_each
 from VoCoCore.data.hashes import Hashes
 from VoCoCore.data.images import read_header
 from VoCoCore.data.plan import largest_shape
-from VoCoCore.data.pool import default_workers, run_all
 from VoCoCore.data.prepare_case import Prepared, body_part, key_of, prepare_case, volume_size
 from VoCoCore.data.store import Store
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
@@ -27,6 +28,7 @@ Outcome = Prepared | DataError
 NAMED_ERRORS = 5  # when so many cases cannot be used, preparing gives up and names them
 _STORED_SHARE = 0.6  # bytes per voxel of noisy images; CTs come to a half
 _RESERVE = 200e6  # bytes that stay free
+_TASKS_PER_WORKER = 4  # fewer are not worth the seconds that a new process takes to start
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,7 @@ def prepare_index(
     check_space(store, [task.case for task in tasks], settings)
     shares = Counter(unit_of)
     clock = _Clock(progress, done=sum(shares[unit] for unit in outcomes), total=len(unit_of))
-    work = partial(_carry_out, settings=settings, store=store)
-    for task, outcome in run_all(work, tasks, default_workers() if workers is None else workers, should_stop):
+    for task, outcome in _work(tasks, settings, store, workers, should_stop):
         outcomes[task.unit] = outcome
         clock.tick(shares[task.unit], task.case.id, outcome)
         if isinstance(outcome, Prepared):
@@ -157,11 +158,56 @@ def _look_up(
     return content, Prepared(key, content) if store.has(key) else None
 
 
-def _carry_out(task: _Task, settings: PretrainSettings, store: Store) -> Prepared:
+def _work(
+    tasks: Sequence[_Task],
+    settings: PretrainSettings,
+    store: Store,
+    workers: int | None,
+    should_stop: Callable[[], bool],
+) -> Iterator[tuple[_Task, Outcome]]:
+    """Prepare in the order of completion, until all is done or should_stop(). Raises EnvironmentFault."""
+    workers = min(_default_workers() if workers is None else workers, len(tasks) // _TASKS_PER_WORKER)
+    work = partial(_carry_out, settings=settings, store=store)
+    if should_stop():
+        return
+    results: Any = run_each(work, tasks, workers if workers > 1 else 0)
+    try:
+        for position, outcome in results:
+            if isinstance(outcome, EnvironmentFault):
+                raise outcome
+            task = tasks[position]
+            yield task, _lost(task.case, outcome) if isinstance(outcome, Died) else outcome
+            if should_stop():
+                return
+    finally:
+        results.close()
+        store.clean()  # of what the workers that were stopped had begun
+
+
+def _default_workers() -> int:
+    """One per usable core, at most 8, since each holds a volume or two."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, usable)
+
+
+def _carry_out(task: _Task, settings: PretrainSettings, store: Store) -> Outcome | EnvironmentFault:
+    """Prepare, with errors as results, so that they come back from other processes."""
     try:
         return prepare_case(task.case, settings, store, task.content)
+    except EnvironmentFault as fault:
+        return fault
     except DataError as error:
-        raise _named(task.case, error) from error
+        return _named(task.case, error)
+    except Exception as error:  # one file that nobody foresaw must not end the work on all others
+        what = f"{task.case.images[0].path} cannot be prepared: {type(error).__name__}: {error}"
+        return _named(task.case, DataError(what, "look at it in a viewer and save it again"))
+
+
+def _lost(case: Case, died: Died) -> DataError:
+    what = f"the process that prepared {case.images[0].path} died (exit code {died.exit_code})"
+    return _named(
+        case, DataError(what, "out of memory, or a damaged file: use fewer data.workers, or save it again")
+    )
 
 
 def _named(case: Case, error: DataError) -> DataError:

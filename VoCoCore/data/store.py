@@ -182,7 +182,7 @@ class Store:
         be written; nothing half-written stays.
         """
         partial = self.root / "partial" / f"{key}.{uuid.uuid4().hex}"
-        with writing(self._folder(key)):
+        with writing(self.root):
             try:
                 partial.mkdir(parents=True)
                 _write_volume(partial / "volume.zarr", array)
@@ -215,11 +215,10 @@ class Store:
         """Remove what a job that was killed has left half-written; work in progress is locked and stays."""
         for partial in (self.root / "partial").iterdir():
             lock = FileLock(self.root / "locks" / f"{partial.name[:2]}.lock")
-            with writing(partial):
-                free = lock.acquire(wait=0)
-            if free:
-                shutil.rmtree(partial, ignore_errors=True)
-                lock.release()
+            with suppress(OSError):
+                if lock.acquire(wait=0):
+                    shutil.rmtree(partial, ignore_errors=True)
+            lock.release()
 
     def remove(self, key: str) -> None:
         """Delete one case."""
