@@ -79,7 +79,7 @@ def check_index(
         progress(len(results), len(index.cases), case.id)
     ordered = [results[position] for position in range(len(index.cases))]
     duplicates = _duplicates(index.cases, ordered)
-    rows = [row for examined in ordered for row in (*examined.findings, *duplicates.get(examined.case, ()))]
+    rows = [row for examined in ordered for row in (*examined.findings, *duplicates[examined.case])]
     return CheckReport(tuple(rows), len(ordered), index.skipped)
 
 
@@ -108,22 +108,24 @@ def _lost(case: Case, died: Died) -> Examined:
 
 
 def _duplicates(cases: Sequence[Case], examined: Sequence[Examined]) -> dict[str, list[Finding]]:
-    """A warning for each case whose voxels an earlier case has too."""
+    """Warnings for cases whose voxels an earlier case has too, or whose channels are all one image."""
     first: dict[str, Case] = {}
     found: dict[str, list[Finding]] = {}
     for case, result in zip(cases, examined, strict=True):
-        twins = [first[key] for key in result.digests if key in first]
+        path = case.images[0].path
+        messages = []
+        if twin := next((first[key] for key in result.digests if key in first), None):
+            message = f"{path} has the same voxels as case {twin.id} ({twin.images[0].path})"
+            messages.append((message, _keep_one(case, twin)))
+        if len(set(result.digests)) < len(result.digests):
+            messages.append((f"two channels have the same voxels ({path})", "check the channels' files"))
         for key in result.digests:
             first.setdefault(key, case)
-        if not twins:
-            continue
-        twin = twins[0]
-        message = f"{case.images[0].path} has the same voxels as case {twin.id} ({twin.images[0].path})"
-        hint = "keep one of them"
-        if twin.id == case.id:
-            message = f"two channels have the same voxels ({case.images[0].path})"
-            hint = "check the channels' files"
-        elif case.split != twin.split:
-            hint = f"keep one: {twin.split} and {case.split} must not share images, scores would be too good"
-        found.setdefault(case.id, []).append(Finding(case.id, "warning", "duplicate", message, hint))
+        found[case.id] = [Finding(case.id, "warning", "duplicate", *message) for message in messages]
     return found
+
+
+def _keep_one(case: Case, twin: Case) -> str:
+    if case.split == twin.split:
+        return "keep one of them"
+    return f"keep one: {twin.split} and {case.split} must not share images, scores would be too good"
