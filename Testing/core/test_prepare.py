@@ -188,6 +188,16 @@ def test_a_changed_file_or_setting_is_prepared_anew(folder: Folder, store: Store
     assert len(store.keys()) == 3
 
 
+def test_a_file_of_the_same_size_but_another_time_is_read_again(folder: Folder, store: Store) -> None:
+    path = folder.path / "plain.nii"
+    keys = set()
+    for seed in (1, 2):
+        write_image(path, ct(seed=seed), AFFINE)
+        os.utime(path, ns=(seed * 10**9, seed * 10**9))
+        keys.add(prepare(Index((Case("plain", (Source(str(path)),)),)), store).keys)
+    assert len(keys) == 2
+
+
 def test_cases_that_show_the_same_images_are_prepared_once(folder: Folder, store: Store) -> None:
     case = folder.case("one")
     cases = tuple(Case(f"copy{n}", case.images, patient=str(n)) for n in range(100_000))
@@ -294,9 +304,12 @@ def test_the_disk_is_checked_before_anything_is_read(
     usage = shutil.disk_usage(folder.path)._replace(free=100_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     forbid(monkeypatch, "read_case", "content_hash")
+    leftover = store.create().root / "partial" / ("ab" * 32)
+    leftover.mkdir()
     with pytest.raises(EnvironmentFault, match=r"2 cases need about 0.2 GB, but 0.1 GB are free") as caught:
         prepare(folder.index(2), store)
     assert "data.store" in caught.value.hint
+    assert not leftover.exists(), "what a killed job has left is no reason to complain about space"
 
 
 def test_stopping_between_two_cases_keeps_what_is_ready(folder: Folder, store: Store) -> None:
@@ -369,7 +382,7 @@ def test_killed_with_its_workers_at_work_the_next_call_goes_on(
 def test_real_volumes_are_recognised_and_stay_in_place(
     shared_data: Path, store: Store, source: str, kind: str
 ) -> None:
-    """Values found by way of the patient's space are those of the image, whatever its orientation in the file."""
+    """Values found by way of the patient's space are those of the image, whatever its orientation there."""
     index = index_source(shared_data / source)
     image, affine = read_case(index.cases[0])
     volume = store.open(prepare(index, store).keys[0])
