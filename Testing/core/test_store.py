@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from VoCoCore.data.store import FORMAT, Store, case_key, default_store
-from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
+from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.geometry import Box, triple
 from VoCoCore.runs.files import read_json, write_json
 from VoCoCore.settings import PrepareSettings
@@ -122,6 +123,13 @@ def test_a_key_that_is_there_is_kept(filled: Store) -> None:
     assert not list((filled.root / "partial").iterdir())
 
 
+def test_what_is_half_deleted_is_written_anew(filled: Store) -> None:
+    next((filled.root / "cases").rglob("header.json")).unlink()
+    assert filled.keys() == []
+    filled.write(KEY, noise(seed=1), HEADER)
+    np.testing.assert_array_equal(Store(filled.root).open(KEY).read(), noise(seed=1))
+
+
 def test_a_case_can_be_removed(filled: Store) -> None:
     filled.open(KEY)
     filled.remove(KEY)
@@ -161,21 +169,27 @@ with Store(sys.argv[1]).lock(sys.argv[2]):
 """
 
 
+def take_lock(store: Store) -> None:
+    with store.lock(KEY):
+        pass
+
+
 def test_two_jobs_do_not_prepare_the_same_case_at_once(store: Store) -> None:
     command = [sys.executable, "-c", HOLD, str(store.root), KEY]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout and holder.stdout.readline().strip() == b"1"
-        stops = iter([False, True])
-        with pytest.raises(StopRequested), store.lock(KEY, lambda: next(stops)):
-            pass
+        waiting = threading.Thread(target=take_lock, args=(store,))
+        waiting.start()
+        waiting.join(timeout=0.4)
+        assert waiting.is_alive(), "the other job has not finished"
         partial = store.root / "partial" / f"{KEY}.half"
         partial.mkdir()
         store.clean()
         assert partial.exists(), "somebody is at work there"
         holder.kill()
         holder.wait()
-        with store.lock(KEY):
-            pass
+        waiting.join(timeout=30)
+        assert not waiting.is_alive()
         store.clean()
         assert not partial.exists(), "its writer is dead"
 

@@ -19,7 +19,7 @@ import sys
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
+from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.geometry import Box
 from VoCoCore.runs.files import is_leftover, patiently, read_json, write_json, writing
 from VoCoCore.runs.lock import FileLock
@@ -195,7 +195,7 @@ class Store:
                 shutil.rmtree(partial, ignore_errors=True)
 
     @contextmanager
-    def lock(self, key: str, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def lock(self, key: str) -> Iterator[None]:
         """Hold the lock of a case while preparing it; another process that wants the same case waits.
 
         256 lock files serve all cases, so that a large store does not hold a lock file for each.
@@ -203,8 +203,6 @@ class Store:
         with writing(self.root):
             lock = FileLock(self.root / "locks" / f"{key[:2]}.lock")
             while not lock.acquire(wait=1.0):
-                if should_stop():
-                    raise StopRequested("preparing was stopped while another job prepared the same case")
                 time.sleep(0.05)
         try:
             yield
@@ -230,6 +228,8 @@ class Store:
         return self.root / "cases" / key[:2] / key
 
     def _move_in(self, partial: Path, key: str) -> None:
+        if not self.has(key):
+            shutil.rmtree(self._folder(key), ignore_errors=True)  # what somebody began to delete
         try:
             patiently(lambda: os.rename(partial, self._folder(key)))
         except OSError:
