@@ -58,7 +58,9 @@ def _free(folder: Path) -> int:
 
 
 def _preset(name: str, recipe: str, encoder: str, machine: Machine) -> dict[str, Any]:
-    made = estimate(resolve_pretrain({}, {"preset": name, "recipe": recipe, "model.encoder": encoder}), machine)
+    made = estimate(
+        resolve_pretrain({}, {"preset": name, "recipe": recipe, "model.encoder": encoder}), machine
+    )
     total = torch.cuda.mem_get_info()[1] if machine.device.type == "cuda" else psutil.virtual_memory().total
     return {
         "parameters_m": round(made.parameters / 1e6, 1),

@@ -1,10 +1,10 @@
 """Errors that a user can cause or meet, each with one line of text and an exit code of its own.
 
-    VocoError (1: a defect of ours)
-    ├── SettingsError (2: usage or settings)
-    ├── DataError (3: images, labels, lists of cases)
-    ├── EnvironmentFault (4: device, package, disk)
-    └── StopRequested (5: stopped because somebody asked)
+VocoError (1: a defect of ours)
+├── SettingsError (2: usage or settings)
+├── DataError (3: images, labels, lists of cases)
+├── EnvironmentFault (4: device, package, disk)
+└── StopRequested (5: stopped because somebody asked)
 """
 
 from __future__ import annotations

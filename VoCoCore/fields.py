@@ -13,7 +13,7 @@ from VoCoCore.errors import SettingsError, nearest
 
 def setting(
     default: Any,
-    help: str,  # noqa: A002 - the word that every reader of a command line looks for
+    help: str,
     *,
     unit: str = "",
     low: float | None = None,
@@ -23,7 +23,15 @@ def setting(
     name: str = "",
 ) -> Any:
     """A dataclass field with its description; ``name`` is what users write where Python forbids the word."""
-    facts = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "private": private, "name": name}
+    facts = {
+        "help": help,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "private": private,
+        "name": name,
+    }
     return field(default=default, metadata=facts)
 
 
@@ -50,7 +58,9 @@ class Option:
 
     def check(self, value: Any) -> Any:
         """Return ``value`` in the field's own type; raises SettingsError naming the setting."""
-        if value is None or (self.optional and value in ("", "none", "auto") and value not in self.facts["choices"]):
+        if value is None or (
+            self.optional and value in ("", "none", "auto") and value not in self.facts["choices"]
+        ):
             if self.optional:
                 return None
             raise SettingsError(f"{self.name} needs a value")
@@ -64,12 +74,17 @@ class Option:
         if isinstance(parts, int | float):
             parts = [parts] * len(kinds)
         if not isinstance(parts, list | tuple) or len(parts) != len(kinds):
-            raise SettingsError(f"{self.name} needs {len(kinds)} numbers, not {value!r}", "for example " + self._example(kinds))
+            raise SettingsError(
+                f"{self.name} needs {len(kinds)} numbers, not {value!r}",
+                "for example " + self._example(kinds),
+            )
         return tuple(self._in_range(self._one(part, kind)) for part, kind in zip(parts, kinds, strict=True))
 
     @staticmethod
     def _example(kinds: tuple) -> str:
-        return ",".join(("4", "4", "1")[: len(kinds)] if kinds[0] is int else ("1.5", "1.5", "3.0")[: len(kinds)])
+        return ",".join(
+            ("4", "4", "1")[: len(kinds)] if kinds[0] is int else ("1.5", "1.5", "3.0")[: len(kinds)]
+        )
 
     def _one(self, value: Any, kind: type) -> Any:
         try:
@@ -78,7 +93,11 @@ class Option:
             if kind is int and (isinstance(value, bool) or int(float(value)) != float(value)):
                 raise ValueError
             if kind is int:
-                return int(value) if isinstance(value, str) and value.strip("+-").isdigit() else int(float(value))
+                return (
+                    int(value)
+                    if isinstance(value, str) and value.strip("+-").isdigit()
+                    else int(float(value))
+                )
             if kind is float and (isinstance(value, bool) or not math.isfinite(float(value))):
                 raise ValueError
             if kind is str and not isinstance(value, str):
@@ -91,7 +110,9 @@ class Option:
     def _in_range(self, value: Any) -> Any:
         low, high, choices = self.facts["low"], self.facts["high"], self.facts["choices"]
         if choices and value not in choices:
-            raise SettingsError(f"{self.name} cannot be {value!r}.{nearest(value, choices)}", "one of " + ", ".join(choices))
+            raise SettingsError(
+                f"{self.name} cannot be {value!r}.{nearest(value, choices)}", "one of " + ", ".join(choices)
+            )
         if (low is not None and value < low) or (high is not None and value > high):
             limits = f"from {low} to {high}" if high is not None and low is not None else f"at least {low}"
             raise SettingsError(f"{self.name} must be {limits}, not {value}", self.facts["help"])
@@ -99,7 +120,16 @@ class Option:
 
 
 def _as_bool(value: Any) -> bool:
-    words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    words = {
+        "true": True,
+        "yes": True,
+        "1": True,
+        "on": True,
+        "false": False,
+        "no": False,
+        "0": False,
+        "off": False,
+    }
     if isinstance(value, bool):
         return value
     if str(value).lower() not in words:
@@ -128,7 +158,10 @@ class Group:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of plain values, ready for JSON."""
-        return {name: value.to_dict() if isinstance(value, Group) else _plain(value) for name, value in self._items()}
+        return {
+            name: value.to_dict() if isinstance(value, Group) else _plain(value)
+            for name, value in self._items()
+        }
 
     def flat(self) -> dict[str, Any]:
         """Dictionary from dotted names to plain values."""
@@ -140,7 +173,9 @@ class Group:
         nested: dict[str, Any] = {}
         for name, value in changes.items():
             if name not in known:
-                raise SettingsError(f"there is no setting '{name}'.{nearest(name, known)}", "voco pretrain --help lists all")
+                raise SettingsError(
+                    f"there is no setting '{name}'.{nearest(name, known)}", "voco pretrain --help lists all"
+                )
             checked = known[name].check(value)
             head, _, rest = name.partition(".")
             if rest:

@@ -146,7 +146,7 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
 
 
-def cropped_affine(affine: np.ndarray, start: Sequence[float]) -> np.ndarray:
+def cropped_affine(affine: np.ndarray, start: Sequence[float] | np.ndarray) -> np.ndarray:
     """Affine (4, 4) of the part of a volume that begins at voxel ``start`` (negative: padded before)."""
     moved = np.array(affine, dtype=float)
     moved[:3, 3] += moved[:3, :3] @ np.asarray(start, dtype=float)

@@ -6,14 +6,19 @@ depend on the recipe where the publications do: then it is written as a dictiona
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from VoCoCore.errors import SettingsError
 from VoCoCore.settings import ENCODER_LIMITS, CropSettings, PretrainSettings
 
-_V1_DATA = {"prepare.window": (-175, 250), "prepare.by_body_part": False, "prepare.foreground": 0.3, "prepare.fit": "resize"}
+_V1_DATA = {
+    "prepare.window": (-175, 250),
+    "prepare.by_body_part": False,
+    "prepare.foreground": 0.3,
+    "prepare.fit": "resize",
+}
 _V1_AUGMENT = {"augment.flip": 0.2, "augment.turn": 0.2, "augment.shift_range": 0.1}
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -98,7 +103,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def resolve_pretrain(config: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> PretrainSettings:
+def resolve_pretrain(
+    config: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None
+) -> PretrainSettings:
     """Settings of a pre-training job from a config file's values and the command line's, both by dotted name.
 
     Raises SettingsError for an unknown name, a wrong value, or values that do not fit together.
@@ -127,14 +134,21 @@ def complete(settings: PretrainSettings, explicit: frozenset[str] = frozenset())
 
 
 def _complete_crops(crops: CropSettings, encoder: str, explicit_input: bool) -> CropSettings:
-    volume = crops.volume_size or tuple(n * b for n, b in zip(crops.counts, crops.base_size, strict=True))
+    volume = crops.volume_size or _whole(n * b for n, b in zip(crops.counts, crops.base_size, strict=True))
     # With a volume size of the user's own, a base crop is what the grid makes of it.
-    base = tuple(max(1, round(v / n)) for v, n in zip(volume, crops.counts, strict=True))
+    base = _whole(max(1, round(v / n)) for v, n in zip(volume, crops.counts, strict=True))
     low, step = ENCODER_LIMITS[encoder]
     wanted = crops.input_size or base
     if not explicit_input:
-        wanted = tuple(max(low, -(-edge // step) * step) for edge in wanted)
-    return replace(crops, volume_size=volume, base_size=base, random_size=crops.random_size or base, input_size=wanted)
+        wanted = _whole(max(low, -(-edge // step) * step) for edge in wanted)
+    return replace(
+        crops, volume_size=volume, base_size=base, random_size=crops.random_size or base, input_size=wanted
+    )
+
+
+def _whole(values: Iterable[int]) -> tuple[int, int, int]:
+    x, y, z = values
+    return x, y, z
 
 
 def _check_together(settings: PretrainSettings) -> None:

@@ -21,27 +21,45 @@ BODY_PARTS = ("auto", "abdomen", "abdomen_without_label", "chest", "headneck")
 class DataSettings(Group):
     """Where the cases come from and how they are divided."""
 
-    source: str = setting("", "folder, dataset.json, CSV, JSON list, DICOM folder or index.json", private=True)
-    store: str | None = setting(None, "folder of the prepared volumes; default: the user's cache", private=True)
+    source: str = setting(
+        "", "folder, dataset.json, CSV, JSON list, DICOM folder or index.json", private=True
+    )
+    store: str | None = setting(
+        None, "folder of the prepared volumes; default: the user's cache", private=True
+    )
     body_part: str | None = setting(None, "body part of cases whose list does not say it", choices=BODY_PARTS)
-    val_fraction: float = setting(0.1, "share of patients held out where no split is given", low=0.0, high=0.9)
+    val_fraction: float = setting(
+        0.1, "share of patients held out where no split is given", low=0.0, high=0.9
+    )
     split_seed: int = setting(0, "seed of the split by patient", low=0)
     limit: int | None = setting(None, "use at most this many cases", low=1)
     skip_bad: bool = setting(False, "go on without cases that cannot be used")
-    workers: int | None = setting(None, "processes that read; default: chosen for this machine", low=0, high=256)
+    workers: int | None = setting(
+        None, "processes that read; default: chosen for this machine", low=0, high=256
+    )
 
 
 @dataclass(frozen=True)
 class PrepareSettings(Group):
     """How a volume is turned into what the network sees; values end in [0, 1]."""
 
-    intensity: str = setting("auto", "intensity rule; auto decides from the values", choices=("auto", "ct", "mr", "none"))
+    intensity: str = setting(
+        "auto", "intensity rule; auto decides from the values", choices=("auto", "ct", "mr", "none")
+    )
     window: tuple[float, float] | None = setting(None, "CT window that becomes [0, 1]", unit="HU")
-    percentiles: tuple[float, float] = setting((0.5, 99.5), "MR percentiles that become [0, 1]", unit="%", low=0, high=100)
+    percentiles: tuple[float, float] = setting(
+        (0.5, 99.5), "MR percentiles that become [0, 1]", unit="%", low=0, high=100
+    )
     by_body_part: bool = setting(False, "take spacing, window and resizing from the body part (recipe v2)")
-    spacing: tuple[float, float, float] | None = setting(None, "resample to this voxel size first", unit="mm", low=0.05)
+    spacing: tuple[float, float, float] | None = setting(
+        None, "resample to this voxel size first", unit="mm", low=0.05
+    )
     foreground: float = setting(0.3, "keep the box of values above this, after the window", low=0.0, high=1.0)
-    fit: str = setting("resize", "bring the volume to crops.volume_size by resizing, or by padding", choices=("resize", "pad"))
+    fit: str = setting(
+        "resize",
+        "bring the volume to crops.volume_size by resizing, or by padding",
+        choices=("resize", "pad"),
+    )
 
 
 @dataclass(frozen=True)
@@ -51,14 +69,20 @@ class CropSettings(Group):
     counts: tuple[int, int, int] = setting((4, 4, 1), "base crops along x, y, z", low=1, high=16)
     base_size: tuple[int, int, int] = setting((96, 96, 96), "size of a base crop", unit="voxels", low=1)
     volume_size: tuple[int, int, int] | None = setting(
-        None, "size of the volume that the grid divides; default: counts times base_size", unit="voxels", low=1
+        None,
+        "size of the volume that the grid divides; default: counts times base_size",
+        unit="voxels",
+        low=1,
     )
     random_size: tuple[int, int, int] | None = setting(
         None, "size of a random crop; default: that of a base crop", unit="voxels", low=1
     )
     random_crops: int = setting(2, "random crops per volume", low=1, high=64)
     input_size: tuple[int, int, int] | None = setting(
-        None, "crops are resized to this; default: the preset's, at least the encoder's minimum", unit="voxels", low=16
+        None,
+        "crops are resized to this; default: the preset's, at least the encoder's minimum",
+        unit="voxels",
+        low=16,
     )
 
 
@@ -69,7 +93,9 @@ class ModelSettings(Group):
     encoder: str = setting("swin_unetr", "network", choices=tuple(ENCODER_LIMITS))
     feature_size: int = setting(48, "channels of the first feature map", low=4, high=512)
     projector_width: int = setting(2048, "channels of the projected crops", low=8, high=16384)
-    projector_layers: int = setting(3, "linear layers of the projector (pretext.pooling before)", low=1, high=8)
+    projector_layers: int = setting(
+        3, "linear layers of the projector (pretext.pooling before)", low=1, high=8
+    )
     checkpointing: bool = setting(False, "save memory by computing activations twice")
 
 
@@ -78,7 +104,9 @@ class PretextSettings(Group):
     """The equations of VoCo; every knob of the paper's ablations is one option."""
 
     similarity: str = setting("cos", "Eq. 1: cosine, or its positive part", choices=("cos", "relu_cos"))
-    teacher: str = setting("none", "what a moving-average teacher covers", choices=("none", "network", "projector"))
+    teacher: str = setting(
+        "none", "what a moving-average teacher covers", choices=("none", "network", "projector")
+    )
     momentum: float = setting(0.9, "share of the teacher that is kept at each update", low=0.0, high=1.0)
     both_directions: bool = setting(False, "average student-to-teacher and teacher-to-student logits")
     detach: bool = setting(True, "no gradient to the base crops in the prediction loss")
@@ -86,7 +114,9 @@ class PretextSettings(Group):
     prediction_weight: float = setting(1.0, "weight of the prediction loss", low=0.0)
     inter_volume: bool = setting(False, "also predict against the next volume's base crops (needs a teacher)")
     regularisation: str = setting("abs", "Eq. 5, or squared positive cosines", choices=("abs", "squared"))
-    lambda_: float = setting(1.0, "weight of the regularisation (Eq. 7); 0 switches it off", low=0.0, name="lambda")
+    lambda_: float = setting(
+        1.0, "weight of the regularisation (Eq. 7); 0 switches it off", low=0.0, name="lambda"
+    )
     pooling: str = setting("after", "pool before or after the projector", choices=("before", "after"))
     epsilon: float = setting(1e-3, "-log(u) goes on linearly below this u", low=1e-9, high=0.5)
     drop_crops: float = setting(0.0, "share of crops whose embedding is set to zero", low=0.0, high=0.9)
@@ -98,7 +128,9 @@ class AugmentSettings(Group):
     """Per-crop augmentation, base crops included; labels stay."""
 
     flip: float = setting(0.2, "probability of a flip, each axis alone", low=0.0, high=1.0)
-    turn: float = setting(0.2, "probability of a turn by 90, 180 or 270 degrees in the xy plane", low=0.0, high=1.0)
+    turn: float = setting(
+        0.2, "probability of a turn by 90, 180 or 270 degrees in the xy plane", low=0.0, high=1.0
+    )
     shift: float = setting(0.1, "probability of an intensity shift", low=0.0, high=1.0)
     shift_range: float = setting(0.1, "largest intensity shift", low=0.0, high=1.0)
 
@@ -113,7 +145,9 @@ class OptimSettings(Group):
     lr: float = setting(1e-4, "highest learning rate", low=0.0, high=10.0)
     weight_decay: float = setting(0.01, "decoupled weight decay", low=0.0, high=1.0)
     amsgrad: bool = setting(False, "AMSGrad variant")
-    warmup: int | None = setting(None, "warm-up steps; default: 5000, at most a twentieth of all steps", low=0)
+    warmup: int | None = setting(
+        None, "warm-up steps; default: 5000, at most a twentieth of all steps", low=0
+    )
     clip: float | None = setting(None, "clip the gradient's norm to this", low=1e-6)
 
 
@@ -123,9 +157,13 @@ class RunSettings(Group):
 
     seed: int = setting(0, "seed of weights, sampling and augmentation", low=0, high=2**63 - 1)
     device: str = setting("auto", "device", choices=("auto", "cpu", "cuda", "mps"))
-    precision: str = setting("auto", "auto: bf16 on CUDA where it can, else fp32", choices=("auto", "fp32", "bf16", "fp16"))
+    precision: str = setting(
+        "auto", "auto: bf16 on CUDA where it can, else fp32", choices=("auto", "fp32", "bf16", "fp16")
+    )
     compile: bool = setting(False, "compile the encoder (slower start, faster steps)")
-    threads: int | None = setting(None, "CPU threads of the network; default: torch's choice", low=1, high=1024)
+    threads: int | None = setting(
+        None, "CPU threads of the network; default: torch's choice", low=1, high=1024
+    )
     log_every: int = setting(10, "read counters and write metrics every so many steps", low=1)
     validate_every: int | None = setting(None, "held-out diagnostics; default: a tenth of the steps", low=1)
     validation_rounds: int = setting(4, "times that each held-out volume is sampled", low=1, high=1000)

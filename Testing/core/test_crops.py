@@ -39,7 +39,9 @@ def test_against_one_by_one(seed, whole_numbers, channels):
     starts = rng.integers(0, shape - sizes + 1)
     out = tuple(int(v) for v in rng.integers(2, 9, size=3))
     out = (out[0], out[0], out[2])
-    volumes = rng.integers(0, 256, size=(2, channels, *shape)).astype(np.uint8 if whole_numbers else np.float32)
+    volumes = rng.integers(0, 256, size=(2, channels, *shape)).astype(
+        np.uint8 if whole_numbers else np.float32
+    )
     flips, turns = rng.random((2, m, 3)) < 0.5, rng.integers(0, 4, size=(2, m))
     shifts = rng.normal(size=(2, m)).astype(np.float32)
     tensors = [torch.tensor(a) for a in (volumes, starts, sizes, flips, turns, shifts)]

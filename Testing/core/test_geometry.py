@@ -98,7 +98,9 @@ def test_to_ras_keeps_every_voxel_where_it_is(seed, shape):
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = turn * rng.uniform(0.5, 4, size=3), rng.normal(size=3) * 50
     order, flips, new = to_ras(shape, affine)
-    places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) @ affine[:3, :3].T + affine[:3, 3]
+    places = (
+        np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) @ affine[:3, :3].T + affine[:3, 3]
+    )
     turned = np.flip(places.transpose(*order, 3), flips)
     index = np.stack(np.meshgrid(*map(np.arange, turned.shape[:3]), indexing="ij"), -1)
     np.testing.assert_allclose(index @ new[:3, :3].T + new[:3, 3], turned, atol=1e-9)

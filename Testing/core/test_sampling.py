@@ -70,7 +70,9 @@ def test_augmentation_has_the_stated_rates_and_none_in_validation():
     flips, turns = (np.concatenate([getattr(m, name) for m in many]) for name in ("flips", "turns"))
     shifts, keep = (np.concatenate([getattr(m, name) for m in many]) for name in ("shifts", "keep"))
     np.testing.assert_allclose(flips.mean(0), 0.2, atol=0.02)
-    np.testing.assert_allclose(np.bincount(turns, minlength=4) / len(turns), [0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3], atol=0.02)
+    np.testing.assert_allclose(
+        np.bincount(turns, minlength=4) / len(turns), [0.8, 0.2 / 3, 0.2 / 3, 0.2 / 3], atol=0.02
+    )
     assert (shifts != 0).mean() == pytest.approx(0.5, abs=0.03) and np.abs(shifts).max() <= 0.1
     assert keep.mean() == pytest.approx(0.8, abs=0.02)
     quiet = draw(TINY, 0, TINY.crops.volume_size, VALIDATION)

@@ -103,7 +103,13 @@ def test_every_loss_and_gradient_is_finite_for_extreme_vectors(recipe, dtype):
     y = torch.eye(9, dtype=torch.float64)
     logits = vl.similarity(p, q, recipe, detach=False)
     loss = vl.prediction_loss(logits, y, recipe) + vl.regularisation_loss(q, recipe)
-    inter = vl.inter_volume_loss(p[None].repeat(2, 1, 1), q[None].repeat(2, 1, 1), p[None].repeat(2, 1, 1), q[None].repeat(2, 1, 1), recipe)
+    inter = vl.inter_volume_loss(
+        p[None].repeat(2, 1, 1),
+        q[None].repeat(2, 1, 1),
+        p[None].repeat(2, 1, 1),
+        q[None].repeat(2, 1, 1),
+        recipe,
+    )
     total = loss + inter
     assert total.dtype in (torch.float32, torch.float64) and torch.isfinite(total)
     gradients = torch.autograd.grad(total, (p, q))

@@ -35,7 +35,9 @@ def test_small(shared_data, recipe, cells, roi, out):
             starts = np.concatenate([centres - roi // 2, np.zeros((len(centres), 1), int)], axis=1)
             for name, first in (("base", grid.starts_and_sizes[0]), ("random", starts)):
                 ours = cut(volume, first, (roi,) * 3, (out,) * 3) * scale
-                np.testing.assert_allclose(ours, arrays[f"{prefix}.{name}_crops{suffix}"], rtol=0, atol=2e-6 * scale)
+                np.testing.assert_allclose(
+                    ours, arrays[f"{prefix}.{name}_crops{suffix}"], rtol=0, atol=2e-6 * scale
+                )
             ours = [grid.overlap_labels(Box(tuple(start), (roi,) * 3)) for start in starts]
             np.testing.assert_allclose(ours, arrays[prefix + ".random_y"], atol=1e-12)
 
@@ -43,7 +45,9 @@ def test_small(shared_data, recipe, cells, roi, out):
 def test_full_size(shared_data):
     for path in sorted((shared_data / "reference").glob("*_v1.npz")):
         arrays = np.load(path, allow_pickle=False)
-        prefixes = [k.removesuffix(".random_centres") for k in arrays.files if k.endswith("full.random_centres")]
+        prefixes = [
+            k.removesuffix(".random_centres") for k in arrays.files if k.endswith("full.random_centres")
+        ]
         volume = published_volume() if prefixes else None
         for prefix in prefixes:
             centres = arrays[prefix + ".random_centres"]
@@ -51,4 +55,6 @@ def test_full_size(shared_data):
             bases = Grid((384, 384, 96), (4, 4, 1)).starts_and_sizes[0]
             for name, first in (("base", bases), ("random", starts)):
                 ours = cut(volume, first, (96,) * 3, (64,) * 3)[:, ::21, ::21, ::21]
-                np.testing.assert_allclose(ours, arrays[f"{prefix}.{name}_crops_strided21"], rtol=0, atol=2e-6)
+                np.testing.assert_allclose(
+                    ours, arrays[f"{prefix}.{name}_crops_strided21"], rtol=0, atol=2e-6
+                )

@@ -100,7 +100,8 @@ def test_logits(reference):
     recipe, _ = reference
     for arrays, prefix in keys(reference, r"(D\..*)\.x_stu"):
         x_s, x_t, b_s, b_t, w = (
-            torch.tensor(arrays[f"{prefix}.{name}"]).double() for name in ("x_stu", "x_tea", "bases_stu", "bases_tea", "w")
+            torch.tensor(arrays[f"{prefix}.{name}"]).double()
+            for name in ("x_stu", "x_tea", "bases_stu", "bases_tea", "w")
         )
         x_s.requires_grad_(), b_s.requires_grad_()
         close(vl.similarity(x_s, b_t, recipe), arrays[prefix + ".f64.l_stu_tea"], 1e-7)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.teacher import Teacher
 from VoCoCore.pretext.voco import VoCo
-from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import OptimSettings
 from VoCoCore.training.devices import Machine
 from VoCoCore.training.schedule import warmup_cosine
@@ -103,14 +103,20 @@ def test_forward_gradients_and_teacher(shared_data, recipe, variant):
         parts = arrays[prefix + (".pos_neg_reg" if recipe == "v1" else ".intra_inter_reg")]
         ours = {name: term.item() for name, term in outcome.terms.items()}
         expected = [parts[0] + parts[1], parts[2]] if recipe == "v1" else parts
-        names = ["prediction", "regularisation"] if recipe == "v1" else ["prediction", "inter", "regularisation"]
+        names = (
+            ["prediction", "regularisation"] if recipe == "v1" else ["prediction", "inter", "regularisation"]
+        )
         np.testing.assert_allclose([ours[name] for name in names], expected, rtol=5e-6)
         outcome.loss.backward()
         for name, parameter in task.named_parameters():
             if key := published_name(task, name, arrays, prefix + ".grad"):
-                np.testing.assert_allclose(parameter.grad.numpy(), arrays[key], rtol=1e-4, atol=tolerance(name), err_msg=name)
+                np.testing.assert_allclose(
+                    parameter.grad.numpy(), arrays[key], rtol=1e-4, atol=tolerance(name), err_msg=name
+                )
             if key := published_name(task, name, arrays, prefix + ".param1"):
-                np.testing.assert_allclose(parameter.detach().numpy(), arrays[key], rtol=1e-6, atol=1e-7, err_msg=name)
+                np.testing.assert_allclose(
+                    parameter.detach().numpy(), arrays[key], rtol=1e-6, atol=1e-7, err_msg=name
+                )
 
 
 def test_dropping_whole_crops(shared_data):
@@ -120,7 +126,9 @@ def test_dropping_whole_crops(shared_data):
         outcome = task(batch_of(arrays, whole, arrays[prefix + ".row_kept"]))
         # Two dropped rows give equal outputs: log(1e-6 +- 1e-7) there, see the reference's own remark.
         np.testing.assert_allclose(outcome.loss.item(), arrays[prefix + ".total"], rtol=5e-3)
-        np.testing.assert_allclose(outcome.terms["prediction"].item(), arrays[prefix + ".intra_inter_reg"][0], rtol=1e-5)
+        np.testing.assert_allclose(
+            outcome.terms["prediction"].item(), arrays[prefix + ".intra_inter_reg"][0], rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize(("recipe", "variant"), [("v1", "std"), ("v2", "nodrop")])
@@ -164,4 +172,6 @@ def test_moving_average(shared_data):
             Teacher(teacher).follow(student, 0.9)
             for name in ("w", "b", "buf"):
                 ours = dict([*teacher.named_parameters(), *teacher.named_buffers()])[name].numpy()
-                np.testing.assert_allclose(ours, arrays[f"{prefix}.after.teacher.{name}"], rtol=1e-6, atol=1e-7)
+                np.testing.assert_allclose(
+                    ours, arrays[f"{prefix}.after.teacher.{name}"], rtol=1e-6, atol=1e-7
+                )

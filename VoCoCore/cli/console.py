@@ -43,7 +43,10 @@ class LiveBar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}")
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[words]}"),
         )
         self.tasks: dict[str, Any] = {}
         self.words = {"rate": "", "metrics": ""}
@@ -57,8 +60,12 @@ class LiveBar:
             self._move("training", event["step"], event["total"], " ".join(self.words.values()))
         elif kind == "metrics" and event["split"] == "train":
             values = event["values"]
-            terms = " ".join(f"{k[5:][:4]} {number(v, 3)}" for k, v in sorted(values.items()) if k.startswith("loss_"))
-            self.words["metrics"] = f" loss {number(values['loss'], 3)} ({terms}) {number(values['memory_mb'], 4)} MB"
+            terms = " ".join(
+                f"{k[5:][:4]} {number(v, 3)}" for k, v in sorted(values.items()) if k.startswith("loss_")
+            )
+            self.words["metrics"] = (
+                f" loss {number(values['loss'], 3)} ({terms}) {number(values['memory_mb'], 4)} MB"
+            )
         elif (line := narrate(event)) is not None:
             self.bar.console.print(line, highlight=False, markup=False)
         if kind == "finished":

@@ -12,12 +12,20 @@ from VoCoCore.settings import PretrainSettings
 
 def run(words: Sequence[str]) -> int:
     """Carry out the command."""
-    parser = Parser(prog="voco crops", description="Draw base crops, random crops and labels on a prepared volume.")
+    parser = Parser(
+        prog="voco crops", description="Draw base crops, random crops and labels on a prepared volume."
+    )
     parser.add_argument("volume", help="image file, or folder of one DICOM series")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.png|.html", help="picture to write")
-    parser.add_argument("--sample", type=int, default=0, help="number of the sample: other crops of the same volume")
+    parser.add_argument(
+        "--sample", type=int, default=0, help="number of the sample: other crops of the same volume"
+    )
     parser.add_argument("--config", metavar="FILE", help="settings in YAML or JSON")
-    add_settings(parser, PretrainSettings, only=("recipe", "preset", "data.body_part", "prepare.", "crops.", "run.seed"))
+    add_settings(
+        parser,
+        PretrainSettings,
+        only=("recipe", "preset", "data.body_part", "prepare.", "crops.", "run.seed"),
+    )
     asked = parser.parse_args(list(words))
     settings = resolve_pretrain(read_config(asked.config), given_settings(asked, PretrainSettings))
     from VoCoCore.evaluation.preview import draw_preview

@@ -30,7 +30,9 @@ def run(words: Sequence[str]) -> int:
         return 0
     action = words[0]
     if action not in ACTIONS:
-        raise SettingsError(f"there is no 'voco data {action}'.{nearest(action, ACTIONS)}", "voco data --help lists all")
+        raise SettingsError(
+            f"there is no 'voco data {action}'.{nearest(action, ACTIONS)}", "voco data --help lists all"
+        )
     return {"index": _index, "check": _check, "prepare": _prepare, "show": _show}[action](list(words[1:]))
 
 
@@ -38,17 +40,48 @@ def _source_parser(action: str) -> Parser:
     parser = Parser(prog=f"voco data {action}", description=ACTIONS[action])
     parser.add_argument("source", help="folder, dataset.json, CSV, JSON list, DICOM folder or index.json")
     parser.add_argument(
-        "--channels", metavar="A,B", help="file name endings of the channels of one case, such as _t1,_t1ce,_t2,_flair"
+        "--channels",
+        metavar="A,B",
+        help="file name endings of the channels of one case, such as _t1,_t1ce,_t2,_flair",
     )
-    parser.add_argument("--body-part", choices=BODY_PARTS[1:], help="body part of cases whose list does not say it")
+    parser.add_argument("--labels", metavar="PATTERN", help="file names of segmentations, such as *_seg")
+    parser.add_argument(
+        "--volumes", metavar="channels|N", help="what 4D files are: channels, or the volume to take"
+    )
+    parser.add_argument(
+        "--patient", metavar="REGEX", help="its first group, found in a path, names the patient"
+    )
+    parser.add_argument(
+        "--column", action="append", default=[], metavar="ROLE=NAME", help="column of a CSV, repeatable"
+    )
+    parser.add_argument(
+        "--body-part", choices=BODY_PARTS[1:], help="body part of cases whose list does not say it"
+    )
     return parser
 
 
 def _read_index(asked: Any) -> Any:
     from VoCoCore.data.sources import index_source
 
-    channels = tuple(asked.channels.split(",")) if asked.channels else None
-    return index_source(asked.source, channels=channels, body_part=asked.body_part)
+    volumes = int(asked.volumes) if (asked.volumes or "").isdigit() else asked.volumes
+    with Progress("looking") as progress:
+        return index_source(
+            asked.source,
+            channels=tuple(asked.channels.split(",")) if asked.channels else None,
+            labels=asked.labels,
+            volumes=volumes,
+            patient=asked.patient,
+            columns=dict(_pair(word) for word in asked.column) or None,
+            body_part=asked.body_part,
+            progress=progress,
+        )
+
+
+def _pair(word: str) -> tuple[str, str]:
+    role, equals, name = word.partition("=")
+    if not equals or not name:
+        raise SettingsError(f"--column needs ROLE=NAME, not '{word}'", "for example --column image=path")
+    return role, name
 
 
 def _index(words: list[str]) -> int:
@@ -60,8 +93,8 @@ def _index(words: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the division by patient")
     asked = parser.parse_args(words)
     from VoCoCore.data.cases import save_index
-    from VoCoCore.data.sources import summarise
     from VoCoCore.data.splits import assign_splits
+    from VoCoCore.data.tables import summarise
 
     index = _read_index(asked)
     if asked.val or asked.test or asked.folds:
@@ -75,7 +108,9 @@ def _index(words: list[str]) -> int:
 def _check(words: list[str]) -> int:
     parser = _source_parser("check")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--counts", default="4,4,1", help="base crops that each volume must be large enough for")
+    parser.add_argument(
+        "--counts", default="4,4,1", help="base crops that each volume must be large enough for"
+    )
     parser.add_argument("--workers", type=int, help="processes that open cases")
     asked = parser.parse_args(words)
     from VoCoCore.data.check import check_index
@@ -90,7 +125,8 @@ def _check(words: list[str]) -> int:
     bad = len(report.bad_cases)
     if bad:
         raise DataError(
-            f"{bad} of {report.checked} cases cannot be used", "mend them, or go on without them with --skip-bad"
+            f"{bad} of {report.checked} cases cannot be used",
+            "mend them, or go on without them with --skip-bad",
         )
     return 0
 
@@ -110,9 +146,15 @@ def _prepare(words: list[str]) -> int:
     settings = resolve_pretrain(read_config(asked.config), given_settings(asked, PretrainSettings))
     store = Store(settings.data.store or default_store())
     index = index_source(asked.source, body_part=settings.data.body_part)
-    options = {"workers": settings.data.workers, "skip_bad": settings.data.skip_bad}
     with Progress("preparing") as progress:
-        prepared = prepare_index(index, settings, store, progress=progress, **options)
+        prepared = prepare_index(
+            index,
+            settings,
+            store,
+            workers=settings.data.workers,
+            progress=progress,
+            skip_bad=settings.data.skip_bad,
+        )
     for case, reason in prepared.skipped:
         print(f"left out {case}: {reason}")
     print(f"{len(prepared.keys)} cases are prepared in {store.root}")
@@ -133,7 +175,7 @@ def _show(words: list[str]) -> int:
     store = Store(asked.store or default_store())
     store.check()
     if asked.json:
-        print(json.dumps([store.header(key) for key in store.keys()], indent=1))
+        print(json.dumps(list(map(store.header, store.keys())), indent=1))
     else:
         _show_rich(describe(store))
     if asked.output:

@@ -14,10 +14,16 @@ from VoCoCore.settings import ENCODER_LIMITS, RECIPES
 
 def run(words: Sequence[str]) -> int:
     """Carry out the command."""
-    parser = Parser(prog="voco doctor", description="Say what this machine can do and what each preset will need.")
+    parser = Parser(
+        prog="voco doctor", description="Say what this machine can do and what each preset will need."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--recipe", default="v1", choices=RECIPES, help="recipe that the presets are judged for")
-    parser.add_argument("--encoder", default="swin_unetr", choices=tuple(ENCODER_LIMITS), help="encoder likewise")
+    parser.add_argument(
+        "--recipe", default="v1", choices=RECIPES, help="recipe that the presets are judged for"
+    )
+    parser.add_argument(
+        "--encoder", default="swin_unetr", choices=tuple(ENCODER_LIMITS), help="encoder likewise"
+    )
     asked = parser.parse_args(list(words))
     try:
         from VoCoCore.doctor import examine
@@ -31,15 +37,23 @@ def run(words: Sequence[str]) -> int:
 
 
 def _report(facts: dict[str, Any]) -> str:
-    lines = [f"VoCoCore {facts['versions']['vococore']} on {facts['system']}, Python {facts['versions']['python']}"]
+    lines = [
+        f"VoCoCore {facts['versions']['vococore']} on {facts['system']}, Python {facts['versions']['python']}"
+    ]
     packages = facts["versions"]["packages"]
-    lines.append("packages   " + ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items()))
+    lines.append(
+        "packages   " + ", ".join(f"{name} {version or 'missing'}" for name, version in packages.items())
+    )
     for device in facts["devices"]:
         kind, rest = device["kind"], {k: v for k, v in device.items() if k != "kind"}
         lines.append(f"device     {kind}: " + ", ".join(f"{k} {v}" for k, v in rest.items()))
     lines.append(f"auto picks {facts['chosen']}")
-    lines.append(f"memory     {facts['memory_gb']} GB, {facts['memory_free_gb']} GB free, {facts['cpu_cores']} cores")
-    lines.append(f"disk       {facts['store']['free_gb']} GB free for prepared volumes in {facts['store']['folder']}")
+    lines.append(
+        f"memory     {facts['memory_gb']} GB, {facts['memory_free_gb']} GB free, {facts['cpu_cores']} cores"
+    )
+    lines.append(
+        f"disk       {facts['store']['free_gb']} GB free for prepared volumes in {facts['store']['folder']}"
+    )
     lines.append(f"presets    (recipe {facts['recipe']}, encoder {facts['encoder']}; estimates)")
     for name, need in facts["presets"].items():
         whole = duration(need["seconds_per_step"] * need["steps"])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.errors import SettingsError, nearest
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.narrate import duration, number
+from VoCoCore.runs.status import ACTIVE
 
 ACTIONS = {
     "list": "runs known on this machine, or those in a folder",
@@ -28,20 +30,24 @@ def run(words: Sequence[str]) -> int:
         return 0
     action, rest = words[0], list(words[1:])
     if action not in ACTIONS:
-        raise SettingsError(f"there is no 'voco jobs {action}'.{nearest(action, ACTIONS)}", "voco jobs --help lists all")
+        raise SettingsError(
+            f"there is no 'voco jobs {action}'.{nearest(action, ACTIONS)}", "voco jobs --help lists all"
+        )
     return {"list": _list, "show": _show, "follow": _follow, "stop": _stop}[action](rest)
 
 
 def _list(words: list[str]) -> int:
     parser = Parser(prog="voco jobs list", description=ACTIONS["list"])
-    parser.add_argument("folder", nargs="?", help="a folder to look through; default: the runs started on this machine")
+    parser.add_argument(
+        "folder", nargs="?", help="a folder to look through; default: the runs started on this machine"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(words)
     from VoCoCore.runs import known
 
     rows = known.list_runs(asked.folder)
     if asked.json:
-        print(json.dumps([row.to_dict() for row in rows], indent=1))
+        print(json.dumps([{**asdict(row), "path": str(row.path)} for row in rows], indent=1))
         return 0
     if not rows:
         print("no runs" + (f" in {asked.folder}" if asked.folder else " known on this machine"))
@@ -64,8 +70,12 @@ def _show(words: list[str]) -> int:
     follower.poll()
     now = follower.summary()
     print(f"{path}\n  {now.state}, step {now.step} of {now.total}, {duration(now.eta_s)} left")
-    for split, values in sorted(now.metrics.items()):
-        print(f"  {split}: " + ", ".join(f"{name} {number(value)}" for name, value in sorted(values.items())))
+    for split, values in (("training", now.train), ("held-out", now.val)):
+        if values:
+            print(
+                f"  {split}: "
+                + ", ".join(f"{name} {number(value)}" for name, value in sorted(values.items()))
+            )
     return 0
 
 
@@ -78,7 +88,7 @@ def _follow(words: list[str]) -> int:
     while True:
         for event in follower.poll():
             speak(event)
-        if follower.summary().state not in ("preparing", "running", "stopping"):
+        if follower.summary().state not in ACTIVE:
             print(f"the run is {follower.summary().state}")
             return 0
         time.sleep(0.5)
@@ -86,6 +96,8 @@ def _follow(words: list[str]) -> int:
 
 def _stop(words: list[str]) -> int:
     run = RunDirectory(_one(words, "stop"))
+    if run.state() not in ACTIVE:
+        raise SettingsError(f"{run.path} is not under way: it is {run.state()}", "voco jobs list shows all")
     run.request_stop()
     print("asked to stop after the step it is in; 'voco jobs show' says when it has")
     return 0

@@ -26,14 +26,14 @@ COMMANDS = {
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises SettingsError, takes no abbreviations and names the nearest option."""
 
-    def __init__(self, *args, **options) -> None:
-        super().__init__(*args, allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
         raise SettingsError(message, f"{self.prog} --help lists all options")
 
-    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+    def parse_args(self, args=None, namespace=None):
         """Parse everything; an unknown option is answered with the one it may have meant."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:
@@ -74,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(words: list[str]) -> int:
     try:
         if words[0] not in COMMANDS:
-            raise SettingsError(f"there is no command '{words[0]}'.{nearest(words[0], COMMANDS)}", "voco --help lists all")
+            raise SettingsError(
+                f"there is no command '{words[0]}'.{nearest(words[0], COMMANDS)}", "voco --help lists all"
+            )
         return importlib.import_module(f"VoCoCore.cli.{words[0]}").run(words[1:]) or 0
     except VocoError as error:
         word = "stopped" if isinstance(error, StopRequested) else "error"

@@ -35,7 +35,11 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Group], only: t
         if head not in groups:
             groups[head] = parser.add_argument_group(head)
         names = [SHORT[option.name]] if option.name in SHORT else []
-        facts: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS, "metavar": _metavar(option)}
+        facts: dict[str, Any] = {
+            "dest": option.name,
+            "default": argparse.SUPPRESS,
+            "metavar": _metavar(option),
+        }
         if option.plain is bool:
             facts |= {"nargs": "?", "const": "true"}
         groups[head].add_argument(*names, "--" + option.name, help=_help(option), **facts)
@@ -68,11 +72,15 @@ def read_config(path: str | None) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error}", "give a YAML or JSON file") from None
+        raise SettingsError(
+            f"cannot read the settings file {path}: {error}", "give a YAML or JSON file"
+        ) from None
     try:
         values = json.loads(text) if path.lower().endswith(".json") else _yaml(text)
     except ValueError as error:
-        raise SettingsError(f"{path} is neither YAML nor JSON: {error}", "mend the line that is named") from None
+        raise SettingsError(
+            f"{path} is neither YAML nor JSON: {error}", "mend the line that is named"
+        ) from None
     if values is None:
         return {}
     if not isinstance(values, Mapping):

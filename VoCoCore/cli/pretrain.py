@@ -13,6 +13,7 @@ from VoCoCore.cli.options import add_settings, given_settings, read_config
 from VoCoCore.errors import StopRequested
 from VoCoCore.fields import flatten
 from VoCoCore.presets import resolve_pretrain
+from VoCoCore.runs import known
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
 from VoCoCore.settings import PretrainSettings
@@ -21,10 +22,16 @@ from VoCoCore.settings import PretrainSettings
 def parser() -> Parser:
     """The command's options: its own, then every setting."""
     made = Parser(prog="voco pretrain", description="Pre-train an encoder on volumes without labels.")
-    made.add_argument("--run", required=True, metavar="FOLDER", help="folder of this run: made, or gone on with")
+    made.add_argument(
+        "--run", required=True, metavar="FOLDER", help="folder of this run: made, or gone on with"
+    )
     made.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run")
-    made.add_argument("--detach", action="store_true", help="run in the background; 'voco jobs follow' shows it")
-    made.add_argument("--config", metavar="FILE", help="settings in YAML or JSON; the command line goes before it")
+    made.add_argument(
+        "--detach", action="store_true", help="run in the background; 'voco jobs follow' shows it"
+    )
+    made.add_argument(
+        "--config", metavar="FILE", help="settings in YAML or JSON; the command line goes before it"
+    )
     made.add_argument("--estimate", action="store_true", help="say what the job will need, and end")
     add_settings(made, PretrainSettings)
     return made
@@ -52,15 +59,17 @@ def _settings(asked: Any) -> PretrainSettings:
 
 
 def _train(settings: PretrainSettings, asked: Any) -> int:
-    from VoCoCore.cli.console import PlainLines, listener
+    from VoCoCore.cli.console import Listener, PlainLines, listener
     from VoCoCore.evaluation.report import write_report
     from VoCoCore.runs.environment import environment
-    from VoCoCore.training.estimate import estimate
     from VoCoCore.training.pretrain import pretrain
 
+    known.remember(asked.run)
     log = RunDirectory(asked.run).log
-    # A detached job's output is log.txt already.
-    ears = [PlainLines(log)] if os.environ.get("VOCO_DETACHED") else [listener(), PlainLines(log, every=60.0)]
+    # What a detached job prints goes to log.txt, so it would be there twice.
+    ears: list[Listener] = [PlainLines(log, every=60.0)]
+    if not os.environ.get("VOCO_DETACHED"):
+        ears.append(listener())
     result = pretrain(
         settings,
         asked.run,
@@ -68,12 +77,13 @@ def _train(settings: PretrainSettings, asked: Any) -> int:
         resume=asked.resume,
         listeners=ears,
         should_stop=_interrupts(),
-        estimate=estimate,
         after=lambda done: write_report(done.path),
     )
     print(f"report: {result.run / 'report.html'}")
     if not result.finished:
-        raise StopRequested(f"at step {result.steps}, with a checkpoint", f"voco pretrain --run {asked.run} --resume goes on")
+        raise StopRequested(
+            f"at step {result.steps}, with a checkpoint", f"voco pretrain --run {asked.run} --resume goes on"
+        )
     print(f"weights: {result.weights}")
     return 0
 

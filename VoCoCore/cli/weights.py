@@ -14,10 +14,14 @@ ACTIONS = ("inspect",)
 def run(words: Sequence[str]) -> int:
     """Carry out the command."""
     if not words or words[0] in ("-h", "--help"):
-        print("usage: voco weights inspect FILE [--json]\n\n  inspect  format, encoder, tensors by part, metadata")
+        print(
+            "usage: voco weights inspect FILE [--json]\n\n  inspect  format, encoder, tensors by part, metadata"
+        )
         return 0
     if words[0] not in ACTIONS:
-        raise SettingsError(f"there is no 'voco weights {words[0]}'.{nearest(words[0], ACTIONS)}", "voco weights --help")
+        raise SettingsError(
+            f"there is no 'voco weights {words[0]}'.{nearest(words[0], ACTIONS)}", "voco weights --help"
+        )
     parser = Parser(prog="voco weights inspect", description="Say what a file of weights holds.")
     parser.add_argument("file", help="safetensors or torch file")
     parser.add_argument("--json", action="store_true", help="print JSON")

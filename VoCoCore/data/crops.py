@@ -52,8 +52,8 @@ def cut_crops(
     """Cut the boxes of a batch and bring them to one size.
 
     ``volumes`` (B, C, X, Y, Z), uint8 (read as value / 255) or floating; ``starts``, ``sizes`` (B, m, 3) whole voxels;
-    ``largest`` (3,) bounds ``sizes`` and is known on the host, so that nothing waits for the device. ``flips`` (B, m, 3)
-    bool, ``turns`` (B, m) quarter turns and ``shifts`` (B, m) act after resizing, in this order.
+    ``largest`` (3,) bounds ``sizes`` and is known on the host, so that nothing waits for the device. ``flips``
+    (B, m, 3) bool, ``turns`` (B, m) quarter turns and ``shifts`` (B, m) act after resizing, in this order.
     Returns (B * m, C, *out_size) float32.
     """
     shape = torch.tensor(volumes.shape[2:], device=starts.device)
@@ -62,13 +62,18 @@ def cut_crops(
     inside = torch.minimum(starts, shape - box)
     offsets, extent = (starts - inside).flatten(0, 1).float(), sizes.flatten(0, 1).float()
     count = len(extent)
-    flip = torch.zeros(count, 3, dtype=torch.bool, device=starts.device) if flips is None else flips.flatten(0, 1)
+    flip = (
+        torch.zeros(count, 3, dtype=torch.bool, device=starts.device)
+        if flips is None
+        else flips.flatten(0, 1)
+    )
     turn = torch.zeros(count, dtype=torch.long, device=starts.device) if turns is None else turns.flatten()
     flip, swap = as_flips_and_swap(flip, turn)
     crops = gather_boxes(volumes, inside, largest)
     crops = crops.float().mul_(1 / 255) if crops.dtype == torch.uint8 else crops.float()
     weights = [
-        axis_weights(offsets[:, a], extent[:, a], int(out_size[a]), int(largest[a]), flip[:, a]) for a in range(3)
+        axis_weights(offsets[:, a], extent[:, a], int(out_size[a]), int(largest[a]), flip[:, a])
+        for a in range(3)
     ]
     crops = _apply(crops, *weights)
     if turns is not None and out_size[0] == out_size[1]:

@@ -67,7 +67,7 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
     """Batches on the host, in order; ``pin`` for a GPU. Raises EnvironmentFault when a worker process dies."""
     loader = DataLoader(
         samples,
-        batch_sampler=numbers,  # type: ignore[arg-type]
+        batch_sampler=numbers,
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,

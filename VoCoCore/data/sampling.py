@@ -24,8 +24,8 @@ class Draw:
     """Everything random about one sample: k random crops, then the n base crops, of one region of one volume.
 
     ``region``: first voxel (3,) of the region that the grid divides, in the prepared volume; ``starts`` and ``sizes``
-    (k + n, 3) int64 in the region's index space; ``labels`` (k, n) float64; ``flips`` (k + n, 3) bool; ``turns`` (k + n,)
-    quarter turns in the xy plane, 0 to 3; ``shifts`` (k + n,) added to intensities in [0, 1]; ``keep`` (k + n,) bool.
+    (k + n, 3) int64 in the region's index space; ``labels`` (k, n) float64; ``flips`` (k + n, 3) bool; ``turns``
+    (k + n,) quarter turns in the xy plane, 0 to 3; ``shifts`` (k + n,) added to intensities in [0, 1]; ``keep`` (k + n,) bool.
     """
 
     region: np.ndarray
@@ -41,7 +41,9 @@ class Draw:
 def generator(seed: int, number: int, stream: int = TRAIN) -> np.random.Generator:
     """The generator of one sample: independent for each (seed, number, stream)."""
     key = np.array([seed, number], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64)))
+    return np.random.Generator(
+        np.random.Philox(key=key, counter=np.array([0, 0, 0, stream], dtype=np.uint64))
+    )
 
 
 @lru_cache(maxsize=4)

@@ -24,14 +24,18 @@ class Preview:
     notes: tuple[str, ...]
 
 
-def draw_preview(volume: str | Path, settings: PretrainSettings, path: str | Path, sample: int = 0) -> Preview:
+def draw_preview(
+    volume: str | Path, settings: PretrainSettings, path: str | Path, sample: int = 0
+) -> Preview:
     """Draw the crops of sample number ``sample`` of one volume to ``path`` (.png or .html).
 
     Raises DataError when ``volume`` is not exactly one case.
     """
     cases = index_source(volume, body_part=settings.data.body_part).cases
     if len(cases) != 1:
-        raise DataError(f"{volume} holds {len(cases)} volumes", "name one image file, or the folder of one DICOM series")
+        raise DataError(
+            f"{volume} holds {len(cases)} volumes", "name one image file, or the folder of one DICOM series"
+        )
     array, affine = read_case(cases[0])
     size = settings.crops.volume_size
     assert size

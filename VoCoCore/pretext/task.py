@@ -5,9 +5,9 @@ A task owns the encoder, its heads and its teacher, and is one module whose forw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -54,13 +54,3 @@ class PretextTask(Protocol):
 
     def export(self) -> nn.Module:
         """The part that fine-tuning keeps: the encoder, under its published names."""
-
-
-MakeEncoder = Callable[[], nn.Module]
-
-
-def build_task(settings: PretrainSettings, make_encoder: MakeEncoder) -> Any:
-    """The task that ``settings`` ask for, around encoders that ``make_encoder`` builds."""
-    from VoCoCore.pretext.voco import VoCo
-
-    return VoCo(settings, make_encoder)

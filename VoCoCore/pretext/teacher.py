@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Teacher(nn.Module):
@@ -19,7 +19,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, student: nn.Module, momentum: float) -> None:
         """teacher <- momentum * teacher + (1 - momentum) * student, for all parameters in one pass; buffers stay."""
-        mine, theirs = list(self.network.parameters()), list(student.parameters())
+        mine: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(student.parameters())
         torch._foreach_mul_(mine, momentum)
         torch._foreach_add_(mine, theirs, alpha=1 - momentum)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +14,11 @@ from VoCoCore.data.crops import cut_crops
 from VoCoCore.models.heads import MapProjector, Projector, pool_maps
 from VoCoCore.pretext import voco_losses
 from VoCoCore.pretext.gather import gather
-from VoCoCore.pretext.task import Arrays, Batch, MakeEncoder, Outcome
+from VoCoCore.pretext.task import Arrays, Batch, Outcome
 from VoCoCore.pretext.teacher import Teacher
 from VoCoCore.settings import PretrainSettings
+
+MakeEncoder = Callable[[], nn.Module]
 
 
 class Branch(nn.Module):
@@ -73,18 +76,22 @@ class VoCo(nn.Module):
     def views(settings: PretrainSettings, number: int, shape: Sequence[int], stream: int) -> Arrays:
         """Random and base crops of one sample; see `PretextTask.views` and `sampling.Draw`."""
         made = sampling.draw(settings, number, shape, stream)
-        arrays = {name: value for name, value in vars(made).items() if name != "region"}
-        return {**arrays, "region": torch.tensor([*made.region, *settings.crops.volume_size]).view(2, 3).numpy()}
+        size = settings.crops.volume_size
+        assert size
+        return {**vars(made), "region": np.stack([made.region, np.asarray(size)])}
 
     def cut(self, batch: Batch) -> Tensor:
         """All crops of a batch (B * (k + n), C, *input_size), each volume's random crops before its base crops."""
         crops = self.settings.crops
         assert crops.random_size and crops.volume_size and crops.input_size
         largest = [
-            max(r, -(-v // n)) for r, v, n in zip(crops.random_size, crops.volume_size, crops.counts, strict=True)
+            max(r, -(-v // n))
+            for r, v, n in zip(crops.random_size, crops.volume_size, crops.counts, strict=True)
         ]
         extra = {name: batch[name] for name in ("flips", "turns", "shifts")} if self.training else {}
-        return cut_crops(batch["volumes"], batch["starts"], batch["sizes"], crops.input_size, largest=largest, **extra)
+        return cut_crops(
+            batch["volumes"], batch["starts"], batch["sizes"], crops.input_size, largest=largest, **extra
+        )
 
     def forward(self, batch: Batch) -> Outcome:
         """Losses of a batch: terms ``prediction``, ``regularisation`` and, with several volumes, ``inter``."""

@@ -27,7 +27,9 @@ SHORTEST = 1e-12
 
 def _check(recipe: str) -> None:
     if recipe not in RECIPES:
-        raise SettingsError(f"there is no recipe '{recipe}'.{nearest(recipe, RECIPES)}", "one of paper, v1, v2")
+        raise SettingsError(
+            f"there is no recipe '{recipe}'.{nearest(recipe, RECIPES)}", "one of paper, v1, v2"
+        )
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -103,8 +105,8 @@ def prediction_loss(logits: Tensor, labels: Tensor, recipe: str, *, epsilon: flo
 def regularisation_loss(q: Tensor, recipe: str) -> Tensor:
     """Similarity of different base crops of one volume, averaged over the leading axes.
 
-    ``q`` (..., n, c). ``paper``: mean |cos| over the n (n - 1) / 2 pairs (Eq. 4-5, whose factor 2 / (n (n - 1)) is a mean
-    only over unordered pairs). ``v1``, ``v2``: mean of relu(cos)^2 over the pairs i < j, j without gradient.
+    ``q`` (..., n, c). ``paper``: mean |cos| over the n (n - 1) / 2 pairs (Eq. 4-5, whose factor 2 / (n (n - 1)) is a
+    mean only over unordered pairs). ``v1``, ``v2``: mean of relu(cos)^2 over the pairs i < j, j without gradient.
     Returns a scalar, 0 for a single base crop; raises SettingsError for an unknown recipe.
     """
     _check(recipe)
@@ -114,7 +116,9 @@ def regularisation_loss(q: Tensor, recipe: str) -> Tensor:
     return terms.triu(1).sum((-2, -1)).mean() / max(n * (n - 1) // 2, 1)
 
 
-def both_directions(student_p: Tensor, student_q: Tensor, teacher_p: Tensor, teacher_q: Tensor, recipe: str) -> Tensor:
+def both_directions(
+    student_p: Tensor, student_q: Tensor, teacher_p: Tensor, teacher_q: Tensor, recipe: str
+) -> Tensor:
     """Mean of student-to-teacher and teacher-to-student logits (v1); shapes as in `similarity`."""
     forth = similarity(student_p, teacher_q, recipe, detach=False)
     back = similarity(teacher_p, student_q, recipe, detach=False)

@@ -52,7 +52,10 @@ def save_checkpoint(
 
 
 def _write_manifest(folder: Path, step: int, best: bool) -> None:
-    files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in (MODEL, STATE)}
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
+        for name in (MODEL, STATE)
+    }
     for name in (MODEL, STATE):
         with open(folder / name, "rb+") as stream:
             os.fsync(stream.fileno())
@@ -100,7 +103,7 @@ def _tidy(folder: Path) -> None:
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint and the names of newer ones that are damaged."""
-    damaged = []
+    damaged: list[str] = []
     for path in reversed(checkpoints(folder)):
         if is_whole(path):
             return path, damaged
@@ -117,7 +120,9 @@ def load_checkpoint(path: Path, task: nn.Module, updater: Updater) -> tuple[int,
         weights = load_file(path / MODEL)
         state = torch.load(path / STATE, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise DataError(f"cannot read checkpoint {path.name}: {error}", "delete this folder to use the one before") from None
+        raise DataError(
+            f"cannot read checkpoint {path.name}: {error}", "delete this folder to use the one before"
+        ) from None
     try:
         task.load_state_dict(weights)
         updater.load_state_dict(state["updater"])

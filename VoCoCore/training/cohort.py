@@ -68,8 +68,14 @@ def gather_cohort(
         should_stop=should_stop,
         skip_bad=settings.data.skip_bad,
     )
-    for case, reason in prepared.skipped:
-        emit("warning", message=f"left out case {case}: {reason}", hint="'voco data check' explains all of them")
+    write_json(run.private / "skipped.json", [list(pair) for pair in prepared.skipped])
+    if prepared.skipped:
+        # Names of files may name patients: they stay in the private folder.
+        emit(
+            "warning",
+            message=f"{len(prepared.skipped)} cases cannot be used and are left out",
+            hint="private/skipped.json names them and says why",
+        )
     cohort = _cohort(index, prepared, store.root)
     if kept is not None and kept.fingerprint != cohort.fingerprint:
         raise SettingsError(
@@ -88,7 +94,9 @@ def _divided(settings: PretrainSettings) -> Index:
     # Test cases of a list must never be seen, labels or not.
     cases = [case for case in index.cases if case.split != "test"]
     if not cases:
-        raise DataError(f"no case to train on in {data.source}", "'voco data index' says what was found and why not")
+        raise DataError(
+            f"no case to train on in {data.source}", "'voco data index' says what was found and why not"
+        )
     index = replace(index, cases=tuple(cases[: data.limit]))
     several = len({case.patient for case in index.cases}) > 1
     return assign_splits(index, val=data.val_fraction if several else 0.0, seed=data.split_seed)
@@ -99,7 +107,9 @@ def _cohort(index: Index, prepared: PreparedSet, store: Path) -> Cohort:
     train = tuple(key for case, key in pairs if case.split != "val")
     val = tuple(dict.fromkeys(key for case, key in pairs if case.split == "val"))
     if not train:
-        raise DataError("no usable case is left to train on", "'voco data check' says what is wrong with each")
+        raise DataError(
+            "no usable case is left to train on", "'voco data check' says what is wrong with each"
+        )
     content = hashlib.sha256("\n".join(sorted(set(prepared.content))).encode()).hexdigest()
     channels = len(prepared.cases[0].images)
     return Cohort(str(store), train, val, channels, content, len(prepared.skipped) + len(index.skipped))
@@ -108,7 +118,9 @@ def _cohort(index: Index, prepared: PreparedSet, store: Path) -> Cohort:
 def _kept(run: RunDirectory) -> Cohort | None:
     found = read_json(run.private / "cohort.json")
     try:
-        return Cohort(**{**found, "train": tuple(found["train"]), "val": tuple(found["val"])}) if found else None
+        return (
+            Cohort(**{**found, "train": tuple(found["train"]), "val": tuple(found["val"])}) if found else None
+        )
     except (TypeError, KeyError):
         return None
 

@@ -61,7 +61,8 @@ def choose(run: RunSettings) -> Machine:
     kind = kinds[0] if run.device == "auto" else run.device
     if kind not in kinds:
         raise EnvironmentFault(
-            f"there is no usable {kind.upper()} device here", f"use --device {kinds[0]}, or run 'voco doctor' to see why"
+            f"there is no usable {kind.upper()} device here",
+            f"use --device {kinds[0]}, or run 'voco doctor' to see why",
         )
     rank, ranks, local = (int(os.environ.get(name, default)) for name, default in _RANK_VARIABLES)
     device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
@@ -81,8 +82,16 @@ _RANK_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 def _precision(asked: str, device: torch.device) -> str:
     if asked == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if asked == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return (
+            "bf16"
+            if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            else "fp32"
+        )
+    if (
+        asked == "bf16"
+        and device.type == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
         raise EnvironmentFault("this GPU has no bf16", "use run.precision fp16 or fp32")
     return asked
 

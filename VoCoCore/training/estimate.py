@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from VoCoCore.models.encoders import build_encoder
-from VoCoCore.pretext.task import build_task
+from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.devices import Machine
 
 PROBE = {"cpu": 12, "mps": 12, "cuda": 48}
+FITTED = (12, 24, 36)
 MB = 2**20
 
 
@@ -46,10 +49,10 @@ class Estimate:
     def words(self) -> str:
         """Two lines that a person reads."""
         return (
-            f"{self.parameters / 1e6:.1f} M trained parameters, {self.crops} crops a step ({self.step_gflop:,.0f} GFLOP); "
-            f"about {self.memory_mb:,.0f} MB of memory ({self.weights_mb:,.0f} weights and optimiser, "
-            f"{self.activations_mb:,.0f} activations), {3 * self.checkpoint_mb:,.0f} MB of disk for checkpoints, at most "
-            f"{self.volume_mb:.1f} MB a prepared volume\n"
+            f"{self.parameters / 1e6:.1f} M trained parameters, {self.crops} crops a step "
+            f"({self.step_gflop:,.0f} GFLOP); about {self.memory_mb:,.0f} MB of memory ({self.weights_mb:,.0f} weights and optimiser, "
+            f"{self.activations_mb:,.0f} activations), {3 * self.checkpoint_mb:,.0f} MB of disk for checkpoints, "
+            f"at most {self.volume_mb:.1f} MB a prepared volume\n"
             f"about {self.step_s:.2g} s a step on {self.machine}: {duration(self.step_s * self.steps)} for "
             f"{self.steps} steps, to be corrected by the first of them"
         )
@@ -61,8 +64,11 @@ def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) ->
     assert crops.volume_size and crops.input_size
     n = crops.counts[0] * crops.counts[1] * crops.counts[2]
     count = (crops.random_crops + n) * optim.batch
-    gflop, kept_mb, seconds = _probe(settings, machine, channels)
-    scale = model.feature_size / min(PROBE[machine.device.type], model.feature_size)
+    size = min(PROBE[machine.device.type], model.feature_size)
+    gflop, kept_mb, seconds = _probe(
+        model.encoder, channels, size, crops.input_size, model.checkpointing, machine
+    )
+    scale = model.feature_size / size
     passes = 3.0 + (settings.pretext.teacher == "network") + model.checkpointing
     trained, fixed = _sizes(settings, channels)
     voxels = crops.volume_size[0] * crops.volume_size[1] * crops.volume_size[2] * channels
@@ -83,19 +89,17 @@ def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) ->
     )
 
 
-def _probe(settings: PretrainSettings, machine: Machine, channels: int) -> tuple[float, float, float]:
+@lru_cache
+def _probe(
+    name: str, channels: int, size: int, edges: tuple[int, int, int], checkpointing: bool, machine: Machine
+) -> tuple[float, float, float]:
     """GFLOP forward, MB kept for the backward pass, and seconds forward and backward, each for one crop."""
-    model, crops = settings.model, settings.crops
-    assert crops.input_size
-    size = min(PROBE[machine.device.type], model.feature_size)
-    encoder = build_encoder(
-        model.encoder, in_channels=channels, feature_size=size, input_size=crops.input_size, checkpointing=model.checkpointing
-    ).to(machine.device)
-    crop = torch.randn(2, channels, *crops.input_size, device=machine.device)
-    kept = _kept_bytes(encoder, crop[:1])
+    encoder = build_encoder(name, channels, size, edges, checkpointing).to(machine.device)
+    crop = torch.randn(1, channels, *edges, device=machine.device)
+    kept = _kept_bytes(encoder, crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder(crop[:1])
-    seconds = min(_timed(encoder, crop, machine) for _ in range(2)) / len(crop)
+        encoder(crop)
+    seconds = min(_timed(encoder, crop, machine) for _ in range(2))
     return counter.get_total_flops() / 1e9, kept / MB, seconds
 
 
@@ -127,15 +131,17 @@ def _timed(encoder: nn.Module, crop: torch.Tensor, machine: Machine) -> float:
 
 
 def _sizes(settings: PretrainSettings, channels: int) -> tuple[int, int]:
-    """Number of trained and of other parameters of the whole task, without allocating it."""
-    model = settings.model
+    """Number of trained and of other parameters of the whole task.
 
-    def make() -> nn.Module:
-        return build_encoder(
-            model.encoder, in_channels=channels, feature_size=model.feature_size, input_size=settings.crops.input_size
-        )
+    Both are quadratic in the feature size, so three small networks tell them exactly for the largest.
+    """
+    counts = [_count(settings.with_values({"model.feature_size": size}), channels) for size in FITTED]
+    curves = np.polyfit(FITTED, np.asarray(counts, dtype=float), deg=2)
+    trained, fixed = (round(float(np.polyval(curve, settings.model.feature_size))) for curve in curves.T)
+    return trained, fixed
 
-    with torch.device("meta"):
-        task = build_task(settings, make)
+
+def _count(settings: PretrainSettings, channels: int) -> tuple[int, int]:
+    task = build_task(settings, encoder_factory(settings, channels))
     trained = sum(p.numel() for p in task.parameters() if p.requires_grad)
     return trained, sum(p.numel() for p in task.parameters()) - trained

@@ -25,7 +25,13 @@ class Monitor:
     """Averages loss terms on the device between reports and emits ``progress``, ``metrics`` and ``warning`` events."""
 
     def __init__(
-        self, settings: PretrainSettings, machine: Machine, updater: Updater, diagnostics: Any, emit: Emit, start: int
+        self,
+        settings: PretrainSettings,
+        machine: Machine,
+        updater: Updater,
+        diagnostics: Any,
+        emit: Emit,
+        start: int,
     ) -> None:
         self.settings, self.machine, self.updater = settings, machine, updater
         self.diagnostics, self.emit = diagnostics, emit

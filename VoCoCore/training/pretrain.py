@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,14 +20,14 @@ from VoCoCore import __version__
 from VoCoCore.data.loading import Numbers, Samples, make_loader
 from VoCoCore.data.sampling import TRAIN, VALIDATION
 from VoCoCore.errors import SettingsError, VocoError
-from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.weights import save_weights
-from VoCoCore.pretext.task import build_task
+from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import checkpoint, validation
 from VoCoCore.training.cohort import Cohort, gather_cohort
 from VoCoCore.training.devices import Machine, choose
+from VoCoCore.training.estimate import estimate
 from VoCoCore.training.loop import Job, run_steps
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.pictures import keep_pictures
@@ -48,7 +50,11 @@ class Pretraining:
     """One attempt at a run; `pretrain` is the way to it."""
 
     def __init__(
-        self, settings: PretrainSettings, run: RunDirectory, listeners: Iterable[Listener], should_stop: Callable[[], bool]
+        self,
+        settings: PretrainSettings,
+        run: RunDirectory,
+        listeners: Iterable[Listener],
+        should_stop: Callable[[], bool],
     ) -> None:
         self.settings, self.run, self.listeners = settings, run, list(listeners)
         self.machine: Machine = choose(settings.run)
@@ -79,6 +85,7 @@ class Pretraining:
         """Do the job; see `pretrain`."""
         self.emit("stage", name="preparing")
         cohort = gather_cohort(self.settings, self.run, self.emit, self.should_stop)
+        self._say_needs(cohort)
         torch.manual_seed(self.settings.run.seed)
         self.task = self._build(cohort)
         self.updater = Updater(self.task.parameters(), self.settings.optim, self.machine)
@@ -89,17 +96,15 @@ class Pretraining:
         weights = self._export(cohort, done) if finished else None
         return Result(self.run.path, weights, done, finished)
 
+    def _say_needs(self, cohort: Cohort) -> None:
+        if self.machine.main and checkpoint.newest(self.run.checkpoints)[0] is None:
+            for line in estimate(self.settings, self.machine, cohort.channels).words().splitlines():
+                self.emit("stage", name="estimate", text=line)
+
     def _build(self, cohort: Cohort) -> Any:
-        model, crops = self.settings.model, self.settings.crops
-        make = partial(
-            build_encoder,
-            model.encoder,
-            in_channels=cohort.channels,
-            feature_size=model.feature_size,
-            input_size=crops.input_size,
-            checkpointing=model.checkpointing,
+        task = build_task(self.settings, encoder_factory(self.settings, cohort.channels)).to(
+            self.machine.device
         )
-        task = build_task(self.settings, make).to(self.machine.device)
         if self.settings.run.compile:
             task.export().compile()
         return task
@@ -154,10 +159,15 @@ class Pretraining:
         settings, machine = self.settings, self.machine
         views = partial(_views, type(self.task), settings, VALIDATION)
         samples = Samples(Path(cohort.store), cohort.val, views)
-        numbers = Numbers(0, len(cohort.val) * settings.run.validation_rounds, min(settings.optim.batch, len(cohort.val)))
+        numbers = Numbers(
+            0, len(cohort.val) * settings.run.validation_rounds, min(settings.optim.batch, len(cohort.val))
+        )
         seen = validation.look(self.task, make_loader(samples, numbers, 0, False), machine)
         values = validation.score(seen, settings.crops)
-        self.is_best, self.best = values["position_accuracy"] > self.best, max(self.best, values["position_accuracy"])
+        self.is_best, self.best = (
+            values["position_accuracy"] > self.best,
+            max(self.best, values["position_accuracy"]),
+        )
         self.emit("metrics", step=done, split="val", values=values)
         keep_pictures(self.run.validation / "latest.npz", samples, seen, settings.crops, done)
         self.emit("image", file="validation/latest.npz", step=done)
@@ -203,12 +213,12 @@ def pretrain(
     resume: bool = False,
     listeners: Iterable[Listener] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    after: Callable[[RunDirectory], None] = lambda run: None,
+    after: Callable[[RunDirectory], object] = lambda run: None,
 ) -> Result:
     """Pre-train an encoder as ``settings`` (complete, see `presets.resolve_pretrain`) say, in ``run_folder``.
 
-    ``resume`` goes on from the newest whole checkpoint. ``listeners`` get every event as a dictionary; ``should_stop`` is
-    asked after each step; ``after`` is called at the end, whatever it was, with the run (to write its report).
+    ``resume`` goes on from the newest whole checkpoint. ``listeners`` get every event as a dictionary; ``should_stop``
+    is asked after each step; ``after`` is called at the end, whatever it was, with the run (to write its report).
     Raises SettingsError, DataError, EnvironmentFault; the run's status and events then say the same.
     """
     run = _open(settings, Path(run_folder), environment or {}, resume)
@@ -229,11 +239,20 @@ def pretrain(
     return result
 
 
-def _open(settings: PretrainSettings, folder: Path, environment: dict[str, Any], resume: bool) -> RunDirectory:
+def _open(
+    settings: PretrainSettings, folder: Path, environment: dict[str, Any], resume: bool
+) -> RunDirectory:
     if not resume:
-        return RunDirectory.create(folder, public(settings), environment)
+        run = RunDirectory.create(folder, public(settings), environment)
+        places = {"data.source": settings.data.source, "data.store": settings.data.store}
+        run.write_json(
+            "private/places.json", {name: value and os.path.abspath(value) for name, value in places.items()}
+        )
+        return run
     run = RunDirectory.open(folder)
-    before, now = (dict(PretrainSettings.from_dict(d).flat()) for d in (run.read_settings(), public(settings)))
+    before, now = (
+        dict(PretrainSettings.from_dict(d).flat()) for d in (run.read_settings(), public(settings))
+    )
     changed = [name for name in now if before[name] != now[name] and name not in MAY_CHANGE]
     if changed:
         raise SettingsError(
@@ -262,11 +281,14 @@ def public(settings: PretrainSettings) -> dict[str, Any]:
 
 
 def _fail(run: RunDirectory, error: BaseException) -> None:
-    known = isinstance(error, VocoError)
-    message = error.message if known else f"{type(error).__name__}: {error}"
-    hint = error.hint if known else "this is a defect of ours or of a library: see log.txt"
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, VocoError):
+        message, hint = error.message, error.hint
+    elif isinstance(error, KeyboardInterrupt):
         message, hint = "interrupted from the keyboard", "go on with --resume"
+    else:
+        message = f"{type(error).__name__}: {error}"
+        hint = "a defect of ours or of a library: log.txt has the trace"
+        run.log("".join(traceback.format_exception(error)))
     with suppress(Exception):
         run.events.emit("error", kind=type(error).__name__, message=message, hint=hint)
         run.log(f"error: {message}  ({hint})")

@@ -41,7 +41,10 @@ def look(task: Any, batches: Iterable[dict[str, Tensor]], machine: Machine) -> H
         named = {f"loss_{name}": value for name, value in outcome.terms.items()}
         for name, value in (named | task.diagnostics(outcome)).items():
             sums.setdefault(name, []).append(value.float())
-        for name, value in (("case", batch["case"]), *((n, outcome.details[n]) for n in ("labels", "logits"))):
+        for name, value in (
+            ("case", batch["case"]),
+            *((n, outcome.details[n]) for n in ("labels", "logits")),
+        ):
             kept[name].append(value)
     arrays = {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
     means = {name: float(torch.stack(values).mean()) for name, values in sums.items()}
