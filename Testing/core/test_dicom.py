@@ -172,11 +172,16 @@ def test_no_name_or_number_of_a_patient_gets_into_the_index(tmp_path: Path) -> N
 
 def test_what_is_no_volume_is_skipped_with_its_reason(tmp_path: Path) -> None:
     write_series(tmp_path)
-    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    scout: dict[str, Any] = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
     write_slice(tmp_path / "scout1", pixels_of(0), **scout, SeriesInstanceUID="2")
     write_slice(tmp_path / "scout2", pixels_of(1), **scout, SeriesInstanceUID="2")
     write_slice(tmp_path / "capture", pixels_of(0), SOPClassUID=SECONDARY_CAPTURE, SeriesInstanceUID="3")
-    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "BitsAllocated": 8, "BitsStored": 8}
+    colour: dict[str, Any] = {
+        "SamplesPerPixel": 3,
+        "PhotometricInterpretation": "RGB",
+        "BitsAllocated": 8,
+        "BitsStored": 8,
+    }
     pixels = np.zeros((12, 10, 3), np.uint8)
     write_slice(tmp_path / "rgb", pixels, **colour, HighBit=7, PixelRepresentation=0, PlanarConfiguration=0)
     write_slice(tmp_path / "single", pixels_of(0), SeriesInstanceUID="5")
@@ -260,7 +265,7 @@ def test_copies_of_slices_are_used_once(tmp_path: Path) -> None:
 
 
 def test_anonymised_files_without_identifiers(tmp_path: Path) -> None:
-    blank = {"PatientID": "", "StudyInstanceUID": "", "SeriesInstanceUID": ""}
+    blank: dict[str, Any] = {"PatientID": "", "StudyInstanceUID": "", "SeriesInstanceUID": ""}
     write_series(tmp_path / "one", **blank)
     write_series(tmp_path / "two", **blank)
     index = index_source(tmp_path)

@@ -40,7 +40,7 @@ def shown(index: Index, root: Path) -> dict[str, tuple[list[str], str | None]]:
         return Path(path).relative_to(root).as_posix()
 
     return {
-        case.id: ([relative(s.path) for s in case.images], case.label and relative(case.label.path))
+        case.id: ([relative(s.path) for s in case.images], relative(case.label.path) if case.label else None)
         for case in index.cases
     }
 

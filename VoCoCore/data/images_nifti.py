@@ -56,7 +56,8 @@ def read_nifti(path: str, volumes: Sequence[int | None]) -> list[Volume]:
             blocks[number] = _read_block(file, size, path)
             at = start + (number + 1) * size
         if max(wanted) == described.channels - 1:
-            file.read(_CHUNK)  # reaching the end makes gzip compare its checksum
+            while file.read(_CHUNK):  # reaching the end makes gzip compare its checksum
+                pass
     arrays = {number: _scaled(block.view(dtype), header, described.shape) for number, block in blocks.items()}
     return [Volume(arrays[number], described.affine) for number in wanted]
 
