@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
-_CACHE_BYTES = 8 << 20  # of attention matrices at a time on a CPU
+_CACHE_BYTES = 4 << 20  # of attention matrices at a time on a CPU
 _DEVICE_BYTES = 512 << 20  # on an accelerator, where few large pieces are faster
 
 
@@ -50,16 +50,19 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-        ctx.save_for_backward(q, k, v, bias, mask)
         out = torch.empty_like(v)
         for i in _pieces(q):
-            added = _added(bias, mask, i, len(q[i])).to(q.dtype)
+            # Detached: a mask that asks for a gradient would keep torch from its fused kernel.
+            added = _added(bias.detach(), mask, i, len(q[i])).to(q.dtype)
             out[i] = F.scaled_dot_product_attention(q[i], k[i], v[i], attn_mask=added, scale=1.0)
+        ctx.save_for_backward(q, k, v, bias, mask, out)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, bias, mask = ctx.saved_tensors
+        q, k, v, bias, mask, out = ctx.saved_tensors
+        # What softmax takes off each row of its gradient: sum(weights * d_weights) = sum(out * grad).
+        taken_off = (out * grads[0]).sum(-1, keepdim=True)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         dbias = torch.zeros_like(bias)
         for i in _pieces(q):
@@ -67,8 +70,7 @@ class _Attention(torch.autograd.Function):
             scores = q[i] @ k[i].mT
             weights = (scores + _added(bias, mask, i, len(scores))).softmax(-1).to(scores.dtype)
             dv[i] = weights.mT @ grad
-            d_weights = grad @ v[i].mT
-            d_scores = weights * (d_weights - (d_weights * weights).sum(-1, keepdim=True))
+            d_scores = (grad @ v[i].mT).sub_(taken_off[i]).mul_(weights)
             dbias += d_scores.sum(0, dtype=dbias.dtype)
             dq[i] = d_scores @ k[i]
             dk[i] = d_scores.mT @ q[i]

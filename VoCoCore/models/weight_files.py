@@ -56,6 +56,8 @@ def _refuse_other_kinds(path: Path, start: bytes) -> None:
         raise DataError(f"{path} is empty", "copy or download it again")
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise DataError(f"{path} is a web page, not weights", "open the link in a browser and save the file")
+    if start[0] == 0x80 and start[1:2] > b"\x02":  # torch's own old format is of protocol 2
+        raise _refused(path)
     if text.startswith(b"version https://git-lfs"):
         raise DataError(f"{path} is a git-lfs pointer, not weights", "run 'git lfs pull' where it came from")
 
@@ -71,26 +73,35 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 
 def _read_torch(path: Path) -> WeightFile:
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip and _is_program(path):
+        message = f"{path} is a TorchScript program, not weights"
+        raise DataError(message, "save the state dict of the network that it was made from")
     try:
         # Mapped into memory, a checkpoint of several GB is not held twice; only the zip format allows it.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # torch and pickle raise a dozen kinds, none for "cannot be read"
         raise _unreadable(path, str(error)) from None
     tensors, notes = _unwrap(content)
     return WeightFile(path, "torch", tensors, {}, tuple(notes))
 
 
+def _is_program(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
 def _unreadable(path: Path, reason: str) -> DataError:
-    if re.search(r"Unsupported (global|class)|unrecognized function|unsupported class", reason):
-        return DataError(
-            f"{path} was refused: it holds more than tensors, and reading it would run code from the file",
-            "if you trust it, load it with its own program and save only its state dict",
-        )
-    if "TorchScript" in reason:
-        return DataError(
-            f"{path} is a TorchScript program, not weights", "save the state dict of its network"
-        )
+    if re.search(r"unsupported (global|class)|unrecognized function", reason, re.IGNORECASE):
+        return _refused(path)
     return DataError(f"{path} is no PyTorch weights file, or not a whole one", "copy or download it again")
+
+
+def _refused(path: Path) -> DataError:
+    return DataError(
+        f"{path} was refused: it holds more than tensors, and reading it could run code from the file",
+        "if you trust it, load it with its own program and save only its state dict",
+    )
 
 
 def _unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:
@@ -100,7 +111,8 @@ def _unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:
         inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
-        notes.append(f"taken from the checkpoint's entry '{inner}'")
+        other = ", its 'teacher' left" if inner == "student" and "teacher" in content else ""
+        notes.append(f"taken from the checkpoint's entry '{inner}'{other}")
         content = content[inner]
     if not isinstance(content, Mapping):
         return {}, notes

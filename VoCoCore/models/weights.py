@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,14 @@ def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(_separate_tensors(module), beside, facts)
+        _sort_metadata(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
         message = f"cannot write weights to {path}: {error}"
         raise EnvironmentFault(message, "check free disk space and permissions") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def load_weights(
@@ -88,6 +92,18 @@ def inspect_weights(path: str | Path) -> dict[str, Any]:
             for name, tensor in file.tensors.items()
         },
     }
+
+
+def _sort_metadata(path: Path) -> None:
+    """Equal weights should make equal files, but the library writes their metadata in a random order."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # otherwise the library wrote in another style, and may keep its order
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def _separate_tensors(module: nn.Module) -> dict[str, Tensor]:
