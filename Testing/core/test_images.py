@@ -283,3 +283,16 @@ def test_sheared_axes_survive_in_nifti(tmp_path: Path) -> None:
     assert np.allclose(read_image(tmp_path / "a.nii.gz").affine, sheared)
     with pytest.raises(DataError, match="sheared"):
         write_image(tmp_path / "a.nrrd", ramp(), sheared)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are always text there")
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.nii"))
+    try:
+        save(tmp_path / "a.nii", ramp()).rename(path)
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    assert np.array_equal(read_image(path).array, ramp())
+    path.rename(path.with_suffix(".nrrd"))
+    with pytest.raises(ImageError, match="not valid text"):
+        read_image(path.with_suffix(".nrrd"))

@@ -100,7 +100,7 @@ def _header(names: Sequence[str], columns: Mapping[str, str], path: Path) -> lis
     if not any(name == SINGLE or name.startswith("image_") for name in header):
         raise DataError(
             f"{path} has no column 'image' (or image_<channel>).{nearest('image', header)}",
-            f"it has: {', '.join(names)}; name yours with --columns image=NAME",
+            f"it has: {', '.join(names)}; name yours with --column image=NAME",
         )
     return header
 
