@@ -10,12 +10,13 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from VoCoCore.data.cases import Source
 from VoCoCore.errors import DataError
-from VoCoCore.runs.files import writing
 
+_HEADER_ONLY = ".mhd"  # the voxels lie in another file, which may change while this one does not
 _LINE = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64})")
 
 
@@ -25,7 +26,7 @@ class Hashes:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, str] = {}
-        if path.exists():
+        if path.is_file():
             lines = path.read_text(encoding="ascii", errors="replace").splitlines()
             self._known = {m[1]: m[2] for line in lines if (m := _LINE.fullmatch(line))}
 
@@ -35,13 +36,13 @@ class Hashes:
         return None if None in known else tuple(each for each in known if each)
 
     def remember(self, sources: Sequence[Source], content: Sequence[str]) -> None:
-        """Keep the hashes of sources. Raises EnvironmentFault where the file cannot be written."""
+        """Keep the hashes of sources. Where that cannot be written, they are only computed again next time."""
         for source, each in zip(sources, content, strict=True):
             who = _identity(source)
-            if self._known.get(who) == each:
+            if self._known.get(who) == each or source.path.lower().endswith(_HEADER_ONLY):
                 continue
             self._known[who] = each
-            with writing(self.path), open(self.path, "a", encoding="ascii", newline="\n") as file:
+            with suppress(OSError), open(self.path, "a", encoding="ascii", newline="\n") as file:
                 # The leading line break parts this line from a torn one before it.
                 file.write(f"\n{who} {each}\n")
 
