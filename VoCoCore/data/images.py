@@ -184,8 +184,6 @@ def _opening(path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ImageError(f"{error.filename} is not there", "make the index again", "missing_file") from error
-    except UnicodeEncodeError as error:
-        raise ImageError(f"{path!a} has a name that is not valid text", "rename the file") from error
     except IsADirectoryError as error:
         raise ImageError(f"{path} is a folder, not an image", "index the folder first") from error
     except OSError as error:

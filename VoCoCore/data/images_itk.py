@@ -66,6 +66,10 @@ def simple_itk() -> ModuleType:
 
 
 def _opened(path: str, image_io: str = "") -> Any:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # SimpleITK would end the process
+        raise ImageError(f"{path!a} has a name that is not valid text", "rename the file") from error
     reader = simple_itk().ImageFileReader()
     reader.SetFileName(path)
     reader.SetImageIO(image_io)
