@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -251,10 +251,3 @@ def _shortener(root: str) -> Callable[[str], str]:
             return path
 
     return shorten
-
-
-def sources_of(case: Case) -> Iterator[Source]:
-    """All sources of a case, the label last."""
-    yield from case.images
-    if case.label is not None:
-        yield case.label
