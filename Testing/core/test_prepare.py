@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.ndimage import map_coordinates
 
 from VoCoCore.data.apply import LARGEST_ERROR, apply_plan
 from VoCoCore.data.cases import Case, Index, Source, save_index
-from VoCoCore.data.contact import contact_sheet, describe, radiological
 from VoCoCore.data.images import read_case, write_image
 from VoCoCore.data.plan import plan_case
-from VoCoCore.data.prepare import NAMED_ERRORS, PreparedSet, duration, prepare_index
+from VoCoCore.data.prepare import NAMED_ERRORS, PreparedSet, prepare_index
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.store import Store
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
@@ -268,11 +266,6 @@ def test_progress_counts_up_and_says_how_long_it_takes(folder: Folder, store: St
     assert shown[1][2].startswith("about")
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_times_are_said_coarsely(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
 # --- what goes wrong ---
 
 
@@ -418,37 +411,3 @@ def test_real_volumes_are_recognised_and_stay_in_place(
     expected = map_coordinates(windowed(image[0].astype(float), rule["low"], rule["high"]), there, order=1)
     assert np.corrcoef(prepared, expected)[0, 1] > 0.93
     assert np.abs(prepared - expected).mean() < 0.05
-
-
-# --- looking at it ---
-
-
-def test_slices_are_shown_as_radiologists_expect_them() -> None:
-    volume = np.zeros((3, 3, 3), np.uint8)
-    volume[2, 1, 1] = 1  # the patient's right
-    volume[1, 2, 1] = 2  # front
-    volume[1, 1, 2] = 3  # head
-    assert radiological(volume, "axial").tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
-    assert radiological(volume, "coronal").tolist() == [[0, 3, 0], [1, 0, 0], [0, 0, 0]]
-    assert radiological(volume, "sagittal").tolist() == [[0, 3, 0], [2, 0, 0], [0, 0, 0]]
-
-
-def test_the_contact_sheet_has_as_many_pages_as_it_needs(
-    folder: Folder, store: Store, tmp_path: Path
-) -> None:
-    keys = prepare(folder.index(3), store).keys
-    pages = contact_sheet(store, keys, tmp_path / "sheet.png", per_page=2, names=["a", "b", "c"])
-    assert [page.name for page in pages] == ["sheet.png", "sheet-2.png"]
-    assert all(page.read_bytes().startswith(b"\x89PNG") for page in pages)
-    assert pages[0].stat().st_size > pages[1].stat().st_size
-    with pytest.raises(EnvironmentFault):
-        contact_sheet(store, keys, tmp_path / "nowhere" / "sheet.png")
-
-
-def test_the_table_names_size_and_decisions(folder: Folder, store: Store) -> None:
-    keys = prepare(folder.index(3), store).keys
-    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(describe(store, names={keys[0]: "first [one]"}, limit=2))
-    text = console.export_text()
-    for word in ("3 cases", "128 x 128 x 32", "as air does", "2 of 3 cases are shown"):
-        assert word in text

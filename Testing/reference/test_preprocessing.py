@@ -23,7 +23,12 @@ from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import PrepareSettings
 
 VALUES, AFFINES = 2e-6, 1e-5  # intensities in [0, 1]; mm
-PARTS = {"abdomen": "abd", "abdomen_without_label": "abd", "headneck": "abd", "chest": "chest"}
+PARTS = {
+    "abdomen": "abd",
+    "abdomen_without_label": "abd",
+    "headneck": "abd",
+    "chest": "chest",
+}  # codespell:ignore
 Arrays = dict[str, np.ndarray]
 
 

@@ -20,6 +20,7 @@ from VoCoCore.data.plan import largest_shape
 from VoCoCore.data.prepare_case import Prepared, body_part, key_of, prepare_case, volume_size
 from VoCoCore.data.store import Store
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
+from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 
 Progress = Callable[[int, int, str], None]
@@ -80,7 +81,7 @@ def prepare_index(
     clock = _Clock(progress, done=sum(shares[unit] for unit in outcomes), total=len(unit_of))
     for task, outcome in _work(tasks, settings, store, workers, should_stop):
         outcomes[task.unit] = outcome
-        clock.tick(shares[task.unit], task.case.id, outcome)
+        clock.tick(shares[task.unit], outcome)
         if isinstance(outcome, Prepared):
             memory.remember(task.case.images, outcome.content)
         elif not skip_bad and len(_errors(outcomes)) >= NAMED_ERRORS:
@@ -113,22 +114,18 @@ class _Clock:
 
     def __init__(self, progress: Progress, done: int, total: int) -> None:
         self.progress, self.done, self.total, self.before = progress, done, total, done
-        self.started = time.monotonic()
+        self.bad, self.started = 0, time.monotonic()
         progress(done, total, f"{done} of {total} cases are prepared already" if done else "preparing")
 
-    def tick(self, cases: int, name: str, outcome: Outcome) -> None:
+    def tick(self, cases: int, outcome: Outcome) -> None:
         self.done += cases
         rate = (time.monotonic() - self.started) / (self.done - self.before)
-        what = "prepared" if isinstance(outcome, Prepared) else "cannot be used"
-        left = f", about {duration(rate * (self.total - self.done))} left" if self.done < self.total else ""
-        self.progress(self.done, self.total, f"{name} {what}{left}")
-
-
-def duration(seconds: float) -> str:
-    """A time in words, as coarse as a person needs it."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        # Names of files may name patients, and what is said here ends up in a run's log.
+        self.bad += 0 if isinstance(outcome, Prepared) else cases
+        words = [f"{self.bad} cannot be used"] if self.bad else []
+        if self.done < self.total:
+            words.append(f"about {duration(rate * (self.total - self.done))} left")
+        self.progress(self.done, self.total, ", ".join(words))
 
 
 def _units(cases: Sequence[Case]) -> tuple[list[int], list[Case]]:

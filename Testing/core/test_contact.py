@@ -1,0 +1,62 @@
+"""Contact sheet and table: orientation, pages, words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from VoCoCore.data.cases import Case, Index, Source
+from VoCoCore.data.contact import contact_sheet, describe, radiological
+from VoCoCore.data.images import write_image
+from VoCoCore.data.prepare import prepare_index
+from VoCoCore.data.store import Store
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.presets import resolve_pretrain
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Store:
+    """A store of three cases of air and soft tissue."""
+    cases = []
+    for n in range(3):
+        path = tmp_path / f"{n}.nii"
+        image = np.random.default_rng(n).choice([-1000, 40], (9, 8, 7)).astype(np.int16)
+        write_image(path, image, np.eye(4))
+        cases.append(Case(str(n), (Source(str(path)),)))
+    settings = resolve_pretrain({"preset": "tiny", "model.encoder": "unet"})
+    store = Store(tmp_path / "store")
+    prepare_index(Index(tuple(cases)), settings, store, workers=0)
+    return store
+
+
+def test_slices_are_shown_as_radiologists_expect_them() -> None:
+    volume = np.zeros((3, 3, 3), np.uint8)
+    volume[2, 1, 1] = 1  # the patient's right
+    volume[1, 2, 1] = 2  # front
+    volume[1, 1, 2] = 3  # head
+    assert radiological(volume, "axial").tolist() == [[0, 2, 0], [1, 0, 0], [0, 0, 0]]
+    assert radiological(volume, "coronal").tolist() == [[0, 3, 0], [1, 0, 0], [0, 0, 0]]
+    assert radiological(volume, "sagittal").tolist() == [[0, 3, 0], [2, 0, 0], [0, 0, 0]]
+
+
+def test_the_contact_sheet_has_as_many_pages_as_it_needs(filled: Store, tmp_path: Path) -> None:
+    keys = filled.keys()
+    pages = contact_sheet(filled, keys, tmp_path / "sheet.png", per_page=2, names=["a", "b", "c"])
+    assert [page.name for page in pages] == ["sheet.png", "sheet-2.png"]
+    assert all(page.read_bytes().startswith(b"\x89PNG") for page in pages)
+    assert pages[0].stat().st_size > pages[1].stat().st_size
+    with pytest.raises(EnvironmentFault):
+        contact_sheet(filled, keys, tmp_path / "nowhere" / "sheet.png")
+
+
+def test_the_table_names_size_and_decisions(filled: Store) -> None:
+    keys = filled.keys()
+    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(describe(filled, names={keys[0]: "first [one]"}, limit=2))
+    text = console.export_text()
+    for word in ("3 cases", "128 x 128 x 32", "as air does", "2 of 3 cases are shown"):
+        assert word in text
