@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from VoCoCore.cli.main import Parser
@@ -122,6 +121,8 @@ def _check(words: list[str]) -> int:
         print(report.to_json())
     else:
         _show_rich(report.table())
+        others = f", {len(report.skipped)} files or series are no case" if report.skipped else ""
+        print(f"{report.checked} cases checked{others}")
     bad = len(report.bad_cases)
     if bad:
         raise DataError(
@@ -138,7 +139,6 @@ def _prepare(words: list[str]) -> int:
     parser.add_argument("--sheet", metavar="FILE.png", help="also draw a contact sheet of the first cases")
     add_settings(parser, PretrainSettings, only=("recipe", "preset", "data.", "prepare.", "crops."))
     asked = parser.parse_args(words)
-    from VoCoCore.data.contact import contact_sheet
     from VoCoCore.data.prepare import prepare_index
     from VoCoCore.data.sources import index_source
     from VoCoCore.data.store import Store, default_store
@@ -159,7 +159,7 @@ def _prepare(words: list[str]) -> int:
         print(f"left out {case}: {reason}")
     print(f"{len(prepared.keys)} cases are prepared in {store.root}")
     if asked.sheet:
-        print(f"contact sheet: {contact_sheet(store, list(dict.fromkeys(prepared.keys)), asked.sheet)}")
+        _draw_sheet(store, list(dict.fromkeys(prepared.keys)), asked.sheet)
     return 0
 
 
@@ -169,7 +169,7 @@ def _show(words: list[str]) -> int:
     parser.add_argument("-o", "--output", metavar="FILE.png", help="also draw a contact sheet")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args(words)
-    from VoCoCore.data.contact import contact_sheet, describe
+    from VoCoCore.data.contact import describe
     from VoCoCore.data.store import Store, default_store
 
     store = Store(asked.store or default_store())
@@ -179,8 +179,15 @@ def _show(words: list[str]) -> int:
     else:
         _show_rich(describe(store))
     if asked.output:
-        print(f"contact sheet: {contact_sheet(store, store.keys(), Path(asked.output))}")
+        _draw_sheet(store, store.keys(), asked.output)
     return 0
+
+
+def _draw_sheet(store: Any, keys: list[str], path: str) -> None:
+    from VoCoCore.data.contact import contact_sheet
+
+    for page in contact_sheet(store, keys, path):
+        print(f"contact sheet: {page}")
 
 
 def _show_rich(renderable: Any) -> None:

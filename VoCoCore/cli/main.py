@@ -53,7 +53,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "exit codes: 0 done, 2 usage or settings, 3 data, 4 device, package or disk, 5 stopped on request, 1 a defect",
+            "exit codes: 0 done, 2 usage or settings, 3 data, 4 device, package or disk,",
+            "            5 stopped on request, 1 a defect of ours",
         ]
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,7 @@ def _settings(asked: Any) -> PretrainSettings:
 
 def _train(settings: PretrainSettings, asked: Any) -> int:
     from VoCoCore.cli.console import Listener, PlainLines, listener
+    from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.evaluation.report import write_report
     from VoCoCore.runs.environment import environment
     from VoCoCore.training.pretrain import pretrain
@@ -76,7 +76,7 @@ def _train(settings: PretrainSettings, asked: Any) -> int:
         environment=environment(),
         resume=asked.resume,
         listeners=ears,
-        should_stop=_interrupts(),
+        should_stop=interrupts(),
         after=lambda done: write_report(done.path),
     )
     print(f"report: {result.run / 'report.html'}")
@@ -102,18 +102,3 @@ def _detach(folder: str, words: list[str]) -> int:
     launch(Path(folder), ["pretrain", *words])
     print(f"running in the background: voco jobs follow {folder}   (stop it with: voco jobs stop {folder})")
     return 0
-
-
-def _interrupts() -> Callable[[], bool]:
-    """Ctrl-C (or SIGTERM) once: stop after this step, with a checkpoint. Twice: now."""
-    caught: list[int] = []
-
-    def catch(number: int, _frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-        print("\nstopping after this step, with a checkpoint; once more to stop at once", flush=True)
-
-    for name in ("SIGINT", "SIGTERM"):
-        signal.signal(getattr(signal, name), catch)
-    return lambda: bool(caught)

@@ -25,7 +25,8 @@ class Draw:
 
     ``region``: first voxel (3,) of the region that the grid divides, in the prepared volume; ``starts`` and ``sizes``
     (k + n, 3) int64 in the region's index space; ``labels`` (k, n) float64; ``flips`` (k + n, 3) bool; ``turns``
-    (k + n,) quarter turns in the xy plane, 0 to 3; ``shifts`` (k + n,) added to intensities in [0, 1]; ``keep`` (k + n,) bool.
+    (k + n,) quarter turns in the xy plane, 0 to 3; ``shifts`` (k + n,) added to intensities in [0, 1]; ``keep``
+    (k + n,) bool.
     """
 
     region: np.ndarray

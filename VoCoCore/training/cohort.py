@@ -106,6 +106,11 @@ def _cohort(index: Index, prepared: PreparedSet, store: Path) -> Cohort:
     pairs = list(zip(prepared.cases, prepared.keys, strict=True))
     train = tuple(key for case, key in pairs if case.split != "val")
     val = tuple(dict.fromkeys(key for case, key in pairs if case.split == "val"))
+    if len({len(case.images) for case in prepared.cases}) > 1:
+        raise DataError(
+            "the cases have different numbers of channels",
+            "'voco data check' names those that differ; leave them out",
+        )
     if not train:
         raise DataError(
             "no usable case is left to train on", "'voco data check' says what is wrong with each"

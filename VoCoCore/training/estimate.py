@@ -50,7 +50,8 @@ class Estimate:
         """Two lines that a person reads."""
         return (
             f"{self.parameters / 1e6:.1f} M trained parameters, {self.crops} crops a step "
-            f"({self.step_gflop:,.0f} GFLOP); about {self.memory_mb:,.0f} MB of memory ({self.weights_mb:,.0f} weights and optimiser, "
+            f"({self.step_gflop:,.0f} GFLOP); "
+            f"about {self.memory_mb:,.0f} MB of memory ({self.weights_mb:,.0f} weights and optimiser, "
             f"{self.activations_mb:,.0f} activations), {3 * self.checkpoint_mb:,.0f} MB of disk for checkpoints, "
             f"at most {self.volume_mb:.1f} MB a prepared volume\n"
             f"about {self.step_s:.2g} s a step on {self.machine}: {duration(self.step_s * self.steps)} for "

@@ -1,0 +1,51 @@
+"""A small synthetic cohort that the tests of training share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from VoCoCore.data.phantom import make_cohort
+from VoCoCore.presets import resolve_pretrain
+from VoCoCore.settings import PretrainSettings
+
+# A network of seconds: four base crops of 32^3, four channels.
+SMALL = {
+    "preset": "tiny",
+    "model.encoder": "unet",
+    "model.feature_size": 4,
+    "model.projector_width": 16,
+    "crops.counts": "2,2,1",
+    "optim.steps": 6,
+    "optim.warmup": 1,
+    "data.val_fraction": 0.3,
+    "run.log_every": 1,
+    "run.validate_every": 3,
+    "run.validation_rounds": 1,
+    "run.checkpoint_every": 3,
+    "run.threads": 1,
+    "data.workers": 0,
+}
+
+
+@dataclass(frozen=True)
+class SmallCohort:
+    """Where it lies; ``settings`` gives those of a small job on it, with changes by dotted name."""
+
+    source: Path
+    store: Path
+
+    def settings(self, recipe: str = "paper", **changes: Any) -> PretrainSettings:
+        places = {"data.source": str(self.source), "data.store": str(self.store)}
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        return resolve_pretrain({}, {**SMALL, "recipe": recipe, **places, **named})
+
+
+@pytest.fixture(scope="session")
+def small_cohort(tmp_path_factory) -> SmallCohort:
+    """Six synthetic cases of about 40 x 40 x 24 voxels."""
+    root = tmp_path_factory.mktemp("cohort")
+    return SmallCohort(make_cohort(root / "cases", cases=6, size=(40, 40, 24), labels=False), root / "store")

@@ -1,0 +1,201 @@
+"""The command line as users call it: exit codes, one-line errors, help, and the main job end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from VoCoCore.cli import main
+from VoCoCore.cli.main import COMMANDS
+from VoCoCore.runs.directory import RunDirectory
+
+TINY = [
+    "--preset", "tiny", "--encoder", "unet", "--recipe", "paper", "--model.feature_size", "4", "--crops.counts", "2,2,1",
+    "--batch", "1", "--steps", "2", "--optim.warmup", "0", "--data.val_fraction", "0.3", "--workers", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_config(tmp_path, monkeypatch):
+    """Runs known to the user who tests stay as they are."""
+    monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def call(capsys, *words):
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture(scope="module")
+def finished_run(small_cohort, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert (
+        main(
+            [
+                "pretrain",
+                "--data",
+                str(small_cohort.source),
+                "--store",
+                str(small_cohort.store),
+                "--run",
+                str(folder),
+                *TINY,
+            ]
+        )
+        == 0
+    )
+    return folder
+
+
+def test_help_of_everything(capsys):
+    code, out, _ = call(capsys, "--help")
+    assert code == 0 and all(name in out for name in COMMANDS)
+    for name in COMMANDS:
+        try:
+            code = main([name, "--help"])
+        except SystemExit as ended:
+            code = ended.code
+        assert code == 0 and name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["pretrian"], 2, "Did you mean 'pretrain'"),
+        (["pretrain", "--run", "x", "--data", "d", "--stesp", "3"], 2, "Did you mean '--steps'"),
+        (["pretrain", "--run", "x", "--data", "d", "--steps", "-3"], 2, "at least 1"),
+        (["pretrain", "--run", "x", "--data", "d", "--recipe", "v9"], 2, "one of paper, v1, v2"),
+        (["pretrain", "--run", "x", "--data", "d", "--config", "absent.yaml"], 2, "absent.yaml"),
+        (["pretrain", "--data", "d"], 2, "--run"),
+        (["pretrain", "--run", "no-such-run", "--resume"], 2, "does not exist"),
+        (["pretrain", "--run", "x", "--data", "no-such-folder"], 3, "no-such-folder"),
+        (["pretrain", "--run", "x"], 2, "--data"),
+        (["data", "index", "no-such-folder", "-o", "i.json"], 3, "no-such-folder"),
+        (["data", "indx"], 2, "Did you mean 'index'"),
+        (["data", "show", "no-such-store"], 4, "no-such-store"),
+        (["crops", "no-such-file.nii.gz", "-o", "x.png"], 3, "no-such-file"),
+        (["weights", "inspect", "no-such-file.pt"], 3, "no-such-file"),
+        (["jobs", "show", "no-such-run"], 2, "no-such-run"),
+        (["jobs", "lst"], 2, "Did you mean 'list'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_line_with_the_right_exit_code(words, code, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    got, _, err = call(capsys, *words)
+    assert got == code
+    line = err.strip().splitlines()[-1]
+    assert line.startswith("voco: error: ") and said in line and "Traceback" not in err
+
+
+def test_a_config_file_and_its_mistakes(capsys, tmp_path):
+    good, bad, other = tmp_path / "good.yaml", tmp_path / "bad.yaml", tmp_path / "other.json"
+    good.write_text("preset: tiny\nmodel: {encoder: unet}\noptim:\n  steps: 5\n  unknown: 1\n")
+    bad.write_text("preset: [tiny\n")
+    other.write_text("[1, 2]")
+    for path, said in ((good, "optim.unknown"), (bad, "neither YAML nor JSON"), (other, "names and values")):
+        code, _, err = call(capsys, "pretrain", "--run", tmp_path / "r", "--data", "d", "--config", path)
+        assert code == 2 and said in err
+
+
+def test_the_main_job_leaves_weights_and_a_report(finished_run):
+    assert RunDirectory(finished_run).state() == "finished"
+    assert (finished_run / "weights" / "encoder.safetensors").is_file()
+    assert "<html" in (finished_run / "report.html").read_text()[:500].lower()
+    assert "held-out position accuracy" in (finished_run / "log.txt").read_text()
+
+
+def test_resume_needs_only_the_run(finished_run, capsys):
+    code, out, _ = call(capsys, "pretrain", "--run", finished_run, "--resume")
+    assert code == 0 and "going on from step 2" in out
+
+
+def test_a_run_is_not_overwritten(finished_run, capsys):
+    code, _, err = call(capsys, "pretrain", "--data", "d", "--run", finished_run, *TINY)
+    assert code == 2 and "--resume" in err
+
+
+def test_settings_json_reproduces_the_run(finished_run, small_cohort, capsys, tmp_path):
+    words = [
+        "--config",
+        finished_run / "settings.json",
+        "--data",
+        small_cohort.source,
+        "--store",
+        small_cohort.store,
+    ]
+    code, _, _ = call(capsys, "pretrain", "--run", tmp_path / "again", *words)
+    assert code == 0
+    a, b = (path / "weights" / "encoder.safetensors" for path in (finished_run, tmp_path / "again"))
+    assert a.stat().st_size > 0 and _tensors(a) == _tensors(b)
+
+
+def _tensors(path):
+    from safetensors.torch import load_file
+
+    return {name: value.tolist() for name, value in load_file(path).items()}
+
+
+def test_jobs_show_list_and_stop(finished_run, capsys):
+    code, out, _ = call(capsys, "jobs", "list", finished_run.parent, "--json")
+    assert code == 0 and [row["state"] for row in json.loads(out)] == ["finished"]
+    code, out, _ = call(capsys, "jobs", "show", finished_run)
+    assert code == 0 and "step 2 of 2" in out and "position_accuracy" in out
+    code, out, _ = call(capsys, "jobs", "follow", finished_run)
+    assert code == 0 and "the run is finished" in out
+    code, _, err = call(capsys, "jobs", "stop", finished_run)
+    assert code == 2 and "not under way" in err
+
+
+def test_data_commands(small_cohort, capsys, tmp_path):
+    index = tmp_path / "index.json"
+    code, out, _ = call(capsys, "data", "index", small_cohort.source, "-o", index, "--val", "0.34")
+    assert code == 0 and "6 cases written" in out
+    code, out, _ = call(capsys, "data", "check", index, "--workers", "0")
+    assert code == 0 and "6 cases checked" in out
+    code, out, _ = call(capsys, "data", "check", index, "--workers", "0", "--json")
+    assert code == 0 and json.loads(out)["bad_cases"] == []
+    words = [
+        "--preset",
+        "tiny",
+        "--store",
+        tmp_path / "store",
+        "--workers",
+        "0",
+        "--sheet",
+        tmp_path / "sheet.png",
+    ]
+    code, out, _ = call(capsys, "data", "prepare", index, *words)
+    assert code == 0 and "6 cases are prepared" in out and (tmp_path / "sheet.png").stat().st_size > 1000
+    code, out, _ = call(capsys, "data", "show", tmp_path / "store")
+    assert code == 0 and "CT" in out
+
+
+def test_crops_draws_a_picture_and_a_page(small_cohort, capsys, tmp_path):
+    image = sorted((small_cohort.source / "imagesTr").iterdir())[0]
+    for name in ("crops.png", "crops.html"):
+        code, out, _ = call(capsys, "crops", image, "-o", tmp_path / name, "--preset", "tiny")
+        assert code == 0 and (tmp_path / name).stat().st_size > 5000 and "CT, decided" in out
+
+
+def test_estimate_starts_nothing(capsys, tmp_path):
+    code, out, _ = call(capsys, "pretrain", "--run", tmp_path / "r", "--estimate", *TINY)
+    assert code == 0 and "trained parameters" in out and not (tmp_path / "r").exists()
+
+
+def test_as_a_program_it_does_not_import_torch_to_say_help_or_an_error(tmp_path):
+    for words, code in (
+        (["--help"], 0),
+        (["pretrain", "--run", "x", "--steps", "no"], 2),
+        (["jobs", "list"], 0),
+    ):
+        script = "import sys; from VoCoCore.cli import main; "
+        script += f"code = main({words!r}); print(code, 'torch' in sys.modules)"
+        environment = {**os.environ, "VOCO_CONFIG_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+        assert done.stdout.strip().splitlines()[-1] == f"{code} False"
