@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from VoCoCore.cli.main import Parser
+from VoCoCore.cli.main import Parser, choose_action
 from VoCoCore.cli.options import add_settings, given_settings, read_config
-from VoCoCore.errors import DataError, SettingsError, nearest
+from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import BODY_PARTS, PretrainSettings
 
@@ -23,15 +23,9 @@ ACTIONS = {
 
 def run(words: Sequence[str]) -> int:
     """Carry out the command."""
-    if not words or words[0] in ("-h", "--help"):
-        print("usage: voco data ACTION ...\n")
-        print("\n".join(f"  {name:<9}{text}" for name, text in ACTIONS.items()))
+    action = choose_action("voco data", ACTIONS, words)
+    if not action:
         return 0
-    action = words[0]
-    if action not in ACTIONS:
-        raise SettingsError(
-            f"there is no 'voco data {action}'.{nearest(action, ACTIONS)}", "voco data --help lists all"
-        )
     return {"index": _index, "check": _check, "prepare": _prepare, "show": _show}[action](list(words[1:]))
 
 

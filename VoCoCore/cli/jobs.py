@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from VoCoCore.cli.main import Parser
-from VoCoCore.errors import SettingsError, nearest
+from VoCoCore.cli.main import Parser, choose_action
+from VoCoCore.errors import SettingsError
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.narrate import duration, number
 from VoCoCore.runs.status import ACTIVE
@@ -24,16 +24,10 @@ ACTIONS = {
 
 def run(words: Sequence[str]) -> int:
     """Carry out the command."""
-    if not words or words[0] in ("-h", "--help"):
-        print("usage: voco jobs ACTION ...\n")
-        print("\n".join(f"  {name:<8}{text}" for name, text in ACTIONS.items()))
+    action = choose_action("voco jobs", ACTIONS, words)
+    if not action:
         return 0
-    action, rest = words[0], list(words[1:])
-    if action not in ACTIONS:
-        raise SettingsError(
-            f"there is no 'voco jobs {action}'.{nearest(action, ACTIONS)}", "voco jobs --help lists all"
-        )
-    return {"list": _list, "show": _show, "follow": _follow, "stop": _stop}[action](rest)
+    return {"list": _list, "show": _show, "follow": _follow, "stop": _stop}[action](list(words[1:]))
 
 
 def _list(words: list[str]) -> int:

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from VoCoCore import __version__
@@ -40,6 +40,21 @@ class Parser(argparse.ArgumentParser):
             known = [word for action in self._actions for word in action.option_strings]
             self.error(f"unknown argument '{rest[0]}'.{nearest(rest[0].partition('=')[0], known)}")
         return found
+
+
+def choose_action(program: str, actions: Mapping[str, str], words: Sequence[str]) -> str:
+    """The action that ``voco data`` and its like were asked for; empty after printing what there is.
+
+    Raises SettingsError, with the nearest name, for one that does not exist.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: {program} ACTION ...     ({program} ACTION --help says more)\n")
+        print("\n".join(f"  {name:<9}{text}" for name, text in actions.items()))
+        return ""
+    if words[0] not in actions:
+        message = f"there is no '{program} {words[0]}'.{nearest(words[0], actions)}"
+        raise SettingsError(message, f"{program} --help lists all")
+    return words[0]
 
 
 def usage() -> str:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from VoCoCore.cli.main import Parser
-from VoCoCore.errors import SettingsError, nearest
+from VoCoCore.cli.main import Parser, choose_action
 
-ACTIONS = ("inspect",)
+ACTIONS = {"inspect": "format, encoder, tensors by part, metadata"}
 
 
 def run(words: Sequence[str]) -> int:
     """Carry out the command."""
-    if not words or words[0] in ("-h", "--help"):
-        print(
-            "usage: voco weights inspect FILE [--json]\n\n  inspect  format, encoder, tensors by part, metadata"
-        )
+    if not choose_action("voco weights", ACTIONS, words):
         return 0
-    if words[0] not in ACTIONS:
-        raise SettingsError(
-            f"there is no 'voco weights {words[0]}'.{nearest(words[0], ACTIONS)}", "voco weights --help"
-        )
     parser = Parser(prog="voco weights inspect", description="Say what a file of weights holds.")
     parser.add_argument("file", help="safetensors or torch file")
     parser.add_argument("--json", action="store_true", help="print JSON")
