@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.weights import load_weights
 from VoCoCore.runs.directory import RunDirectory
@@ -197,4 +197,13 @@ def test_a_run_that_failed_at_its_start_can_be_gone_on_with(small_cohort, tmp_pa
     settings = small_cohort.settings(optim__steps=1, optim__warmup=0)
     with pytest.raises(DataError):
         pretrain(settings.with_values({"data.source": str(tmp_path / "nothing")}), tmp_path / "run")
+    assert pretrain(settings, tmp_path / "run", resume=True).finished
+
+
+def test_asked_to_stop_while_preparing(small_cohort, tmp_path):
+    """Prepared volumes stay; the run says stopped, not failed, and goes on where it was."""
+    settings = small_cohort.settings(data__store=str(tmp_path / "store"), optim__steps=1, optim__warmup=0)
+    with pytest.raises(StopRequested):
+        pretrain(settings, tmp_path / "run", should_stop=lambda: True)
+    assert RunDirectory(tmp_path / "run").state() == "stopped"
     assert pretrain(settings, tmp_path / "run", resume=True).finished

@@ -85,4 +85,8 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Copy a batch; from pinned memory the copy overlaps with the work before it."""
+    if device.type == "mps":  # which has no float64
+        batch = {
+            name: value.float() if value.dtype == torch.float64 else value for name, value in batch.items()
+        }
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}

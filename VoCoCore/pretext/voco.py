@@ -170,6 +170,7 @@ class VoCo(nn.Module):
 
 def effective_rank(gram: Tensor) -> Tensor:
     """exp(entropy of the normalised eigenvalues) of Gram matrices (..., n, n): 1 (all alike) to n (all orthogonal)."""
-    values = torch.linalg.eigvalsh(gram.double()).clamp(min=0)
+    # On the host: small, asked for at reports alone, and not every device has float64 or this decomposition.
+    values = torch.linalg.eigvalsh(gram.cpu().double()).clamp(min=0)
     share = values / values.sum(-1, keepdim=True).clamp(min=1e-12)
-    return torch.exp(-torch.special.xlogy(share, share).sum(-1))
+    return torch.exp(-torch.special.xlogy(share, share).sum(-1)).float().to(gram.device)

@@ -6,6 +6,7 @@ What names paths lies in the run's ``private/`` folder; ``environment.json`` get
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def gather_cohort(
         settings,
         store,
         workers=settings.data.workers,
-        progress=lambda done, total, text: emit("stage", name="preparing", done=done, total=total, text=text),
+        progress=_now_and_then(emit),
         should_stop=should_stop,
         skip_bad=settings.data.skip_bad,
     )
@@ -84,6 +85,19 @@ def gather_cohort(
         )
     write_json(run.private / "cohort.json", asdict(cohort))
     return cohort
+
+
+def _now_and_then(emit: Emit, every: float = 1.0) -> Callable[[int, int, str], None]:
+    """Progress as events, at most one in ``every`` seconds: there may be 100 000 cases."""
+    last = -every
+
+    def tell(done: int, total: int, text: str) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= every:
+            last = time.monotonic()
+            emit("stage", name="preparing", done=done, total=total, text=text)
+
+    return tell
 
 
 def _divided(settings: PretrainSettings) -> Index:

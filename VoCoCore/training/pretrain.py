@@ -19,7 +19,7 @@ from torch import nn
 from VoCoCore import __version__
 from VoCoCore.data.loading import Numbers, Samples, make_loader
 from VoCoCore.data.sampling import TRAIN, VALIDATION
-from VoCoCore.errors import SettingsError, VocoError
+from VoCoCore.errors import SettingsError, StopRequested, VocoError
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.directory import RunDirectory
@@ -228,6 +228,11 @@ def pretrain(
         run.write_status("preparing", total=settings.optim.steps)
         try:
             result = Pretraining(settings, run, listeners, should_stop).work(attempt)
+        except StopRequested:
+            # Asked to end while still preparing: what is prepared stays prepared.
+            run.events.emit("finished", state="stopped", step=0)
+            run.write_status("stopped")
+            raise
         except BaseException as error:
             _fail(run, error)
             with suppress(Exception):
