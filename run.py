@@ -71,11 +71,14 @@ def demo(arguments: list[str]) -> int:
 def test(arguments: list[str]) -> int:
     """Linters first and pytest last, so that pytest's closing line is the last one printed."""
     ensure_environment("develop")
+    # Small tensors: threads would wait for each other longer than they work, above all on a busy machine.
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
     if arguments:
-        return call([PYTHON, "-m", "pytest", *arguments])
+        return call([PYTHON, "-m", "pytest", *arguments], OMP_NUM_THREADS=threads)
     failed = failing_checks()
     say("pytest" + (f" (failed before it: {', '.join(failed)})" if failed else ""))
-    code = call([PYTHON, "-m", "pytest", "--cov", "--cov-report=term", "--durations=20"])
+    report = ["--cov", "--cov-report=term", "--durations=20"]
+    code = call([PYTHON, "-m", "pytest", *report], OMP_NUM_THREADS=threads)
     return code or int(bool(failed))
 
 

@@ -22,7 +22,10 @@ PAGES = [
 ]
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Options that make a shown command quick; the later one of two wins.
-QUICK_PRETRAIN = "--steps 2 --batch 1 --encoder unet --workers 0 --device cpu --run.validation_rounds 1"
+QUICKLY = {
+    "pretrain": "--steps 2 --batch 1 --encoder unet --workers 0 --device cpu --run.validation_rounds 1",
+    "doctor": "--encoder unet",
+}
 
 
 def name_of(page: Path) -> str:
@@ -55,7 +58,7 @@ def test_the_voco_commands_of_a_page_run_one_after_another(page: Path, cohort: P
     commands = [words[1:] for words in shown_commands(page) if words[0] == "voco" and words[1] != "demo"]
     assert commands, "the page shows no command"
     for words in commands:
-        code = cli.main([*words, *(QUICK_PRETRAIN.split() if words[0] == "pretrain" else [])])
+        code = cli.main([*words, *QUICKLY.get(words[0], "").split()])
         assert code == 0, f"voco {shlex.join(words)} ended with {code}"
 
 
