@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from VoCoCore.errors import SettingsError
-from VoCoCore.settings import ENCODER_LIMITS, CropSettings, PretrainSettings
+from VoCoCore.settings import ENCODER_LIMITS, FEATURE_MULTIPLES, CropSettings, PretrainSettings
 
 _V1_DATA = {
     "prepare.window": (-175, 250),
@@ -159,6 +159,12 @@ def _check_together(settings: PretrainSettings) -> None:
         raise SettingsError(
             f"crops.input_size {crops.input_size} does not suit {encoder}",
             f"it needs multiples of {step}, at least {low}; leave the setting out to have it chosen",
+        )
+    multiple = FEATURE_MULTIPLES[encoder]
+    if settings.model.feature_size % multiple:
+        raise SettingsError(
+            f"model.feature_size {settings.model.feature_size} does not suit {encoder}",
+            f"it needs a multiple of {multiple}",
         )
     if any(v < n for v, n in zip(crops.volume_size, crops.counts, strict=True)):
         raise SettingsError(

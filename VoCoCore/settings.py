@@ -14,6 +14,8 @@ RECIPES = ("paper", "v1", "v2")
 PRESETS = ("tiny", "base", "large", "huge")
 # Smallest edge of an input, and what it must be a multiple of.
 ENCODER_LIMITS = {"swin_unetr": (64, 32), "unetr": (32, 16), "unet": (32, 16)}
+# What the feature size must be a multiple of: attention heads share the channels evenly.
+FEATURE_MULTIPLES = {"swin_unetr": 12, "unetr": 4, "unet": 1}
 BODY_PARTS = ("auto", "abdomen", "abdomen_without_label", "chest", "headneck")
 
 

@@ -81,6 +81,7 @@ def test_a_volume_size_of_ones_own_sets_the_bases():
         ({"crops.input_size": "48,48,48"}, "multiples of 32"),
         ({"crops.volume_size": "4,4,4", "crops.counts": "5,5,1"}, "does not fit"),
         ({"preset": "tiny", "crops.random_size": "500,32,32"}, "larger than"),
+        ({"model.encoder": "swin_unetr", "model.feature_size": 16}, "multiple of 12"),
         ({"recipe": "paper", "pretext.both_directions": True}, "need a teacher"),
         ({"optim.warmup": 10, "optim.steps": 10}, "leaves none"),
         ({"prepare.window": "250,-175"}, "must rise"),

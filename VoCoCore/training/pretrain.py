@@ -32,6 +32,7 @@ from VoCoCore.training.loop import Job, run_steps
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.pictures import keep_pictures
 from VoCoCore.training.updates import Updater
+from VoCoCore.training.workarounds import mend
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -105,8 +106,9 @@ class Pretraining:
         task = build_task(self.settings, encoder_factory(self.settings, cohort.channels)).to(
             self.machine.device
         )
+        mend(task, self.machine)
         if self.settings.run.compile:
-            task.export().compile()
+            task.export().compile(dynamic=False)
         return task
 
     def _resume(self) -> int:
