@@ -206,24 +206,21 @@ def test_every_trained_parameter_gets_a_gradient(recipe):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-def test_bf16_on_a_cpu_gives_the_gradient_of_fp32_at_the_deepest_map():
-    """torch 2.13 leaves parts of it unwritten where a map is two voxels deep; memory is spoilt here to show it."""
-    settings, plain = small_task("paper")
-    batch = small_batch(settings)
-    plain.train()(batch).loss.backward()
-    mended = copy.deepcopy(plain)
-    machine = Machine(torch.device("cpu"), "bf16", "cpu")
+def test_bf16_on_a_cpu_gives_the_gradient_of_fp32_where_a_map_is_two_voxels_deep():
+    """torch 2.13 leaves parts of it unwritten there; memory is spoilt here to show it."""
+    torch.manual_seed(0)
+    x, plain = torch.randn(8, 48, 2, 2, 2), nn.Sequential(nn.Conv3d(48, 48, 3, padding=1))
+    plain(x).square().sum().backward()
+    mended, machine = copy.deepcopy(plain), Machine(torch.device("cpu"), "bf16", "cpu")
     mend(mended, machine)
-    for _ in range(5):
-        spoilt = [torch.full((1 << 18,), float("nan"), dtype=torch.bfloat16) for _ in range(8)]
+    for _ in range(6):
+        spoilt = [torch.full((1 << 19,), float("nan"), dtype=torch.bfloat16) for _ in range(8)]
         del spoilt
         mended.zero_grad()
         with machine.autocast():
-            loss = mended(batch).loss
-        loss.backward()
-        for (name, a), b in zip(mended.named_parameters(), plain.parameters(), strict=True):
-            if "bottleneck" in name and "conv.weight" in name:
-                assert (a.grad - b.grad).norm() < 0.2 * b.grad.norm(), name
+            mended(x.bfloat16()).float().square().sum().backward()
+        a, b = mended[0].weight.grad, plain[0].weight.grad
+        assert (a - b).norm() < 0.02 * b.norm()
 
 
 def test_a_collapse_is_said_with_what_to_change():

@@ -20,7 +20,7 @@ def mend(network: nn.Module, machine: Machine) -> None:
         return
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
-            module.forward = _wide_where_flat(module.forward)  # type: ignore[method-assign]
+            setattr(module, "forward", _wide_where_flat(module.forward))  # noqa: B010 - mypy forbids the assignment
 
 
 def _wide_where_flat(convolve: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
