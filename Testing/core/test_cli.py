@@ -14,8 +14,9 @@ from VoCoCore.cli.main import COMMANDS
 from VoCoCore.runs.directory import RunDirectory
 
 TINY = [
-    "--preset", "tiny", "--encoder", "unet", "--recipe", "paper", "--model.feature_size", "4", "--crops.counts", "2,2,1",
-    "--batch", "1", "--steps", "2", "--optim.warmup", "0", "--data.val_fraction", "0.3", "--workers", "0",
+    "--preset", "tiny", "--encoder", "unet", "--recipe", "paper", "--model.feature_size", "4",
+    "--crops.counts", "2,2,1", "--batch", "1", "--steps", "2", "--optim.warmup", "0",
+    "--data.val_fraction", "0.3", "--workers", "0",
 ]  # fmt: skip
 
 

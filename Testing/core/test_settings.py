@@ -117,6 +117,8 @@ def test_settings_cannot_be_changed_in_place():
 
 
 def test_settings_load_without_torch():
-    code = "import sys, VoCoCore.presets, VoCoCore.data.sampling; print({'torch', 'monai'} & set(sys.modules))"
+    code = (
+        "import sys, VoCoCore.presets, VoCoCore.data.sampling; print({'torch', 'monai'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
