@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from VoCoCore.cli import main
+from VoCoCore.cli.interrupts import interrupts
 from VoCoCore.cli.main import COMMANDS
 from VoCoCore.runs.directory import RunDirectory
 
@@ -200,3 +202,14 @@ def test_as_a_program_it_does_not_import_torch_to_say_help_or_an_error(tmp_path)
         environment = {**os.environ, "VOCO_CONFIG_HOME": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
         assert done.stdout.strip().splitlines()[-1] == f"{code} False"
+
+
+def test_the_first_interrupt_asks_and_the_second_stops():
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -29,9 +29,9 @@ def run(words: Sequence[str]) -> int:
     from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.demo import demonstrate
 
-    made = demonstrate(
-        Path(asked.folder).absolute(), given_settings(asked, PretrainSettings), [listener()], interrupts()
-    )
+    with interrupts() as should_stop:
+        changes = given_settings(asked, PretrainSettings)
+        made = demonstrate(Path(asked.folder).absolute(), changes, [listener()], should_stop)
     print(
         f"\n{duration(time.monotonic() - began)} in all. What was measured on volumes held out from training:"
     )

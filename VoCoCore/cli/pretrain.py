@@ -22,7 +22,11 @@ def parser() -> Parser:
     """The command's options: its own, then every setting."""
     made = Parser(prog="voco pretrain", description="Pre-train an encoder on volumes without labels.")
     made.add_argument(
-        "--run", required=True, metavar="FOLDER", help="folder of this run: made, or gone on with"
+        "--run",
+        "--run-folder",
+        required=True,
+        metavar="FOLDER",
+        help="folder of this run: made, or gone on with",
     )
     made.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run")
     made.add_argument(
@@ -62,23 +66,28 @@ def _train(settings: PretrainSettings, asked: Any) -> int:
     from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.evaluation.report import write_report
     from VoCoCore.runs.environment import environment
+    from VoCoCore.training.devices import this_rank
     from VoCoCore.training.pretrain import pretrain
 
+    if this_rank() > 0:
+        pretrain(settings, asked.run, resume=asked.resume)
+        return 0
     known.remember(asked.run)
     log = RunDirectory(asked.run).log
     # What a detached job prints goes to log.txt, so it would be there twice.
     ears: list[Listener] = [PlainLines(log, every=60.0)]
     if not os.environ.get("VOCO_DETACHED"):
         ears.append(listener())
-    result = pretrain(
-        settings,
-        asked.run,
-        environment=environment(),
-        resume=asked.resume,
-        listeners=ears,
-        should_stop=interrupts(),
-        after=lambda done: write_report(done.path),
-    )
+    with interrupts() as should_stop:
+        result = pretrain(
+            settings,
+            asked.run,
+            environment=environment(),
+            resume=asked.resume,
+            listeners=ears,
+            should_stop=should_stop,
+            after=lambda done: write_report(done.path),
+        )
     print(f"report: {result.run / 'report.html'}")
     if not result.finished:
         raise StopRequested(

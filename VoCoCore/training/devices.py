@@ -80,6 +80,11 @@ def choose(run: RunSettings) -> Machine:
 _RANK_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
+def this_rank() -> int:
+    """Number of this process among those that torchrun or srun started; 0 alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def _precision(asked: str, device: torch.device) -> str:
     if asked == "auto":
         return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -26,10 +25,11 @@ from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import checkpoint, validation
 from VoCoCore.training.cohort import Cohort, gather_cohort
-from VoCoCore.training.devices import Machine, choose
+from VoCoCore.training.devices import Machine, choose, this_rank
 from VoCoCore.training.estimate import estimate
 from VoCoCore.training.loop import Job, run_steps
 from VoCoCore.training.monitor import Monitor
+from VoCoCore.training.opening import open_run
 from VoCoCore.training.pictures import keep_pictures
 from VoCoCore.training.updates import Updater
 from VoCoCore.training.workarounds import mend
@@ -60,6 +60,11 @@ class Pretraining:
         self.settings, self.run, self.listeners = settings, run, list(listeners)
         self.machine: Machine = choose(settings.run)
         self.asked = should_stop
+        if settings.optim.batch % self.machine.ranks:
+            raise SettingsError(
+                f"optim.batch {settings.optim.batch} cannot be divided among {self.machine.ranks} ranks",
+                "use a multiple of the number of ranks",
+            )
         self.best = -1.0
         self.is_best = False
 
@@ -75,17 +80,21 @@ class Pretraining:
 
     def should_stop(self) -> bool:
         """Whether this attempt was asked to end; all ranks agree."""
-        stop = self.machine.main and (self.asked() or self.run.stop_requested())
         if self.machine.ranks == 1:
-            return stop
+            return self.should_stop_alone()
+        stop = self.machine.main and self.should_stop_alone()
         flag = torch.tensor(float(stop), device=self.machine.device)
         dist.all_reduce(flag)
         return bool(flag.item())
 
+    def should_stop_alone(self) -> bool:
+        """The same, asked by one rank for itself."""
+        return self.asked() or self.run.stop_requested()
+
     def work(self, attempt: int) -> Result:
         """Do the job; see `pretrain`."""
         self.emit("stage", name="preparing")
-        cohort = gather_cohort(self.settings, self.run, self.emit, self.should_stop)
+        cohort = self._gather()
         self._say_needs(cohort)
         torch.manual_seed(self.settings.run.seed)
         self.task = self._build(cohort)
@@ -96,6 +105,14 @@ class Pretraining:
         finished = done >= self.settings.optim.steps
         weights = self._export(cohort, done) if finished else None
         return Result(self.run.path, weights, done, finished)
+
+    def _gather(self) -> Cohort:
+        """The first rank prepares; the others then find the cohort that it left."""
+        parts = (self.settings, self.run, self.emit, self.should_stop_alone)
+        cohort = gather_cohort(*parts) if self.machine.main else None
+        if self.machine.ranks > 1:
+            dist.barrier()
+        return cohort or gather_cohort(*parts)
 
     def _say_needs(self, cohort: Cohort) -> None:
         if self.machine.main and checkpoint.newest(self.run.checkpoints)[0] is None:
@@ -223,7 +240,10 @@ def pretrain(
     is asked after each step; ``after`` is called at the end, whatever it was, with the run (to write its report).
     Raises SettingsError, DataError, EnvironmentFault; the run's status and events then say the same.
     """
-    run = _open(settings, Path(run_folder), environment or {}, resume)
+    if this_rank() > 0:
+        # The first rank owns the run; the others only compute.
+        return Pretraining(settings, RunDirectory(run_folder), (), should_stop).work(attempt=0)
+    run = open_run(settings, Path(run_folder), environment or {}, resume)
     with run.lock(), run.heartbeat():
         run.clear_stop()
         attempt = run.next_attempt()
@@ -244,47 +264,6 @@ def pretrain(
         run.write_status("finished" if result.finished else "stopped", result.steps)
         after(run)
     return result
-
-
-def _open(
-    settings: PretrainSettings, folder: Path, environment: dict[str, Any], resume: bool
-) -> RunDirectory:
-    if not resume:
-        run = RunDirectory.create(folder, public(settings), environment)
-        places = {"data.source": settings.data.source, "data.store": settings.data.store}
-        run.write_json(
-            "private/places.json", {name: value and os.path.abspath(value) for name, value in places.items()}
-        )
-        return run
-    run = RunDirectory.open(folder)
-    before, now = (
-        dict(PretrainSettings.from_dict(d).flat()) for d in (run.read_settings(), public(settings))
-    )
-    changed = [name for name in now if before[name] != now[name] and name not in MAY_CHANGE]
-    if changed:
-        raise SettingsError(
-            f"this run was begun with other settings: {', '.join(changed[:5])}",
-            "resume without them, or start a new run folder",
-        )
-    return run
-
-
-# Settings that do not change what is computed, or only where.
-MAY_CHANGE = {
-    "data.workers",
-    "data.skip_bad",
-    "run.device",
-    "run.threads",
-    "run.log_every",
-    "run.checkpoint_every",
-    "run.compile",
-}
-
-
-def public(settings: PretrainSettings) -> dict[str, Any]:
-    """Settings as they may be shown to anyone: without the paths of this machine."""
-    hidden = {option.name: option.default for option in settings.options() if option.facts["private"]}
-    return settings.with_values(hidden).to_dict()
 
 
 def _fail(run: RunDirectory, error: BaseException) -> None:
