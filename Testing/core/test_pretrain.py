@@ -68,6 +68,8 @@ def test_a_run_leaves_what_was_promised(finished):
     assert {"chance", "shuffled_accuracy", "base_similarity", "effective_rank"} <= set(held_out[0])
     assert [path.name for path in checkpoints(run.checkpoints)] == ["step-00000003", "step-00000006"]
     assert events_of(result.run, "finished")[0]["state"] == "finished"
+    environment = json.loads((result.run / "environment.json").read_text())
+    assert "cpu" in environment["device"] and len(environment["data"]["fingerprint"]) == 64
 
 
 def test_the_weights_are_the_encoder_and_load_into_a_new_one(finished):

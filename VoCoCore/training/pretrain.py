@@ -22,6 +22,7 @@ from VoCoCore.errors import SettingsError, StopRequested, VocoError
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.files import read_json
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import checkpoint, validation
 from VoCoCore.training.cohort import Cohort, gather_cohort
@@ -100,6 +101,7 @@ class Pretraining:
         self.task = self._build(cohort)
         self.updater = Updater(self.task.parameters(), self.settings.optim, self.machine)
         start = self._resume()
+        self._note(device=self.machine.words, data=cohort.facts())
         self.emit("started", attempt=attempt, step=start, device=self.machine.words, data=cohort.facts())
         done = run_steps(self._job(cohort, start))
         finished = done >= self.settings.optim.steps
@@ -113,6 +115,12 @@ class Pretraining:
         if self.machine.ranks > 1:
             dist.barrier()
         return cohort or gather_cohort(*parts)
+
+    def _note(self, **facts: Any) -> None:
+        """Add to environment.json what only the job knows."""
+        if self.machine.main:
+            known = read_json(self.run.path / "environment.json") or {}
+            self.run.write_json("environment.json", {**known, **facts})
 
     def _say_needs(self, cohort: Cohort) -> None:
         if self.machine.main and checkpoint.newest(self.run.checkpoints)[0] is None:
