@@ -29,6 +29,7 @@ from VoCoCore.geometry import Box, Grid, triple
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 from VoCoCore.runs.files import read_json
+from VoCoCore.runs.narrate import duration
 from VoCoCore.runs.status import ACTIVE, Status
 
 Event = Mapping[str, Any]
@@ -101,7 +102,7 @@ def _headline(
     facts = [
         ("state", STATES[state].split(":")[0].split(";")[0], STATES[state].partition("; ")[2]),
         ("step", f"{step:,}", f"of {total:,}" if total else ""),
-        ("time", _duration(_worked(events)), _starts(events)),
+        ("time", duration(_worked(events)), _starts(events)),
         ("held-out position accuracy", percent(accuracy), _bounds(val)),
         (
             "chance",
@@ -162,17 +163,6 @@ def _moment(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError, OSError):
         return "an unknown time"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _errors(events: Sequence[Event], status: Status | None) -> list[dict[str, str]]:

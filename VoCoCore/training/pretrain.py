@@ -123,7 +123,7 @@ class Pretraining:
             self.run.write_json("environment.json", {**known, **facts})
 
     def _say_needs(self, cohort: Cohort) -> None:
-        if self.machine.main and checkpoint.newest(self.run.checkpoints)[0] is None:
+        if self.machine.main and not checkpoint.checkpoints(self.run.checkpoints):
             for line in estimate(self.settings, self.machine, cohort.channels).words().splitlines():
                 self.emit("stage", name="estimate", text=line)
 
