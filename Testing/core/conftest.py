@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,3 +51,17 @@ def small_cohort(tmp_path_factory) -> SmallCohort:
     """Six synthetic cases of about 40 x 40 x 24 voxels."""
     root = tmp_path_factory.mktemp("cohort")
     return SmallCohort(make_cohort(root / "cases", cases=6, size=(40, 40, 24), labels=False), root / "store")
+
+
+@pytest.fixture
+def own_config(tmp_path, monkeypatch):
+    """Runs known to the user who tests stay as they are."""
+    monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def pytest_sessionfinish() -> None:
+    """Leave the list of faults where it was asked for."""
+    if wanted := os.environ.get("VOCO_FAULT_LIST"):
+        import faults
+
+        faults.write_list(Path(wanted))

@@ -22,10 +22,7 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def own_config(tmp_path, monkeypatch):
-    """Runs known to the user who tests stay as they are."""
-    monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+pytestmark = pytest.mark.usefixtures("own_config")
 
 
 def call(capsys, *words):
