@@ -1,33 +1,42 @@
-"""Ctrl-C and a cluster's SIGTERM as wishes to stop."""
+"""Ctrl-C, a closed terminal and a cluster's signals as wishes to stop."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+# SIGUSR1 is what SLURM sends before the time is up, SIGHUP what a closed terminal leaves behind.
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+# These may come again and again; only a person at a keyboard means "at once" by the second one.
+_PATIENT = ("SIGUSR1", "SIGHUP")
 
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
     """Catch them for the length of the block. Once: the function given says so; twice: KeyboardInterrupt at once.
 
-    Processes forked meanwhile (loader workers) keep to what the system does by default, so that they can be ended.
+    A signal that was ignored before (``nohup``) stays ignored.
     """
     caught: list[int] = []
     owner = os.getpid()
+    patient = {getattr(signal, name) for name in _PATIENT if hasattr(signal, name)}
 
     def catch(number: int, _frame: object) -> None:
         if os.getpid() != owner:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        if caught:
+            return  # a process forked meanwhile, told together with its parent, which decides
+        if caught and number not in patient:
             raise KeyboardInterrupt
+        if not caught:
+            # The terminal may be gone.
+            with suppress(OSError, ValueError):
+                print("\nstopping after this step, with a checkpoint; once more to stop at once", flush=True)
         caught.append(number)
-        print("\nstopping after this step, with a checkpoint; once more to stop at once", flush=True)
 
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, catch) for number in wanted}
     try:
         yield lambda: bool(caught)
     finally:

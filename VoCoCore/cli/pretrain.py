@@ -70,8 +70,9 @@ def _train(settings: PretrainSettings, asked: Any) -> int:
     from VoCoCore.training.pretrain import pretrain
 
     if this_rank() > 0:
-        pretrain(settings, asked.run, resume=asked.resume)
-        return 0
+        with interrupts() as should_stop:
+            result = pretrain(settings, asked.run, resume=asked.resume, should_stop=should_stop)
+        return 0 if result.finished else StopRequested.exit_code
     known.remember(asked.run)
     log = RunDirectory(asked.run).log
     # What a detached job prints goes to log.txt, so it would be there twice.

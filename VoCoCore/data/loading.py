@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from VoCoCore.data.sampling import case_of
 from VoCoCore.data.store import Store
-from VoCoCore.errors import EnvironmentFault
+from VoCoCore.errors import EnvironmentFault, VocoError
 from VoCoCore.geometry import Box
 
 Views = Callable[[int, Sequence[int]], dict[str, np.ndarray]]
@@ -33,7 +35,16 @@ class Samples(Dataset):
         """Position of the case of a sample."""
         return number % len(self.keys) if self.seed is None else case_of(self.seed, number, len(self.keys))
 
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
+    def __getitem__(self, number: int) -> dict[str, Tensor] | VocoError:
+        try:
+            return self.sample(number)
+        except VocoError as error:
+            return (
+                error  # raised where the job is: on its way out of a worker, torch would wrap it in a trace
+            )
+
+    def sample(self, number: int) -> dict[str, Tensor]:
+        """The arrays of one sample. Raises DataError for a prepared volume that is damaged or gone."""
         case = self.case(number)
         volume = self.store.open(self.keys[case])
         arrays = self.views(number, volume.shape[1:])
@@ -64,16 +75,24 @@ class Numbers:
 
 
 def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
-    """Batches on the host, in order; ``pin`` for a GPU. Raises EnvironmentFault when a worker process dies."""
+    """Batches on the host, in order; ``pin`` for a GPU.
+
+    Raises DataError for a prepared volume that is damaged or gone, EnvironmentFault when a worker process dies.
+    """
     loader = DataLoader(
         samples,
         batch_sampler=numbers,
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_the_job if workers else None,
     )
     try:
-        yield from loader
+        for batch in loader:
+            if isinstance(batch, VocoError):
+                raise batch
+            yield batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -81,6 +100,27 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
             "a process that reads volumes was killed, most often for want of memory",
             "use fewer workers (data.workers), then go on with --resume",
         ) from None
+
+
+def _collate(samples: Sequence[dict[str, Tensor] | VocoError]) -> dict[str, Tensor] | VocoError:
+    errors = [sample for sample in samples if isinstance(sample, VocoError)]
+    return errors[0] if errors else default_collate(list(samples))
+
+
+def _leave_signals_to_the_job(_: int) -> None:
+    """In a worker: a terminal's Ctrl-C and a cluster's signals reach every process, and the job still needs its data.
+
+    The first SIGTERM is let pass for the same reason; a second one ends the worker, so that it can be cleared away.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+    def once(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    if os.name == "posix":
+        signal.signal(signal.SIGTERM, once)
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

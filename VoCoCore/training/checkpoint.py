@@ -9,19 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
+from VoCoCore.runs.files import fault, write_json
 from VoCoCore.training.updates import Updater
 
 KEEP = 2
 MODEL, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+_NAME = re.compile(r"step-\d{8,}")
 
 
 def save_checkpoint(
@@ -35,20 +40,26 @@ def save_checkpoint(
     target, draft = folder / f"step-{step:08d}", folder / f".draft-{step:08d}-{os.getpid()}"
     try:
         draft.mkdir(parents=True)
-        save_file({name: value.contiguous() for name, value in task.state_dict().items()}, draft / MODEL)
-        state = {"updater": updater.state_dict(), "torch_random": torch.get_rng_state(), "extra": extra}
-        torch.save(state, draft / STATE)
+        _write_files(draft, task, updater, extra)
         _write_manifest(draft, step, best)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():  # a damaged one of the same step, from before this attempt
+            set_aside(target)
         os.replace(draft, target)
-    except OSError as error:
+        _sync_folder(folder)
+    except (OSError, EnvironmentFault, SafetensorError, RuntimeError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise EnvironmentFault(
-            f"cannot write the checkpoint of step {step} to {folder.name}: {error.strerror or error}",
-            "free disk space or check permissions, then go on with --resume",
-        ) from None
+        raise _not_written(target, error) from error
     _tidy(folder)
     return target
+
+
+def _write_files(folder: Path, task: nn.Module, updater: Updater, extra: dict[str, Any]) -> None:
+    save_file({name: value.contiguous() for name, value in task.state_dict().items()}, folder / MODEL)
+    state = {"updater": updater.state_dict(), "random": _random_state(), "extra": extra}
+    torch.save(state, folder / STATE)
+    for name in (MODEL, STATE):
+        with open(folder / name, "rb+") as stream:
+            os.fsync(stream.fileno())
 
 
 def _write_manifest(folder: Path, step: int, best: bool) -> None:
@@ -56,10 +67,54 @@ def _write_manifest(folder: Path, step: int, best: bool) -> None:
         name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
         for name in (MODEL, STATE)
     }
-    for name in (MODEL, STATE):
-        with open(folder / name, "rb+") as stream:
-            os.fsync(stream.fileno())
-    (folder / MANIFEST).write_text(json.dumps({"v": 1, "step": step, "best": best, "files": files}, indent=1))
+    write_json(folder / MANIFEST, {"v": 1, "step": step, "best": best, "files": files})
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in ``folder`` on the disk, so that a power cut cannot take a whole checkpoint away."""
+    with suppress(OSError):  # Windows and some network disks cannot open a folder
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _not_written(target: Path, error: Exception) -> EnvironmentFault:
+    """The libraries wrap what the system said, each in its own way; what a person can do is the same."""
+    if isinstance(error, EnvironmentFault) and isinstance(error.__cause__, OSError):
+        error = error.__cause__
+    if isinstance(error, OSError):
+        said = fault(target, error)
+        return EnvironmentFault(
+            f"the checkpoint {said.message}",
+            f"{said.hint.removesuffix(', then resume')}, then go on with --resume: the checkpoints before are whole",
+        )
+    full = _is_full(target.parent) or re.search(r"os error (28|27|122)\b", str(error))
+    reason = "the disk is full" if full else str(error).splitlines()[0]
+    return EnvironmentFault(
+        f"the checkpoint {target} could not be written: {reason}",
+        "free disk space, then go on with --resume: the checkpoints before are whole",
+    )
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < 1 << 20
+    except OSError:
+        return False
+
+
+def _random_state() -> dict[str, Any]:
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": on_gpus}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _sha256(path: Path) -> str:
@@ -69,7 +124,7 @@ def _sha256(path: Path) -> str:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Folders that claim to be checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+    return sorted(path for path in folder.glob("step-*") if path.is_dir() and _NAME.fullmatch(path.name))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -82,13 +137,21 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def is_whole(folder: Path) -> bool:
     """Whether the manifest is there and agrees with the files."""
-    files = _manifest(folder).get("files", {})
-    return set(files) == {MODEL, STATE} and all(
-        (folder / name).is_file()
-        and (folder / name).stat().st_size == facts["bytes"]
-        and _sha256(folder / name) == facts["sha256"]
-        for name, facts in files.items()
-    )
+    manifest = _manifest(folder)
+    try:
+        facts = {name: (of["bytes"], of["sha256"]) for name, of in manifest["files"].items()}
+        found = {name: ((folder / name).stat().st_size, _sha256(folder / name)) for name in (MODEL, STATE)}
+    except (KeyError, TypeError, AttributeError, OSError):
+        return False
+    return facts == found and isinstance(manifest.get("step"), int)
+
+
+def set_aside(folder: Path) -> Path:
+    """Take a damaged checkpoint out of the way, without deleting what somebody may want to look at."""
+    aside = folder.with_name(f"damaged-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    return aside
 
 
 def _tidy(folder: Path) -> None:
@@ -101,13 +164,13 @@ def _tidy(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint and the names of newer ones that are damaged."""
-    damaged: list[str] = []
+def newest(folder: Path) -> tuple[Path | None, list[Path]]:
+    """The newest whole checkpoint and newer ones that are damaged."""
+    damaged: list[Path] = []
     for path in reversed(checkpoints(folder)):
         if is_whole(path):
             return path, damaged
-        damaged.append(path.name)
+        damaged.append(path)
     return None, damaged
 
 
@@ -121,15 +184,15 @@ def load_checkpoint(path: Path, task: nn.Module, updater: Updater) -> tuple[int,
         state = torch.load(path / STATE, map_location="cpu", weights_only=True)
     except Exception as error:
         raise DataError(
-            f"cannot read checkpoint {path.name}: {error}", "delete this folder to use the one before"
+            f"cannot read the checkpoint {path}: {error}", "delete this folder to use the one before"
         ) from None
     try:
         task.load_state_dict(weights)
         updater.load_state_dict(state["updater"])
-    except (RuntimeError, ValueError, KeyError):
+        _set_random_state(state["random"])
+    except (RuntimeError, ValueError, KeyError, TypeError):
         raise SettingsError(
-            f"checkpoint {path.name} holds another network than the settings describe",
-            "resume with the settings of this run, or start a new run folder",
+            f"the checkpoint {path} holds another network than the settings of its run describe",
+            "put the run's own checkpoint back, or start a new run folder",
         ) from None
-    torch.set_rng_state(state["torch_random"])
     return int(_manifest(path)["step"]), state["extra"]

@@ -9,6 +9,7 @@ from typing import Any
 from VoCoCore.errors import SettingsError
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
+from VoCoCore.training.checkpoint import checkpoints
 
 
 def open_run(
@@ -26,9 +27,11 @@ def open_run(
         dict(PretrainSettings.from_dict(d).flat()) for d in (run.read_settings(), public(settings))
     )
     changed = [name for name in now if before[name] != now[name] and name not in MAY_CHANGE]
-    if changed:
+    if changed and not checkpoints(run.checkpoints):
+        run.write_json("settings.json", public(settings))  # nothing has been computed with the old ones
+    elif changed:
         raise SettingsError(
-            f"this run was begun with other settings: {', '.join(changed[:5])}",
+            f"the run {folder} was begun with other settings: {', '.join(changed[:5])}",
             "resume without them, or start a new run folder",
         )
     return run
@@ -38,6 +41,7 @@ def open_run(
 MAY_CHANGE = {
     "data.workers",
     "data.skip_bad",
+    "model.checkpointing",
     "run.device",
     "run.threads",
     "run.log_every",

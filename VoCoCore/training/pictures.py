@@ -18,7 +18,7 @@ SHOWN = 4
 def keep_pictures(path: Path, samples: Samples, seen: HeldOut, crops: CropSettings, step: int) -> None:
     """Write ``path`` (npz, replaced as a whole): middle slices, boxes, labels and logits of up to four volumes."""
     count = min(SHOWN, len(samples.keys))
-    items = [samples[number] for number in range(count)]
+    items = [samples.sample(number) for number in range(count)]
     k = seen.labels.shape[1]
     regions = [item["volumes"][0].numpy() for item in items]
     boxes = [np.stack([item["starts"][:k].numpy(), item["sizes"][:k].numpy()], axis=1) for item in items]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,24 +17,23 @@ from torch import nn
 from VoCoCore import __version__
 from VoCoCore.data.loading import Numbers, Samples, make_loader
 from VoCoCore.data.sampling import TRAIN, VALIDATION
-from VoCoCore.errors import SettingsError, StopRequested, VocoError
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
 from VoCoCore.settings import PretrainSettings
-from VoCoCore.training import checkpoint, validation
+from VoCoCore.training import checkpoint, ending, memory, validation
 from VoCoCore.training.cohort import Cohort, gather_cohort
 from VoCoCore.training.devices import Machine, choose, this_rank
-from VoCoCore.training.estimate import estimate
+from VoCoCore.training.explain import explained
 from VoCoCore.training.loop import Job, run_steps
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.opening import open_run
 from VoCoCore.training.pictures import keep_pictures
+from VoCoCore.training.reporter import Listener, Reporter
 from VoCoCore.training.updates import Updater
 from VoCoCore.training.workarounds import mend
-
-Listener = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Pretraining:
         listeners: Iterable[Listener],
         should_stop: Callable[[], bool],
     ) -> None:
-        self.settings, self.run, self.listeners = settings, run, list(listeners)
+        self.settings, self.run, self.report = settings, run, Reporter(run, listeners)
         self.machine: Machine = choose(settings.run)
         self.asked = should_stop
         if settings.optim.batch % self.machine.ranks:
@@ -66,37 +64,47 @@ class Pretraining:
                 f"optim.batch {settings.optim.batch} cannot be divided among {self.machine.ranks} ranks",
                 "use a multiple of the number of ranks",
             )
+        self.channels = 1
         self.best = -1.0
         self.is_best = False
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Tell the run folder and every listener; silent on other ranks than the first."""
-        if not self.machine.main:
-            return
-        self.run.events.emit(kind, **fields)
-        if kind == "progress":
-            self.run.write_status("running", fields["step"], fields["total"])
-        for listener in self.listeners:
-            listener({"type": kind, **fields})
+        if self.machine.main:
+            self.report(kind, **fields)
 
     def should_stop(self) -> bool:
-        """Whether this attempt was asked to end; all ranks agree."""
+        """Whether this attempt was asked to end; all ranks agree, whichever of them was asked."""
+        stop = self.should_stop_alone()
         if self.machine.ranks == 1:
-            return self.should_stop_alone()
-        stop = self.machine.main and self.should_stop_alone()
+            return stop
         flag = torch.tensor(float(stop), device=self.machine.device)
         dist.all_reduce(flag)
         return bool(flag.item())
 
     def should_stop_alone(self) -> bool:
-        """The same, asked by one rank for itself."""
-        return self.asked() or self.run.stop_requested()
+        """The same, asked by one rank for itself; the first one looks into the folder for all."""
+        return self.asked() or (self.machine.main and self.run.stop_requested())
 
     def work(self, attempt: int) -> Result:
-        """Do the job; see `pretrain`."""
+        """Do the job; see `pretrain`. Errors of libraries that the machine caused come out in our own words."""
+        try:
+            return self._work(attempt)
+        except Exception as error:
+            known = explained(error, self.machine.ranks, self._out_of_memory)
+            if known is error:
+                raise
+            raise known from error
+
+    def _out_of_memory(self) -> EnvironmentFault:
+        return memory.out_of_memory(self.settings, self.machine, self.channels)
+
+    def _work(self, attempt: int) -> Result:
         self.emit("stage", name="preparing")
         cohort = self._gather()
-        self._say_needs(cohort)
+        self.channels = cohort.channels
+        if self.machine.main and not checkpoint.checkpoints(self.run.checkpoints):
+            memory.say_needs(self.settings, self.machine, cohort.channels, self.run.path, self.emit)
         torch.manual_seed(self.settings.run.seed)
         self.task = self._build(cohort)
         self.updater = Updater(self.task.parameters(), self.settings.optim, self.machine)
@@ -122,11 +130,6 @@ class Pretraining:
             known = read_json(self.run.path / "environment.json") or {}
             self.run.write_json("environment.json", {**known, **facts})
 
-    def _say_needs(self, cohort: Cohort) -> None:
-        if self.machine.main and not checkpoint.checkpoints(self.run.checkpoints):
-            for line in estimate(self.settings, self.machine, cohort.channels).words().splitlines():
-                self.emit("stage", name="estimate", text=line)
-
     def _build(self, cohort: Cohort) -> Any:
         task = build_task(self.settings, encoder_factory(self.settings, cohort.channels)).to(
             self.machine.device
@@ -138,11 +141,23 @@ class Pretraining:
 
     def _resume(self) -> int:
         found, damaged = checkpoint.newest(self.run.checkpoints)
-        for name in damaged:
-            self.emit("warning", message=f"checkpoint {name} is damaged", hint="the one before it is used")
+        if damaged and found is None:
+            raise DataError(
+                f"no checkpoint in {self.run.checkpoints} is whole",
+                "put copies back, or delete that folder to begin again from step 0",
+            )
         if found is None:
             return 0
         step, extra = checkpoint.load_checkpoint(found, self.task, self.updater)
+        if self.machine.ranks > 1:
+            dist.barrier()  # nobody looks for checkpoints any more when the damaged ones are moved
+        for path in damaged if self.machine.main else ():
+            aside = checkpoint.set_aside(path).name
+            self.emit(
+                "warning",
+                message=f"checkpoint {path.name} is damaged, so the one of step {step} is used",
+                hint=f"it was set aside as {aside} and may be deleted",
+            )
         self.best = float(extra["best"])
         return step
 
@@ -260,30 +275,19 @@ def pretrain(
             result = Pretraining(settings, run, listeners, should_stop).work(attempt)
         except StopRequested:
             # Asked to end while still preparing: what is prepared stays prepared.
-            run.events.emit("finished", state="stopped", step=0)
-            run.write_status("stopped")
+            ending.stopped(run, 0)
             raise
+        except KeyboardInterrupt:
+            raise ending.cut_short(run) from None
         except BaseException as error:
-            _fail(run, error)
+            ending.failed(run, error)
             with suppress(Exception):
                 after(run)
             raise
-        run.events.emit("finished", state="finished" if result.finished else "stopped", step=result.steps)
-        run.write_status("finished" if result.finished else "stopped", result.steps)
+        if result.finished:
+            run.events.emit("finished", state="finished", step=result.steps)
+            run.write_status("finished", result.steps)
+        else:
+            ending.stopped(run, result.steps)
         after(run)
     return result
-
-
-def _fail(run: RunDirectory, error: BaseException) -> None:
-    if isinstance(error, VocoError):
-        message, hint = error.message, error.hint
-    elif isinstance(error, KeyboardInterrupt):
-        message, hint = "interrupted from the keyboard", "go on with --resume"
-    else:
-        message = f"{type(error).__name__}: {error}"
-        hint = "a defect of ours or of a library: log.txt has the trace"
-        run.log("".join(traceback.format_exception(error)))
-    with suppress(Exception):
-        run.events.emit("error", kind=type(error).__name__, message=message, hint=hint)
-        run.log(f"error: {message}  ({hint})")
-        run.write_status("failed", message=message)

@@ -1,0 +1,37 @@
+"""Errors of libraries that a user's machine can cause, in our words; everything else stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from VoCoCore.errors import EnvironmentFault, VocoError
+from VoCoCore.training.memory import is_out_of_memory
+
+# How the libraries below torch.distributed say that a peer is gone.
+_PEER_GONE = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "socket closed",
+    "nccl",
+    "gloo",
+    "store_based_barrier",
+    "tcpstore",
+    "timed out waiting",
+)
+
+
+def explained(
+    error: BaseException, ranks: int, out_of_memory: Callable[[], EnvironmentFault]
+) -> BaseException:
+    """``error`` itself, or what it means to the user. ``out_of_memory`` makes the error with what to change."""
+    if isinstance(error, VocoError):
+        return error
+    if is_out_of_memory(error):
+        return out_of_memory()
+    if ranks > 1 and isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _PEER_GONE):
+        return EnvironmentFault(
+            f"another of the {ranks} ranks has ended, so this one cannot go on",
+            "its own message says why; then go on with --resume from the last checkpoint",
+        )
+    return error

@@ -1,0 +1,143 @@
+"""How much memory a job may take, and what to change where that is not enough."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.settings import PretrainSettings
+from VoCoCore.training.devices import Machine
+from VoCoCore.training.estimate import MB, Estimate, estimate
+
+# Share of the memory that a suggestion may take by its estimate: estimates are not exact, and others work here too.
+SAFE = 0.8
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def limit_mb(machine: Machine) -> float:
+    """Megabytes that this process can have on the device it trains on, what it has already included."""
+    if machine.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(machine.device)
+        return (free + torch.cuda.memory_reserved(machine.device)) / MB
+    import psutil
+
+    ours = psutil.Process().memory_info().rss
+    limits = [float(psutil.virtual_memory().available + ours), *_limits()]
+    return min(limits) / MB
+
+
+def _limits() -> Iterator[float]:
+    """What the system sets this process: of its own, or of the container that it is in."""
+    if sys.platform != "win32":
+        import resource
+
+        for name in ("RLIMIT_AS", "RLIMIT_DATA"):
+            soft, _ = resource.getrlimit(getattr(resource, name))
+            if soft != resource.RLIM_INFINITY:
+                yield float(soft)
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):
+            yield float(Path(path).read_text())
+
+
+def check_disk(folder: Path, made: Estimate) -> None:
+    """Raise EnvironmentFault, with the figures, unless the disk of ``folder`` has room for the checkpoints."""
+    needed, free = 3 * made.checkpoint_mb, shutil.disk_usage(folder).free / MB
+    if needed > free:
+        raise EnvironmentFault(
+            f"the checkpoints need about {needed:,.0f} MB, but {free:,.0f} MB are free for {folder}",
+            "free some space, or choose a run folder on a larger disk",
+        )
+
+
+def say_needs(
+    settings: PretrainSettings, machine: Machine, channels: int, folder: Path, emit: Callable[..., None]
+) -> None:
+    """Tell, before the first step, what the job will need, and warn where there is less.
+
+    Raises EnvironmentFault where the disk of the run's ``folder`` is too small.
+    """
+    made = estimate(settings, machine, channels)
+    for line in made.words().splitlines():
+        emit("stage", name="estimate", text=line)
+    check_disk(folder, made)
+    if made.memory_mb > (limit := limit_mb(machine)):
+        emit(
+            "warning",
+            message=f"this job may run out of memory: it needs about {made.memory_mb:,.0f} MB, "
+            f"and {limit:,.0f} MB can be had",
+            hint=advice(settings, machine, channels, limit),
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says, in the words of one of the libraries, that memory has run out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+    return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in words)
+
+
+def out_of_memory(settings: PretrainSettings, machine: Machine, channels: int) -> EnvironmentFault:
+    """The error to end with: how much there is, and changed settings that would fit."""
+    limit = limit_mb(machine)
+    what = f"out of memory on the {machine.device.type.upper()}, where this job can have {limit:,.0f} MB"
+    return EnvironmentFault(what, advice(settings, machine, channels, limit, failed=True))
+
+
+def advice(
+    settings: PretrainSettings, machine: Machine, channels: int, limit: float, failed: bool = False
+) -> str:
+    """What to change, in the order of what it costs, so that the estimate fits into ``limit`` MB.
+
+    ``failed``: these settings have just run out of memory, so what is needed is less than they were estimated at,
+    whatever the limit.
+    """
+    try:
+        room = SAFE * (min(limit, estimate(settings, machine, channels).memory_mb) if failed else limit)
+        for changes in _lighter(settings, machine.ranks):
+            need = estimate(settings.with_values(changes), machine, channels).memory_mb
+            if need <= room:
+                named = " ".join(f"--{name} {_word(value)}" for name, value in changes.items())
+                return f"this should fit: {named} (about {need:,.0f} MB)"
+    except (RuntimeError, MemoryError):
+        pass  # not even the small trial network of the estimate fits
+    return (
+        "lower optim.batch, crops.random_crops, crops.input_size or model.feature_size, "
+        "close other programs, or use a machine with more memory"
+    )
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def _lighter(settings: PretrainSettings, ranks: int) -> Iterator[dict[str, Any]]:
+    """Changes that need less memory, mildest first; each line adds to the ones before."""
+    changes: dict[str, Any] = {}
+    if not settings.model.checkpointing:
+        changes["model.checkpointing"] = True
+        yield dict(changes)
+    batch, rounds = settings.optim.batch, settings.optim.accumulate
+    while batch % 2 == 0 and (batch // 2) % ranks == 0:
+        batch, rounds = batch // 2, rounds * 2
+        changes |= {"optim.batch": batch, "optim.accumulate": rounds}
+        yield dict(changes)
+    if batch > ranks:
+        changes |= {"optim.batch": ranks, "optim.accumulate": 1}
+        yield dict(changes)
+    if settings.crops.random_crops > 2:
+        changes["crops.random_crops"] = 2
+        yield dict(changes)
+    size = settings.model.feature_size
+    while size >= 24 and size % 24 == 0:
+        size //= 2
+        changes["model.feature_size"] = size
+        yield dict(changes)

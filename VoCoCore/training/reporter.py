@@ -1,0 +1,45 @@
+"""What a job says: to its run folder, and to whoever listens. Nobody who stops listening can stop the job."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.runs.directory import RunDirectory
+
+Listener = Callable[[dict[str, Any]], None]
+
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# Lost when the disk is full for a while: the next one says as much, and a checkpoint that fails ends the job anyway.
+_SPARED = ("stage", "progress", "metrics", "image")
+
+
+class Reporter:
+    """Writes a job's events and status and passes them on to ``listeners``."""
+
+    def __init__(self, run: RunDirectory, listeners: Iterable[Listener]) -> None:
+        self.run, self.listeners = run, list(listeners)
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        """Tell of one event. Raises EnvironmentFault where the run's folder is gone or cannot be written."""
+        self._keep(kind, lambda: self.run.events.emit(kind, **fields))
+        if kind == "progress":
+            self._keep(kind, lambda: self.run.write_status("running", fields["step"], fields["total"]))
+        for listener in tuple(self.listeners):
+            self._tell(listener, {"type": kind, **fields})
+
+    def _keep(self, kind: str, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except EnvironmentFault as fault:
+            if kind not in _SPARED or getattr(fault.__cause__, "errno", None) not in _FULL:
+                raise
+
+    def _tell(self, listener: Listener, event: dict[str, Any]) -> None:
+        try:
+            listener(event)
+        except (OSError, EnvironmentFault, ValueError):
+            # A terminal that was closed, a pipe whose reader has gone (ValueError: a closed stream), a full disk.
+            self.listeners.remove(listener)
