@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
@@ -35,6 +36,9 @@ def setting(
     return field(default=default, metadata=facts)
 
 
+_FAR = 1e5  # an upper limit beyond is there for slips of the finger, and not worth telling to others
+
+
 @dataclass(frozen=True)
 class Option:
     """One setting as a user sees it: dotted name, type, default and description."""
@@ -63,7 +67,7 @@ class Option:
         ):
             if self.optional:
                 return None
-            raise SettingsError(f"{self.name} needs a value")
+            raise SettingsError(f"{self.name} needs a value", self._what())
         if get_origin(self.plain) is tuple:
             return self._check_tuple(value)
         return self._in_range(self._one(value, self.plain))
@@ -75,7 +79,7 @@ class Option:
             parts = [parts] * len(kinds)
         if not isinstance(parts, list | tuple) or len(parts) != len(kinds):
             raise SettingsError(
-                f"{self.name} needs {len(kinds)} numbers, not {value!r}",
+                f"{self.name} needs {len(kinds)} numbers, not {_short(value)}",
                 "for example " + self._example(kinds),
             )
         return tuple(self._in_range(self._one(part, kind)) for part, kind in zip(parts, kinds, strict=True))
@@ -88,35 +92,33 @@ class Option:
 
     def _one(self, value: Any, kind: type) -> Any:
         try:
-            if kind is bool:
-                return _as_bool(value)
-            if kind is int and (isinstance(value, bool) or int(float(value)) != float(value)):
-                raise ValueError
-            if kind is int:
-                return (
-                    int(value)
-                    if isinstance(value, str) and value.strip("+-").isdigit()
-                    else int(float(value))
-                )
-            if kind is float and (isinstance(value, bool) or not math.isfinite(float(value))):
-                raise ValueError
-            if kind is str and not isinstance(value, str):
-                raise ValueError
-            return kind(value)
+            return _READERS[kind](value)
         except (TypeError, ValueError, OverflowError):
             words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-            raise SettingsError(f"{self.name} needs {words}, not {value!r}") from None
+            raise SettingsError(f"{self.name} needs {words}, not {_short(value)}", self._what()) from None
+
+    def _what(self) -> str:
+        unit = f" [{self.facts['unit']}]" if self.facts["unit"] else ""
+        return f"it is: {self.facts['help']}{unit}"
 
     def _in_range(self, value: Any) -> Any:
         low, high, choices = self.facts["low"], self.facts["high"], self.facts["choices"]
         if choices and value not in choices:
             raise SettingsError(
-                f"{self.name} cannot be {value!r}.{nearest(value, choices)}", "one of " + ", ".join(choices)
+                f"{self.name} cannot be {_short(value)}.{nearest(value, choices)}",
+                "one of " + ", ".join(choices),
             )
         if (low is not None and value < low) or (high is not None and value > high):
-            limits = f"from {low} to {high}" if high is not None and low is not None else f"at least {low}"
-            raise SettingsError(f"{self.name} must be {limits}, not {value}", self.facts["help"])
+            raise SettingsError(
+                f"{self.name} must be {self._limits(value)}, not {_short(value)}", self._what()
+            )
         return value
+
+    def _limits(self, value: Any) -> str:
+        low, high = self.facts["low"], self.facts["high"]
+        if high is None or (low is not None and value < low and high > _FAR):
+            return f"at least {low}"
+        return f"at most {high}" if low is None else f"from {low} to {high}"
 
 
 def _as_bool(value: Any) -> bool:
@@ -132,9 +134,49 @@ def _as_bool(value: Any) -> bool:
     }
     if isinstance(value, bool):
         return value
-    if str(value).lower() not in words:
+    if str(value).strip().lower() not in words:
         raise ValueError
-    return words[str(value).lower()]
+    return words[str(value).strip().lower()]
+
+
+def _as_int(value: Any) -> int:
+    if isinstance(value, bool):
+        raise ValueError
+    if isinstance(value, int):
+        return value  # not by way of a float, which holds 53 bits
+    text = str(value).strip()
+    if text[text[:1] in ("+", "-") :].isdecimal():
+        return int(text)
+    if int(float(value)) != float(value):
+        raise ValueError
+    return int(float(value))
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError
+    return float(value)
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    return value
+
+
+_READERS: dict[type, Callable[[Any], Any]] = {bool: _as_bool, int: _as_int, float: _as_float, str: _as_text}
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
+
+
+def _short(value: Any) -> str:
+    """How a message shows a value that somebody gave, which may be long."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python prints no whole number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 class Group:
@@ -174,7 +216,8 @@ class Group:
         for name, value in changes.items():
             if name not in known:
                 raise SettingsError(
-                    f"there is no setting '{name}'.{nearest(name, known)}", "voco pretrain --help lists all"
+                    f"there is no setting {_short(name)}.{nearest(name, known)}",
+                    "voco pretrain --help lists all",
                 )
             checked = known[name].check(value)
             head, _, rest = name.partition(".")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from VoCoCore.errors import SettingsError
 from VoCoCore.settings import ENCODER_LIMITS, FEATURE_MULTIPLES, CropSettings, PretrainSettings
 
+MOST_VOXELS = 2**31  # of a prepared volume: far more than any scanner gives
 _V1_DATA = {
     "prepare.window": (-175, 250),
     "prepare.by_body_part": False,
@@ -165,6 +167,11 @@ def _check_together(settings: PretrainSettings) -> None:
         raise SettingsError(
             f"model.feature_size {settings.model.feature_size} does not suit {encoder}",
             f"it needs a multiple of {multiple}",
+        )
+    if prod(crops.volume_size) > MOST_VOXELS:
+        raise SettingsError(
+            f"crops.volume_size {crops.volume_size} has more than {MOST_VOXELS:,} voxels",
+            "use fewer or smaller base crops (crops.counts, crops.base_size)",
         )
     if any(v < n for v, n in zip(crops.volume_size, crops.counts, strict=True)):
         raise SettingsError(

@@ -33,7 +33,7 @@ class DataSettings(Group):
     val_fraction: float = setting(
         0.1, "share of patients held out where no split is given", low=0.0, high=0.9
     )
-    split_seed: int = setting(0, "seed of the split by patient", low=0)
+    split_seed: int = setting(0, "seed of the split by patient", low=0, high=2**63 - 1)
     limit: int | None = setting(None, "use at most this many cases", low=1)
     skip_bad: bool = setting(False, "go on without cases that cannot be used")
     workers: int | None = setting(
@@ -48,13 +48,15 @@ class PrepareSettings(Group):
     intensity: str = setting(
         "auto", "intensity rule; auto decides from the values", choices=("auto", "ct", "mr", "none")
     )
-    window: tuple[float, float] | None = setting(None, "CT window that becomes [0, 1]", unit="HU")
+    window: tuple[float, float] | None = setting(
+        None, "CT window that becomes [0, 1]", unit="HU", low=-1e6, high=1e6
+    )
     percentiles: tuple[float, float] = setting(
         (0.5, 99.5), "MR percentiles that become [0, 1]", unit="%", low=0, high=100
     )
     by_body_part: bool = setting(False, "take spacing, window and resizing from the body part (recipe v2)")
     spacing: tuple[float, float, float] | None = setting(
-        None, "resample to this voxel size first", unit="mm", low=0.05
+        None, "resample to this voxel size first", unit="mm", low=0.05, high=1000
     )
     foreground: float = setting(0.3, "keep the box of values above this, after the window", low=0.0, high=1.0)
     fit: str = setting(
@@ -69,15 +71,18 @@ class CropSettings(Group):
     """Base crops, random crops and the cubes that the network sees."""
 
     counts: tuple[int, int, int] = setting((4, 4, 1), "base crops along x, y, z", low=1, high=16)
-    base_size: tuple[int, int, int] = setting((96, 96, 96), "size of a base crop", unit="voxels", low=1)
+    base_size: tuple[int, int, int] = setting(
+        (96, 96, 96), "size of a base crop", unit="voxels", low=1, high=4096
+    )
     volume_size: tuple[int, int, int] | None = setting(
         None,
         "size of the volume that the grid divides; default: counts times base_size",
         unit="voxels",
         low=1,
+        high=65536,
     )
     random_size: tuple[int, int, int] | None = setting(
-        None, "size of a random crop; default: that of a base crop", unit="voxels", low=1
+        None, "size of a random crop; default: that of a base crop", unit="voxels", low=1, high=4096
     )
     random_crops: int = setting(2, "random crops per volume", low=1, high=64)
     input_size: tuple[int, int, int] | None = setting(
@@ -85,6 +90,7 @@ class CropSettings(Group):
         "crops are resized to this; default: the preset's, at least the encoder's minimum",
         unit="voxels",
         low=16,
+        high=1024,
     )
 
 
@@ -113,11 +119,11 @@ class PretextSettings(Group):
     both_directions: bool = setting(False, "average student-to-teacher and teacher-to-student logits")
     detach: bool = setting(True, "no gradient to the base crops in the prediction loss")
     prediction: str = setting("paper", "prediction loss", choices=RECIPES)
-    prediction_weight: float = setting(1.0, "weight of the prediction loss", low=0.0)
+    prediction_weight: float = setting(1.0, "weight of the prediction loss", low=0.0, high=1e6)
     inter_volume: bool = setting(False, "also predict against the next volume's base crops (needs a teacher)")
     regularisation: str = setting("abs", "Eq. 5, or squared positive cosines", choices=("abs", "squared"))
     lambda_: float = setting(
-        1.0, "weight of the regularisation (Eq. 7); 0 switches it off", low=0.0, name="lambda"
+        1.0, "weight of the regularisation (Eq. 7); 0 switches it off", low=0.0, high=1e6, name="lambda"
     )
     pooling: str = setting("after", "pool before or after the projector", choices=("before", "after"))
     epsilon: float = setting(1e-3, "-log(u) goes on linearly below this u", low=1e-9, high=0.5)
@@ -141,16 +147,16 @@ class AugmentSettings(Group):
 class OptimSettings(Group):
     """Optimiser (AdamW) and schedule (linear warm-up, cosine to 0)."""
 
-    steps: int = setting(250_000, "optimiser steps", low=1)
+    steps: int = setting(250_000, "optimiser steps", low=1, high=10**9)
     batch: int = setting(2, "volumes per step, over all ranks", low=1, high=4096)
     accumulate: int = setting(1, "batches added up for one optimiser step", low=1, high=4096)
     lr: float = setting(1e-4, "highest learning rate", low=0.0, high=10.0)
     weight_decay: float = setting(0.01, "decoupled weight decay", low=0.0, high=1.0)
     amsgrad: bool = setting(False, "AMSGrad variant")
     warmup: int | None = setting(
-        None, "warm-up steps; default: 5000, at most a twentieth of all steps", low=0
+        None, "warm-up steps; default: 5000, at most a twentieth of all steps", low=0, high=10**9
     )
-    clip: float | None = setting(None, "clip the gradient's norm to this", low=1e-6)
+    clip: float | None = setting(None, "clip the gradient's norm to this", low=1e-6, high=1e6)
 
 
 @dataclass(frozen=True)

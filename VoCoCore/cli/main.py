@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -28,6 +29,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str, description: str) -> None:
         super().__init__(prog=prog, description=description, allow_abbrev=False)
+        # argparse takes "-3" for a value and "-175,250" for an option.
+        self._negative_number_matcher = re.compile(r"-\.?[0-9]|-(inf|nan)\b")
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +70,78 @@ def read_config(path: str | None) -> dict[str, Any]:
     """Values of a YAML or JSON file by dotted name; raises SettingsError naming the file."""
     if path is None:
         return {}
+    text = _text_of(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"cannot read the settings file {path}: {error}", "give a YAML or JSON file"
-        ) from None
-    try:
-        values = json.loads(text) if path.lower().endswith(".json") else _yaml(text)
+        values = json.loads(text, object_pairs_hook=_once) if path.lower().endswith(".json") else _yaml(text)
+    except _TwiceError as twice:
+        raise _twice(path, twice) from None
     except ValueError as error:
         raise SettingsError(
-            f"{path} is neither YAML nor JSON: {error}", "mend the line that is named"
+            f"the settings file {path} is neither YAML nor JSON: {error}", "mend the line that is named"
         ) from None
+    except RecursionError:
+        raise SettingsError(f"the settings file {path} is nested too deeply", _EXAMPLE) from None
     if values is None:
         return {}
     if not isinstance(values, Mapping):
-        raise SettingsError(f"{path} must hold names and values", "for example 'optim: {steps: 1000}'")
-    return dict(flatten(values))
+        raise SettingsError(f"the settings file {path} must hold names and values", _EXAMPLE)
+    return _flat(values, path)
+
+
+_EXAMPLE = "for example 'optim: {steps: 1000}'"
+_MOST_NAMES = 1000
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        why = "it is not text in UTF-8"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+    raise SettingsError(f"cannot read the settings file '{path}': {why}", "give a YAML or JSON file")
+
+
+def _flat(values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The values by dotted name; one name may be written nested and dotted, but not both."""
+    try:
+        # Aliases of YAML can make a file of a few lines billions of names; so many are never all right.
+        return _once(list(islice(flatten(values), _MOST_NAMES)))
+    except _TwiceError as twice:
+        raise _twice(path, twice) from None
+    except RecursionError:
+        raise SettingsError(f"the settings file {path} holds itself", _EXAMPLE) from None
+
+
+class _TwiceError(Exception):
+    """A settings file gives one name two values."""
+
+
+def _twice(path: str, name: Exception) -> SettingsError:
+    return SettingsError(f"the settings file {path} names {name} twice", "name each setting once")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A dictionary; raises _TwiceError for a name that is there twice, of which one would be lost."""
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise _TwiceError(name)
+        made[name] = value
+    return made
 
 
 def _yaml(text: str) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Refuses what YAML itself lets pass: a name that is there twice."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            _once([(str(key.value), None) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"])
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(text)
+        return Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
