@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,8 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
 
     Raises DataError for a prepared volume that is damaged or gone, EnvironmentFault when a worker process dies.
     """
+    # More workers than cores is the user's own choice; torch says so at every pass.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     loader = DataLoader(
         samples,
         batch_sampler=numbers,
@@ -87,6 +90,8 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
         prefetch_factor=4 if workers else None,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_the_job if workers else None,
+        # Its own: a loader draws a seed when it starts, and a resumed job starts one more of them.
+        generator=torch.Generator(),
     )
     try:
         for batch in loader:

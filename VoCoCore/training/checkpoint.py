@@ -56,7 +56,8 @@ def save_checkpoint(
 def _write_files(folder: Path, task: nn.Module, updater: Updater, extra: dict[str, Any]) -> None:
     save_file({name: value.contiguous() for name, value in task.state_dict().items()}, folder / MODEL)
     state = {"updater": updater.state_dict(), "random": _random_state(), "extra": extra}
-    torch.save(state, folder / STATE)
+    with open(folder / STATE, "wb") as stream:  # given a path, torch hides what the system said
+        torch.save(state, stream)
     for name in (MODEL, STATE):
         with open(folder / name, "rb+") as stream:
             os.fsync(stream.fileno())
@@ -83,10 +84,8 @@ def _sync_folder(folder: Path) -> None:
 
 def _not_written(target: Path, error: Exception) -> EnvironmentFault:
     """The libraries wrap what the system said, each in its own way; what a person can do is the same."""
-    if isinstance(error, EnvironmentFault) and isinstance(error.__cause__, OSError):
-        error = error.__cause__
-    if isinstance(error, OSError):
-        said = fault(target, error)
+    if cause := _of_the_system(error):
+        said = fault(target, cause)
         return EnvironmentFault(
             f"the checkpoint {said.message}",
             f"{said.hint.removesuffix(', then resume')}, then go on with --resume: the checkpoints before are whole",
@@ -97,6 +96,13 @@ def _not_written(target: Path, error: Exception) -> EnvironmentFault:
         f"the checkpoint {target} could not be written: {reason}",
         "free disk space, then go on with --resume: the checkpoints before are whole",
     )
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """The OSError that ``error`` is, or that was on its way when a library raised ``error`` in its place."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _is_full(folder: Path) -> bool:
