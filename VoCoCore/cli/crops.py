@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings, read_config
+from VoCoCore.errors import SettingsError
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import PretrainSettings
 
@@ -27,6 +29,14 @@ def run(words: Sequence[str]) -> int:
         only=("recipe", "preset", "data.body_part", "prepare.", "crops.", "run.seed"),
     )
     asked = parser.parse_args(list(words))
+    if Path(asked.output).suffix.lower() not in (".png", ".html"):
+        raise SettingsError(
+            f"-o '{asked.output}' is no picture that can be written", "name a file that ends in .png or .html"
+        )
+    if not 0 <= asked.sample < 2**32:
+        raise SettingsError(
+            f"--sample must be from 0 to {2**32 - 1}, not {asked.sample}", "0 is the first sample"
+        )
     settings = resolve_pretrain(read_config(asked.config), given_settings(asked, PretrainSettings))
     from VoCoCore.evaluation.preview import draw_preview
 

@@ -56,13 +56,12 @@ def _source_parser(action: str) -> Parser:
 def _read_index(asked: Any) -> Any:
     from VoCoCore.data.sources import index_source
 
-    volumes = int(asked.volumes) if (asked.volumes or "").isdigit() else asked.volumes
     with Progress("looking") as progress:
         return index_source(
             asked.source,
             channels=tuple(asked.channels.split(",")) if asked.channels else None,
             labels=asked.labels,
-            volumes=volumes,
+            volumes=asked.volumes,
             patient=asked.patient,
             columns=dict(_pair(word) for word in asked.column) or None,
             body_part=asked.body_part,
@@ -104,13 +103,15 @@ def _check(words: list[str]) -> int:
     parser.add_argument(
         "--counts", default="4,4,1", help="base crops that each volume must be large enough for"
     )
-    parser.add_argument("--workers", type=int, help="processes that open cases")
+    parser.add_argument("--workers", help="processes that open cases")
     asked = parser.parse_args(words)
     from VoCoCore.data.check import check_index
 
-    counts = PretrainSettings().with_values({"crops.counts": asked.counts}).crops.counts
+    given = PretrainSettings().with_values({"crops.counts": asked.counts, "data.workers": asked.workers})
     with Progress("checking", quiet=asked.json) as progress:
-        report = check_index(_read_index(asked), counts=counts, workers=asked.workers, progress=progress)
+        report = check_index(
+            _read_index(asked), counts=given.crops.counts, workers=given.data.workers, progress=progress
+        )
     if asked.json:
         print(report.to_json())
     else:
@@ -133,6 +134,8 @@ def _prepare(words: list[str]) -> int:
     parser.add_argument("--sheet", metavar="FILE.png", help="also draw a contact sheet of the first cases")
     add_settings(parser, PretrainSettings, only=("recipe", "preset", "data.", "prepare.", "crops."))
     asked = parser.parse_args(words)
+    _is_picture(asked.sheet, "--sheet")
+    from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.data.prepare import prepare_index
     from VoCoCore.data.sources import index_source
     from VoCoCore.data.store import Store, default_store
@@ -140,13 +143,14 @@ def _prepare(words: list[str]) -> int:
     settings = resolve_pretrain(read_config(asked.config), given_settings(asked, PretrainSettings))
     store = Store(settings.data.store or default_store())
     index = index_source(asked.source, body_part=settings.data.body_part)
-    with Progress("preparing") as progress:
+    with interrupts() as should_stop, Progress("preparing") as progress:
         prepared = prepare_index(
             index,
             settings,
             store,
             workers=settings.data.workers,
             progress=progress,
+            should_stop=should_stop,
             skip_bad=settings.data.skip_bad,
         )
     for case, reason in prepared.skipped:
@@ -163,6 +167,7 @@ def _show(words: list[str]) -> int:
     parser.add_argument("-o", "--output", metavar="FILE.png", help="also draw a contact sheet")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     asked = parser.parse_args(words)
+    _is_picture(asked.output, "-o")
     from VoCoCore.data.contact import describe
     from VoCoCore.data.store import Store, default_store
 
@@ -175,6 +180,13 @@ def _show(words: list[str]) -> int:
     if asked.output:
         _draw_sheet(store, store.keys(), asked.output)
     return 0
+
+
+def _is_picture(path: str | None, option: str) -> None:
+    if path is not None and not path.lower().endswith(".png"):
+        raise SettingsError(
+            f"{option} '{path}' is no picture that can be written", "name a file that ends in .png"
+        )
 
 
 def _draw_sheet(store: Any, keys: list[str], path: str) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from VoCoCore import __version__
-from VoCoCore.errors import SettingsError, StopRequested, VocoError, nearest
+from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested, VocoError, nearest
 
 COMMANDS = {
     "demo": "make a small synthetic cohort, pre-train on it and show what came out (minutes on a laptop)",
@@ -80,6 +82,10 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and not sys.warnoptions:
+        warnings.simplefilter(
+            "ignore"
+        )  # libraries speak to programmers; what users must know is said in our words
     _speak_unicode()
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -92,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(words: list[str]) -> int:
     try:
+        if any("\0" in word for word in words):
+            raise SettingsError("an argument holds a character 0", "no name of a file or a setting has one")
         if words[0] not in COMMANDS:
             raise SettingsError(
                 f"there is no command '{words[0]}'.{nearest(words[0], COMMANDS)}", "voco --help lists all"
@@ -102,7 +110,7 @@ def _guarded(words: list[str]) -> int:
         print(f"voco: {word}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("voco: stopped: interrupted from the keyboard", file=sys.stderr)
+        print("voco: stopped: interrupted  (run the same command again)", file=sys.stderr)
         return StopRequested.exit_code
     except BrokenPipeError:
         # The reader (head, less) has seen enough; the interpreter must not complain about it at exit.
@@ -111,12 +119,29 @@ def _guarded(words: list[str]) -> int:
     except Exception as error:
         if os.environ.get("VOCO_DEBUG"):
             raise
+        if fault := _of_the_machine(error):
+            print(f"voco: error: {fault}", file=sys.stderr)
+            return fault.exit_code
         print(
             f"voco: defect: {type(error).__name__}: {' '.join(str(error).split())}  "
             "(this is ours to mend: please report it; with VOCO_DEBUG=1 in the environment the trace is shown)",
             file=sys.stderr,
         )
         return 1
+
+
+def _of_the_machine(error: Exception) -> VocoError | None:
+    """What the system or the user's words caused, where no command has said it better; None for a defect."""
+    if isinstance(error, MemoryError):
+        return EnvironmentFault("there is not enough memory", "close other programs, or use a larger machine")
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    name = "a file" if error.filename is None else str(error.filename)
+    if error.errno == errno.ENAMETOOLONG:
+        return SettingsError(f"{name[:60]}... is too long for the name of a file", "give a shorter one")
+    return EnvironmentFault(
+        f"{name} cannot be used: {error.strerror}", "check the path, the disk and permissions"
+    )
 
 
 def _speak_unicode() -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import DataError
-from VoCoCore.runs.files import write_json
+from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.runs.files import read_json, write_json
 
 FORMAT, VERSION = "vococore-index", 1
 SPLITS = ("train", "val", "test")
@@ -91,11 +91,12 @@ def with_unique_ids(cases: Iterable[Case]) -> tuple[Case, ...]:
 
 
 def save_index(index: Index, path: str | Path) -> None:
-    """Write ``index`` as JSON, paths relative to the file; replaces an older file in one step.
+    """Write ``index`` as JSON, paths relative to the file; replaces an older index in one step.
 
-    Raises EnvironmentFault where it cannot be written.
+    Raises SettingsError where another kind of file is there, EnvironmentFault where it cannot be written.
     """
     path = Path(os.path.abspath(path))
+    _refuse_other_file(path)
     relative = _shortener(str(path.parent))
     content = {
         "format": FORMAT,
@@ -107,6 +108,15 @@ def save_index(index: Index, path: str | Path) -> None:
         "skipped": [_without_defaults(item, path=relative(item.path)) for item in index.skipped],
     }
     write_json(path, content)
+
+
+def _refuse_other_file(path: Path) -> None:
+    """An image or a data set's own list must not be lost to a slip of the keyboard."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    old = read_json(path)
+    if not isinstance(old, dict) or old.get("format") != FORMAT:
+        raise SettingsError(f"{path} is there already and is no index of cases", "choose another name")
 
 
 def load_index(path: str | Path) -> Index:
@@ -125,8 +135,10 @@ def read_json_source(path: Path) -> Any:
         raise DataError(
             f"{path} is not valid JSON: {error.msg} in line {error.lineno}", "correct or rebuild it"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file in UTF-8", "save it again as UTF-8") from error
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise DataError(f"{path} cannot be understood: {error}", "correct or rebuild it") from error
 
 
 def index_from_json(content: Any, path: Path) -> Index:
@@ -143,6 +155,7 @@ def index_from_json(content: Any, path: Path) -> Index:
         absolute = _resolver(str(path.parent))
         channels = tuple(str(name) for name in content["channels"])
         labels = content.get("labels")
+        labels = None if labels is None else {str(name): int(value) for name, value in labels.items()}
         regions = {name: tuple(map(int, values)) for name, values in (content.get("regions") or {}).items()}
         cases = []
         for number, item in enumerate(content["cases"]):
@@ -153,12 +166,11 @@ def index_from_json(content: Any, path: Path) -> Index:
             Skipped(absolute(s["path"]), str(s["reason"]), int(s.get("count", 1))) for s in content["skipped"]
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        what = shape_fault(error)
         raise DataError(
             f"{path} is not a usable index: {where}: {what}", "make it again with 'voco data index'"
         ) from error
     _refuse_repeated_ids(cases, path)
-    labels = None if labels is None else {str(name): int(value) for name, value in labels.items()}
     return Index(tuple(cases), channels, labels, tuple(skipped), regions)
 
 
@@ -200,8 +212,17 @@ def _optional(item: dict[str, Any], key: str, kind: Any) -> Any:
 
 def _checked(value: Any, kind: Any, what: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"'{what}' cannot be {json.dumps(value)[:60]}")
+        raise ValueError(f"'{what}' cannot be {json.dumps(value)[:60]}")
     return value
+
+
+def shape_fault(error: Exception) -> str:
+    """What a person reads where taking a JSON file apart failed: Python's own words would not help."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, ValueError):
+        return str(error)
+    return "a list, a text or a number stands where something else should"
 
 
 def _source_from_json(item: Any, absolute: Callable[[str], str]) -> Source:

@@ -18,6 +18,7 @@ import numpy as np
 from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
 from VoCoCore.data.images import grid_difference, is_invertible, read_header, read_image, read_images
+from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import shear_of, spacing_of, to_ras
@@ -165,14 +166,18 @@ def _check_voxels(case: Case, result: Examined) -> None:
             bad = volume.array.size - int(np.isfinite(volume.array).sum())
             message = f"{source.path} has {bad} voxels that are not finite numbers (NaN or Inf)"
             result.add("error", "not_finite", message, "replace them, for example by the lowest value")
+        elif max(-low, high) > LARGEST:
+            message = f"{source.path} holds values as large as {max(-low, high):.3g}"
+            result.add("error", "too_large", message, "correct its scale, or leave it out")
         elif low == high == 0:
             result.add(
                 "error", "all_zero", f"all voxels of {source.path} are 0", "export it again, or leave it out"
             )
-        elif low == high:
+        elif high - low < SMALLEST_RANGE:
             message = f"all voxels of {source.path} have the value {low:g}"
             result.add("error", "constant", message, "export it again, or leave it out")
-        result.digests.append(digest(volume))
+        if max(-low, high) <= LARGEST:
+            result.digests.append(digest(volume))
 
 
 def _check_label(label: Source, image: Source, first: Header, rules: Rules, result: Examined) -> None:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -69,7 +69,8 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.item = -1
         self.process = context.Process(target=_serve, args=(function, theirs), daemon=True)
-        self.process.start()
+        with _interrupts_held():
+            self.process.start()
         theirs.close()  # else the pipe would not say when the process is gone
 
     def take(self, waiting: Iterator[int], items: Sequence[Any]) -> bool:
@@ -98,10 +99,31 @@ class _Worker:
         self.process.join()
 
 
+_CAN_HOLD = hasattr(signal, "pthread_sigmask")
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process started now gets no Ctrl-C before it can ignore it, which would print a trace; ours waits."""
+    if not _CAN_HOLD:
+        yield
+        return
+    from multiprocessing import resource_tracker  # there is none on Windows
+
+    resource_tracker.ensure_running()  # starting it later would end the block below
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     """Body of a worker: until the other end is closed, take an item and send back its result."""
     # Ctrl-C reaches all processes of a terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _CAN_HOLD:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _silence()
     while True:
         try:

@@ -67,12 +67,12 @@ def describe(
         table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
     for key, size in list(zip(chosen, sizes, strict=True))[:limit]:
         header = store.header(key)
-        warnings = [f"[yellow]{escape(text)}[/yellow]" for text in header["plan"]["warnings"]]
+        warnings = [f"[yellow]{escape(text)}[/yellow]" for text in _plan(header)["warnings"]]
         table.add_row(
             escape((names or {}).get(key, key[:12])),
             _voxels(header["shape"]),
             _spacing(header),
-            "\n".join([*map(escape, header["plan"]["notes"]), *warnings]),
+            "\n".join([*map(escape, _plan(header)["notes"]), *warnings]),
             f"{size / 1e6:.1f}",
         )
     if len(chosen) > limit:
@@ -130,15 +130,20 @@ def _show(axes: Any, voxels: np.ndarray, spacing: np.ndarray, view: str) -> None
 
 
 def _caption(volume: PreparedVolume, channel: int) -> str:
-    plan = volume.header["plan"]
-    rule = plan["intensities"][channel]
+    plan = _plan(volume.header)
     lines = [f"{_voxels(volume.shape)} voxels", f"{_spacing(volume.header)} mm"]
-    lines += [f"{rule['kind'].upper()}: {rule['low']:.6g} to {rule['high']:.6g} become 0 to 1"]
+    for rule in plan["intensities"][channel : channel + 1]:
+        lines += [f"{rule['kind'].upper()}: {rule['low']:.6g} to {rule['high']:.6g} become 0 to 1"]
     if volume.shape[0] > 1:
         lines.append(f"channel {channel + 1} of {volume.shape[0]}")
     if plan["body_part"]:
         lines.append(f"rule for {plan['body_part']}")
     return "\n".join([*lines, *plan["warnings"]])
+
+
+def _plan(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What was done, as far as the header says it: a volume without can still be shown."""
+    return {"warnings": [], "notes": [], "intensities": [], "body_part": None, **header.get("plan", {})}
 
 
 def _voxels(shape: Sequence[int]) -> str:

@@ -52,9 +52,10 @@ def _identity(source: Source) -> str:
     for path in source.paths:
         try:
             status = os.stat(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+            why = getattr(error, "strerror", None) or error
             raise DataError(
-                f"{path} cannot be read: {error.strerror}", "make the index again, or correct the path"
+                f"{path} cannot be read: {why}", "make the index again, or correct the path"
             ) from None
         parts.append(f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}")
     return hashlib.sha256("\0\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -180,6 +180,9 @@ def _opening(path: str) -> Iterator[None]:
     """Turn what the operating system says about opening ``path`` into an ImageError."""
     if not os.path.exists(path):
         raise ImageError(f"{path} is not there", "check the path, or make the index again", "missing_file")
+    if not os.path.isfile(path) and not os.path.isdir(path):
+        # Opening a pipe or a device would wait for ever.
+        raise ImageError(f"{path} is a pipe or a device, not an image", "give the image file itself")
     try:
         yield
     except FileNotFoundError as error:

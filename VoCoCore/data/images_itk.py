@@ -5,7 +5,9 @@ SimpleITK is imported when the first such file is met.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -48,7 +50,8 @@ def dicom_slice_dtype(path: str) -> np.dtype:
 
 def _voxels(reader: Any, path: str) -> np.ndarray:
     try:
-        array = simple_itk().GetArrayFromImage(reader.Execute())
+        with _quiet():
+            array = simple_itk().GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         raise ImageError(f"the voxels of {path} end early or are damaged", _AGAIN, "truncated") from error
     if array.dtype.kind not in "iuf":
@@ -74,10 +77,27 @@ def _opened(path: str, image_io: str = "") -> Any:
     reader.SetFileName(path)
     reader.SetImageIO(image_io)
     try:
-        reader.ReadImageInformation()
+        with _quiet():
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise _unreadable(path) from error
     return reader
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries below print about broken files, past Python's own streams; our errors say it better."""
+    null, kept = os.open(os.devnull, os.O_WRONLY), -1
+    try:
+        with suppress(OSError):  # there may be no standard error
+            kept = os.dup(2)
+            os.dup2(null, 2)
+        yield
+    finally:
+        if kept >= 0:
+            os.dup2(kept, 2)
+            os.close(kept)
+        os.close(null)
 
 
 def _unreadable(path: str) -> ImageError:

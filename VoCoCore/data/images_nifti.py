@@ -7,6 +7,7 @@ a compressed file is neither unpacked twice nor held twice. Integers without sca
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ def read_nifti(path: str, volumes: Sequence[int | None]) -> list[Volume]:
         described = _describe(header, path)
         wanted = [chosen_volume(volume, described.channels, path) for volume in volumes]
         dtype = header.get_data_dtype()
-        size = int(np.prod(described.shape)) * dtype.itemsize
+        size = math.prod(described.shape) * dtype.itemsize
         _refuse_impossible(path, size * described.channels)
         blocks: dict[int, np.ndarray] = {}
         at, start = file.tell(), _first_voxel(header)
@@ -130,7 +131,7 @@ def _describe(header: nib.Nifti1Header, path: str) -> Header:
         raise ImageError(
             f"{path} is not 3D: it has {what} voxels", "leave it out or use the 3D image", "not_3d"
         )
-    if int(np.prod(shape[4:])) > 1:
+    if math.prod(shape[4:]) > 1:
         raise ImageError(f"{path} has {len(shape)} dimensions", "save one 3D volume per file", "not_3d")
     affine, notes = _affine(header, path)
     channels = shape[3] if len(shape) > 3 else 1
@@ -171,13 +172,15 @@ def _scaled(block: np.ndarray, header: nib.Nifti1Header, shape: tuple[int, int, 
     array = block.reshape(shape, order="F").astype(_read_dtype(header), copy=False)
     scaling = _scaling(header)
     if scaling is not None:
-        array *= np.float32(scaling[0])
-        array += np.float32(scaling[1])
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite then is refused later
+            array *= np.float32(scaling[0])
+            array += np.float32(scaling[1])
     return array
 
 
 def _first_voxel(header: nib.Nifti1Header) -> int:
-    return max(int(header["vox_offset"]), int(header["sizeof_hdr"]) + 4)
+    start = float(header["vox_offset"])
+    return max(int(start) if math.isfinite(start) else 0, int(header["sizeof_hdr"]) + 4)
 
 
 def _refuse_impossible(path: str, size: int) -> None:

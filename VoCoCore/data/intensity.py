@@ -14,6 +14,8 @@ CT_WINDOW = (-175.0, 250.0)  # HU; soft tissue, as the publications use it
 _AIR = (-1100.0, -200.0)  # HU; lung and the air around the patient
 _FAT = -30.0  # HU; a CT cut out of the body's inside still holds fat
 _LOWEST_CT = -3500.0  # some scanners fill the corners with values down to about -3000
+# Beyond these, float32 loses the values.
+LARGEST, SMALLEST_RANGE = 1e30, 1e-30
 _HISTOGRAM = 1 << 20  # widest range of whole numbers that is counted rather than sorted
 
 
@@ -108,9 +110,13 @@ def _check_values(channel: np.ndarray) -> None:
         raise DataError(
             "the image holds values that are not finite (NaN or infinite)", "export it again, or leave it out"
         )
-    if channel.min() == channel.max():
+    low, high = float(channel.min()), float(channel.max())
+    if max(-low, high) > LARGEST:
+        hint = "correct its scale, or leave it out"
+        raise DataError(f"the image holds values as large as {max(-low, high):.3g}", hint)
+    if high - low < SMALLEST_RANGE:
         hint = "leave it out, or go on without such cases (data.skip_bad)"
-        raise DataError(f"all voxels have the same value, {float(channel.flat[0]):g}", hint)
+        raise DataError(f"all voxels have the same value, {low:g}", hint)
 
 
 def _thinned(channel: np.ndarray) -> np.ndarray:

@@ -172,6 +172,8 @@ def _work(
         for position, outcome in results:
             if isinstance(outcome, EnvironmentFault):
                 raise outcome
+            if isinstance(outcome, Died) and should_stop():
+                return  # the signal that asked to stop has reached the workers too
             task = tasks[position]
             yield task, _lost(task.case, outcome) if isinstance(outcome, Died) else outcome
             if should_stop():

@@ -57,7 +57,9 @@ def index_source(
     DataError where there is nothing to use, SettingsError for a bad option.
     """
     path = Path(os.path.abspath(os.path.expanduser(source)))
-    if not path.exists():
+    if not str(source).strip():
+        raise DataError("no data are named", "give a folder, a list of cases or an image")
+    if not os.path.exists(path):  # which, unlike Path.exists, answers for every name
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []
         raise DataError(f"{path} is not there.{nearest(path.name, siblings)}", "check the path")
     index = _read(path, _Options(tuple(channels or ()), labels or "", columns or {}, progress))
@@ -185,7 +187,7 @@ def _compiled(expression: str | None) -> re.Pattern[str] | None:
 def _parsed_volumes(volumes: str | int | None) -> str | int | None:
     if volumes in (None, "", "channels"):
         return volumes or None
-    if not str(volumes).isdecimal():
+    if not re.fullmatch("[0-9]{1,9}", str(volumes)):
         raise SettingsError(f"volumes is '{volumes}'", "say 'channels', or the number of a volume from 0 on")
     return int(str(volumes))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.data.cases import Case, Index, Skipped, Source
+from VoCoCore.data.cases import Case, Index, Skipped, Source, shape_fault
 from VoCoCore.data.images import EXTENSIONS, strip_extension
 from VoCoCore.data.sources_list import cases_of_rows
 from VoCoCore.errors import DataError
@@ -39,7 +39,7 @@ def read_dataset(path: Path, content: Mapping[str, Any]) -> Index:
         labels, regions = parse_labels(content.get("labels") or {})
         index = _from_lists(path, content) if _has_lists(content) else _from_folders(path.parent, content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        what = shape_fault(error)
         raise DataError(f"{path} cannot be understood: {what}", "compare it with its format") from error
     return replace(index, labels=labels or None, regions=regions)
 
@@ -124,6 +124,8 @@ def _from_folders(root: Path, content: Mapping[str, Any]) -> Index:
 
 def _listed(root: Path, name: str, item: Mapping[str, Any]) -> Case:
     paths = [os.path.normpath(root / path) for path in item["images"]]
+    if not paths:
+        raise ValueError(f"'{name}' has no images")
     label = Source(os.path.normpath(root / item["label"])) if item.get("label") else None
     return Case(name, tuple(map(Source, paths)), label, name)
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.data.cases import SPLITS, Case, Index, Skipped, Source
+from VoCoCore.data.cases import SPLITS, Case, Index, Skipped, Source, shape_fault
 from VoCoCore.data.images import is_image_name, strip_extension
 from VoCoCore.data.sources_names import SINGLE
 from VoCoCore.data.sources_walk import patient_of, series_below
@@ -42,7 +42,10 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Index:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", "check the path") from error
     head = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=head.count)
-    table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    try:
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"{path} is no table: {error}", "save it as 'CSV UTF-8'") from error
     if not table:
         raise DataError(f"{path} is empty", "its first line names the columns, each other line is a case")
     header = _header(table[0], columns or {}, path)
@@ -73,8 +76,8 @@ def cases_of_rows(rows: Sequence[Row], path: Path, unit: str = "row") -> Index:
             cases.append(_case(row, images, tuple(channels), path.parent))
         except _SeveralSeries as reason:
             skipped.append(Skipped(str(path), f"{where}: {reason}"))
-        except ValueError as error:
-            raise DataError(f"{where}: {error}", "correct the list") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{where}: {shape_fault(error)}", "correct the list") from error
     return Index(tuple(cases), tuple(channels) or (SINGLE,), None, tuple(skipped))
 
 

@@ -24,7 +24,10 @@ def assign_splits(index: Index, val: float = 0.1, test: float = 0.0, folds: int 
     Raises SettingsError where there are too few patients, DataError where the source puts one patient into
     several splits or folds.
     """
-    if min(val, test) < 0 or val + test >= 1 or folds < 0 or folds == 1:
+    if not 0 <= seed < 2**63:
+        raise SettingsError(f"the seed of the division cannot be {seed}", "give a whole number of 0 or more")
+    # "not" also catches what is not a number.
+    if not (val >= 0 and test >= 0 and val + test < 1) or folds < 0 or folds == 1:
         raise SettingsError(
             f"no split has val={val}, test={test}, folds={folds}",
             "shares are 0 or more and leave some for training; folds is 0, or 2 and more",

@@ -156,7 +156,7 @@ class Store:
             raise DataError(
                 f"the store {self.root} has no case {key[:12]}", "prepare the cases again (voco data prepare)"
             )
-        if not isinstance(header, dict) or not {"shape", "affine", "stored_bytes"} <= header.keys():
+        if not isinstance(header, dict) or not _is_usable(header):
             raise _damaged(folder, "its header cannot be read")
         return header
 
@@ -236,6 +236,17 @@ class Store:
             # On a disk without locks two jobs may finish the same case: either copy will do.
             if not self.has(key):
                 raise
+
+
+def _is_usable(header: dict[str, Any]) -> bool:
+    """Whether a header holds what reading and showing a volume relies on."""
+    try:
+        sizes = [int(n) for n in header["shape"]]
+        affine = np.asarray(header["affine"], dtype=float)
+    except (KeyError, TypeError, ValueError):
+        return False
+    plan = isinstance(header.get("plan", {}), dict)
+    return plan and len(sizes) == 4 and affine.shape == (4, 4) and isinstance(header.get("stored_bytes"), int)
 
 
 def _open_volume(folder: Path, header: dict[str, Any]) -> PreparedVolume:

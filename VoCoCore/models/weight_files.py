@@ -18,6 +18,7 @@ from torch import Tensor
 
 from VoCoCore.errors import DataError
 
+_DEEPEST = 8
 WRAPPERS = ("state_dict", "network_weights", "net", "student", "model", "teacher")  # in order of preference
 
 
@@ -37,6 +38,8 @@ def read_weight_file(path: str | Path) -> WeightFile:
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a weights file", "of a run, take a file in its 'weights'")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is a pipe or a device, not a weights file", "give the file itself")
     try:
         with path.open("rb") as file:
             start = file.read(1024)
@@ -107,7 +110,9 @@ def _refused(path: Path) -> DataError:
 def _unwrap(content: Any) -> tuple[dict[str, Tensor], list[str]]:
     """The state dict inside a training checkpoint, and which of its entries led there."""
     notes = []
-    while isinstance(content, Mapping):
+    for _ in range(_DEEPEST):  # a checkpoint may hold itself
+        if not isinstance(content, Mapping):
+            break
         inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
