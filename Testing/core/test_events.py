@@ -166,7 +166,7 @@ def test_going_back_to_a_checkpoint_takes_back_what_came_after_it(tmp_path: Path
 def test_long_runs_are_thinned_and_short_ones_are_not(tmp_path: Path, monkeypatch) -> None:
     now = 0.0
     monkeypatch.setattr(events.time, "monotonic", lambda: now)
-    monkeypatch.setattr(events, "METRICS_FREE", 50)
+    monkeypatch.setitem(events.RULES, "metrics of training", (50, 10.0))
     writer = EventWriter(tmp_path / "e")
     for step in range(1, 1001):  # ten steps a second
         now += 0.1

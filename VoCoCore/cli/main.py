@@ -21,7 +21,7 @@ COMMANDS = {
     "pretrain": "pre-train an encoder on volumes without labels",
     "crops": "draw base crops, random crops and their position labels on a volume",
     "weights": "say what a file of weights holds",
-    "jobs": "list, show, follow and stop runs",
+    "jobs": "list, show, follow, stop, resume and export runs, and free space",
     "doctor": "say what this machine can do",
 }
 

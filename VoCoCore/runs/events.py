@@ -3,9 +3,11 @@
 Every event has ``v`` (1), ``time`` (seconds since 1970) and ``type``. Numbers that JSON does not know are
 written as the strings "nan", "inf" and "-inf"; reading turns those of a metrics event back into numbers.
 
-Size: every event is written, except that of ``progress`` at most one every 5 s is kept, and of the training
-metrics, after the first 5000 of an attempt, at most one every 10 s. A day at full speed stays under 15 MB
-with 15 metrics a line, and a short run keeps everything.
+Size: the first events of each kind are all kept, so a short run keeps everything; after those, and for progress
+from the start, one each few seconds (``RULES``), always with the last one. ``started``, ``error`` and
+``finished`` are always kept; text is cut after 2000 characters. Whatever the settings, one day of an attempt
+comes to at most 43 000 lines and 20 MB with 15 metrics a line, each further day to 12 MB. Attempts that
+start when the file has more than 8 MB already have no first events that are all kept.
 
 Resuming goes back to a checkpoint, so an earlier attempt may have gone further than the later one started:
 what it said about steps beyond that point no longer holds, and readers drop it.
@@ -19,19 +21,32 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from VoCoCore.errors import EnvironmentFault
 from VoCoCore.runs import files
+from VoCoCore.runs.thinning import Stream
 
 Event = dict[str, Any]
 TYPES = ("started", "stage", "progress", "metrics", "image", "checkpoint", "warning", "error", "finished")
 _UNDONE = ("progress", "metrics", "image", "checkpoint")  # what going back to a checkpoint takes back
 _CHUNK = 1 << 22  # bytes read at a time: some 30 ms of parsing
 
-PROGRESS_EVERY = 5.0  # seconds
-METRICS_FREE = 5000  # events
-METRICS_EVERY = 10.0  # seconds
+# For each stream of events: how many at first are all kept, and the seconds between two of the later ones.
+RULES = {
+    "progress": (1, 5.0),
+    "metrics of training": (5000, 10.0),
+    "metrics": (1000, 60.0),
+    "image": (1000, 60.0),
+    "checkpoint": (1000, 60.0),
+    "warning": (200, 60.0),
+    "stage": (500, 60.0),
+    "stage under way": (500, 10.0),
+}
+FREE_BYTES = 8_000_000  # a file that has more when an attempt starts keeps no first events
+TEXT = 2000  # characters
 
 
 class EventWriter:
@@ -40,27 +55,39 @@ class EventWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._guard = threading.Lock()
-        self._thinning = {
-            "progress": _Thinning(1, PROGRESS_EVERY),
-            "metrics": _Thinning(METRICS_FREE, METRICS_EVERY),
-        }
         with files.writing(path):
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  open as long as the writer
             self._end_torn_line()
+        roomy = os.fstat(self._file.fileno()).st_size <= FREE_BYTES
+        self._streams: dict[str, Stream[Event]] = {
+            name: Stream(free if roomy else 1, interval) for name, (free, interval) in RULES.items()
+        }
 
     def emit(self, type_: str, /, **values: Any) -> bool:
-        """Add one event; False where it was left out to keep the file small.
+        """Add one event; False where it is held back to keep the file small.
 
         Values may be numbers, text, paths, lists, dicts, and NumPy or torch scalars. Raises EnvironmentFault
         where the disk takes no more; the file then still ends with a whole line.
         """
         if type_ not in TYPES:
             raise ValueError(f"not a type of event: {type_!r}")
-        if self._is_left_out(type_, values):
-            return False
         event = {"v": 1, "time": round(time.time(), 3), "type": type_, **values}
-        line = json.dumps(_strict(event), allow_nan=False, separators=(",", ":")).encode() + b"\n"
-        with self._guard, files.writing(self._path):
+        stream = self._streams.get(_stream_of(event))
+        with self._guard:
+            passes = stream is None or stream.admits(event, _ends(event))
+            # The end says how far it came, so what led there comes before it.
+            self._let_go(each.overdue() if stream else each.take() for each in self._streams.values())
+            if passes:
+                self._write(event)
+        return passes
+
+    def _let_go(self, held: Iterable[Event | None]) -> None:
+        for event in sorted((one for one in held if one), key=lambda one: one["time"]):
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
+        line = json.dumps(strict(_cut(event)), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        with files.writing(self._path):
             start = os.fstat(self._file.fileno()).st_size
             rest = memoryview(line)
             try:
@@ -69,17 +96,15 @@ class EventWriter:
             except OSError:
                 self._file.truncate(start)
                 raise
-        return True
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _is_left_out(self, type_: str, values: Mapping[str, Any]) -> bool:
-        last = type_ == "progress" and values.get("step") == values.get("total")
-        rare = type_ == "metrics" and values.get("split") != "train"
-        thinning = self._thinning.get(type_)
-        return not (last or rare or thinning is None or thinning.admits())
+        """Write what is held back, and close the file."""
+        with self._guard:
+            if self._file.closed:
+                return
+            with suppress(EnvironmentFault, TypeError):  # the job has ended, and has said how
+                self._let_go(stream.take() for stream in self._streams.values())
+            self._file.close()
 
     def _end_torn_line(self) -> None:
         if self._file.tell() == 0:
@@ -91,18 +116,21 @@ class EventWriter:
             self._file.write(b"\n")
 
 
-class _Thinning:
-    """Lets the first ``free`` events pass, then one every ``interval`` seconds."""
+def _stream_of(event: Event) -> str:
+    """Name of the stream in RULES that ``event`` belongs to; its type where it belongs to none."""
+    if event["type"] == "metrics" and event.get("split") == "train":
+        return "metrics of training"
+    return "stage under way" if event["type"] == "stage" and "done" in event else event["type"]
 
-    def __init__(self, free: int, interval: float) -> None:
-        self._free, self._interval, self._last = free, interval, -math.inf
 
-    def admits(self) -> bool:
-        now = time.monotonic()
-        if self._free <= 0 and now - self._last < self._interval:
-            return False
-        self._free, self._last = self._free - 1, now
-        return True
+def _ends(event: Event) -> bool:
+    return "total" in event and event["total"] == event.get("step", event.get("done"))
+
+
+def _cut(event: Event) -> Event:
+    """``event`` with texts of a bearable length: a message may name a hundred thousand files."""
+    long = {name: text for name, text in event.items() if isinstance(text, str) and len(text) > TEXT}
+    return {**event, **{name: text[:TEXT] + " ..." for name, text in long.items()}} if long else event
 
 
 class EventReader:
@@ -174,8 +202,16 @@ def is_undone(event: Event, start: float) -> bool:
 
 def step_of(event: Event, otherwise: float = math.inf) -> float:
     """Return the event's step, ``otherwise`` where it names none."""
-    step = event.get("step")
-    return step if isinstance(step, int | float) and math.isfinite(step) else otherwise
+    step = finite(event.get("step"))
+    return otherwise if step is None else step
+
+
+def finite(value: Any) -> float | None:
+    """Return ``value`` if it is a number that a float can hold, else None: a file may hold anything."""
+    try:
+        return value if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def last_attempt(path: Path) -> int:
@@ -218,18 +254,18 @@ def _number(value: Any) -> Any:
     return float(value) if value in ("nan", "inf", "-inf") else value
 
 
-def _strict(value: Any) -> Any:
-    """Return ``value`` as what JSON knows."""
+def strict(value: Any) -> Any:
+    """Return ``value`` as what JSON knows; NaN and infinity as text. Raises TypeError for what it does not."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy's and torch's scalars and arrays
-        return _strict(value.tolist())
+        return strict(value.tolist())
     raise TypeError(f"an event cannot hold {type(value).__name__}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.runs.directory import RunDirectory
-from VoCoCore.runs.events import Event, EventReader, is_undone, settled, step_of
+from VoCoCore.runs.events import Event, EventReader, finite, is_undone, settled, step_of
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,15 @@ class Follower:
             val=self._latest("val"),
         )
 
+    def newest(self, type_: str) -> Event | None:
+        """Return the last event of a type that still holds, as far as polled."""
+        return self._newest.get(type_)
+
+    def read_all(self) -> None:
+        """Poll until nothing new is there."""
+        while self.poll():
+            pass
+
     def _go_back(self, start: float) -> None:
         self.metrics = [event for event in self.metrics if not is_undone(event, start)]
         self._newest = {t: event for t, event in self._newest.items() if not is_undone(event, start)}
@@ -102,5 +111,5 @@ class Follower:
 
 
 def _number(event: dict[str, Any], name: str) -> float | None:
-    value = event.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    value = finite(event.get(name))
+    return None if value is None else float(value)

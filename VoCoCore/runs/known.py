@@ -1,5 +1,7 @@
 """Which runs there are: those this user started (one JSON in the config folder) and those in a folder.
 
+Folders exported for a cluster are remembered in the same way.
+
 Reading a run's line costs its status.json and, if it says that it is under way, a look at its lock.
 """
 
@@ -18,6 +20,7 @@ from VoCoCore.runs import files
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.lock import FileLock
 
+RUNS, EXPORTS = "runs", "exports"  # kinds of what is remembered
 _MOST = 1000  # the oldest are forgotten first
 
 
@@ -46,25 +49,30 @@ def config_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "vococore"
 
 
-def remember(path: str | Path) -> bool:
-    """Add the run ``path`` to those known, as the newest.
+def remember(path: str | Path, kind: str = RUNS) -> bool:
+    """Add the run (or export) ``path`` to those known, as the newest.
 
     Returns False where that cannot be written, which is no reason for a job to fail.
     """
-    run = os.path.abspath(path)
-    return _change(lambda runs: [*_without(runs, run), {"path": run, "added": round(time.time())}])
+    folder = os.path.abspath(path)
+    entry = {"path": folder, "added": round(time.time())}
+    return _change(kind, lambda entries: [*_without(entries, folder), entry])
 
 
-def forget(path: str | Path) -> bool:
-    """Take the run ``path`` off those known; the folder stays. False where that cannot be written."""
-    run = os.path.abspath(path)
-    return _change(lambda runs: _without(runs, run))
+def forget(path: str | Path, kind: str = RUNS) -> bool:
+    """Take ``path`` off those known; the folder stays. False where that cannot be written."""
+    folder = os.path.abspath(path)
+    return _change(kind, lambda entries: _without(entries, folder))
+
+
+def remembered(kind: str = RUNS) -> list[Path]:
+    """Return all folders that are remembered, also those that are gone, newest first."""
+    return [Path(entry["path"]) for entry in reversed(_entries(kind))]
 
 
 def known_runs() -> list[Path]:
     """Return the runs that this user started and that are there now, newest first."""
-    paths = (Path(entry["path"]) for entry in reversed(_entries()))
-    return [path for path in paths if is_run(path)]
+    return [path for path in remembered() if is_run(path)]
 
 
 def scan(folder: str | Path, depth: int = 2) -> list[Path]:
@@ -109,10 +117,10 @@ def _found(folder: Path, depth: int) -> Iterator[Path]:
             yield from _found(path, depth - 1)
 
 
-def _entries() -> list[dict[str, Any]]:
-    data = files.read_json(config_folder() / "runs.json")
-    runs = data.get("runs") if isinstance(data, dict) else None
-    entries = runs if isinstance(runs, list) else []
+def _entries(kind: str) -> list[dict[str, Any]]:
+    data = files.read_json(config_folder() / f"{kind}.json")
+    listed = data.get(kind) if isinstance(data, dict) else None
+    entries = listed if isinstance(listed, list) else []
     return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("path"), str)]
 
 
@@ -120,15 +128,15 @@ def _without(entries: list[dict[str, Any]], run: str) -> list[dict[str, Any]]:
     return [entry for entry in entries if entry["path"] != run]
 
 
-def _change(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> bool:
-    """Replace the known runs by ``change`` of them, one process after the other."""
+def _change(kind: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> bool:
+    """Replace what is remembered by ``change`` of it, one process after the other."""
     folder = config_folder()
-    lock = FileLock(folder / "runs.lock")
+    lock = FileLock(folder / f"{kind}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not lock.acquire(wait=5.0):
             return False
-        files.write_json(folder / "runs.json", {"v": 1, "runs": change(_entries())[-_MOST:]})
+        files.write_json(folder / f"{kind}.json", {"v": 1, kind: change(_entries(kind))[-_MOST:]})
     except (OSError, EnvironmentFault):
         return False
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 def duration(seconds: float | None) -> str:
     """A length of time in the two units that matter: ``45 s``, ``3 min 20 s``, ``5 h 12 min``, ``2 d 4 h``."""
-    if seconds is None or seconds != seconds or seconds < 0:
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:  # no number, NaN, infinity
         return "unknown"
     whole = round(seconds)
     for size, word, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
@@ -20,17 +20,41 @@ def duration(seconds: float | None) -> str:
 
 def number(value: Any, digits: int = 4) -> str:
     """A figure as short as it can be; ``-`` where there is none."""
-    return f"{value:.{digits}g}" if isinstance(value, int | float) else "-"
+    try:
+        return f"{value:.{digits}g}" if isinstance(value, int | float) else "-"
+    except OverflowError:  # a whole number of hundreds of digits
+        return "-"
+
+
+def size(count: float) -> str:
+    """A number of bytes in the unit that matters: ``512 B``, ``3.4 MB``, ``120 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def one_line(text: object) -> str:
+    """``text`` as one line that does nothing to a terminal, whatever a file holds."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def narrate(event: Mapping[str, Any]) -> str | None:
     """One line for ``event``, or None where it says nothing new to a person. Unknown events are passed over."""
     speak = _SPEAKERS.get(str(event.get("type")))
-    return speak(event) if speak else None
+    said = speak(event) if speak else None
+    return said if said is None or said.isprintable() else one_line(said)
+
+
+def _table(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The table ``name`` of an event; an empty one where a file holds something else there."""
+    value = event.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _started(event: Mapping[str, Any]) -> str:
-    data = event.get("data") or {}
+    data = _table(event, "data")
     words = f"started on {event.get('device', 'unknown device')}"
     if event.get("step"):
         words += f", going on from step {event['step']} (attempt {event.get('attempt')})"
@@ -47,7 +71,7 @@ def _stage(event: Mapping[str, Any]) -> str | None:
 
 
 def _metrics(event: Mapping[str, Any]) -> str:
-    values = event.get("values") or {}
+    values = _table(event, "values")
     head = f"step {event.get('step')}"
     if event.get("split") == "val":
         return (

@@ -1,0 +1,160 @@
+"""`voco jobs follow|stop|kill|resume|forget`: what somebody may do with a job from outside."""
+
+from __future__ import annotations
+
+import time
+
+from VoCoCore.cli.jobs.words import parser_of_run, under_way
+from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested
+from VoCoCore.runs import process
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.status import ACTIVE
+
+GRACE = 30.0  # seconds
+TIDYING = 20.0  # seconds that a job which has said its last word may need for its report
+
+
+def follow_(words: list[str]) -> int:
+    """Print events until the run ends, and end as the run's own command would have: the same code and line."""
+    run = RunDirectory.open(parser_of_run("follow").parse_args(words).run)
+    try:
+        return _follow(run)
+    except KeyboardInterrupt:
+        raise StopRequested(
+            f"no longer following {run.path}; its job goes on", f"voco jobs stop {run.path} ends it"
+        ) from None
+
+
+def _follow(run: RunDirectory) -> int:
+    from VoCoCore.cli.console import PlainLines
+    from VoCoCore.runs.describe import checkpoint_words, failure
+    from VoCoCore.runs.follow import Follower
+
+    follower = Follower(run)
+    speak = PlainLines(lambda line: print(line, flush=True), every=2.0)
+    while True:
+        # Asked before the events are read, so that what a job says last is among them.
+        state = run.state()
+        new = follower.poll()
+        for event in new:
+            speak(event)
+        if not new and state not in ACTIVE:
+            break
+        if not new:
+            time.sleep(0.5)
+    if state == "finished":
+        print("the run is finished")
+        return 0
+    if state == "stopped":
+        hint = f"voco jobs resume {run.path} goes on: {checkpoint_words(run)}"
+        raise StopRequested(f"the run {run.path} stopped at step {follower.summary().step}", hint)
+    raise failure(follower)
+
+
+def stop_(words: list[str]) -> int:
+    """Ask; with ``--wait`` go on to ending and killing the job."""
+    parser = parser_of_run("stop")
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for the end; a job that does not react is ended, then killed",
+    )
+    parser.add_argument(
+        "--grace",
+        type=float,
+        metavar="S",
+        help=f"seconds between these three steps, default {GRACE:.0f}; means --wait",
+    )
+    asked = parser.parse_args(words)
+    if asked.grace is not None and not 0 <= asked.grace < 1e6:
+        raise SettingsError(f"--grace cannot be {asked.grace}", "give seconds, such as 60")
+    run = under_way(asked.run)
+    if not asked.wait and asked.grace is None:
+        run.request_stop()
+        print("asked to stop after the step it is in; 'voco jobs show' says when it has")
+        return 0
+    from VoCoCore.runs.launch import stop
+
+    state = stop(run, GRACE if asked.grace is None else asked.grace)
+    _print_end(run, state)
+    return 0
+
+
+def kill_(words: list[str]) -> int:
+    """End a job at once, with all its processes."""
+    run = under_way(parser_of_run("kill").parse_args(words).run)
+    from VoCoCore.runs.launch import kill
+
+    _print_end(run, kill(run))
+    return 0
+
+
+def _print_end(run: RunDirectory, state: str) -> None:
+    from VoCoCore.runs.describe import checkpoint_words
+
+    status = run.read_status()
+    why = f": {status.message}" if status and status.message else ""
+    print(f"{run.path} is {state}{why}")
+    if state != "finished":
+        print(f"{checkpoint_words(run)}; voco jobs resume {run.path} goes on")
+
+
+def resume_(words: list[str]) -> int:
+    """Start the job of a run again, in the background unless asked otherwise."""
+    parser = parser_of_run("resume")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--detach", action="store_true", help="in the background; this is what happens anyway")
+    where.add_argument("--foreground", action="store_true", help="in this terminal, until it ends")
+    asked = parser.parse_args(words)
+    run = RunDirectory.open(asked.run)
+    _check_resumable(run)
+    arguments = ["pretrain", "--run", str(run.path), "--resume"]
+    if asked.foreground:
+        from VoCoCore.cli.pretrain import run as pretrain
+
+        return pretrain(arguments[1:])
+    from VoCoCore.runs.describe import checkpoint_words
+    from VoCoCore.runs.launch import launch
+
+    start = checkpoint_words(run)
+    launch(run.path, arguments)
+    print(f"{start}; the run goes on in the background")
+    print(f"voco jobs follow {run.path} shows it, voco jobs stop {run.path} stops it")
+    return 0
+
+
+def _check_resumable(run: RunDirectory) -> None:
+    status, state = run.read_status(), run.state()
+    if state == "finished":
+        raise SettingsError(
+            f"{run.path} is finished: there is nothing to go on with",
+            "start a new run, with more optim.steps, to train for longer",
+        )
+    give_up = time.monotonic() + (0 if state in ACTIVE else TIDYING)
+    while run.is_locked():
+        if time.monotonic() >= give_up:
+            raise run.taken()
+        time.sleep(0.1)
+    # A job on another machine may be alive though its lock does not show here: the new job watches for that.
+    elsewhere = status is not None and status.host != process.host_name()
+    if state in ACTIVE and not elsewhere:
+        raise run.taken()
+    if state in ACTIVE:
+        print(
+            f"{status.host if status else ''} was the last to work here: watching for a minute whether it still does"
+        )
+
+
+def forget_(words: list[str]) -> int:
+    """Take a run off the list of those known."""
+    parser = parser_of_run("forget")
+    path = RunDirectory(parser.parse_args(words).run).path
+    from VoCoCore.runs import known
+
+    if path not in known.remembered():
+        raise SettingsError(f"{path} is not among the runs known here", "voco jobs list names them")
+    if not known.forget(path):
+        hint = f"look at the permissions of {known.config_folder()}"
+        raise EnvironmentFault("the list of known runs could not be written", hint)
+    print(f"{path} is off the list; its folder stays")
+    return 0

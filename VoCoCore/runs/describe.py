@@ -1,0 +1,129 @@
+"""All that a person wants to know about one run, in one look at its folder: state, figures, what to do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested, VocoError
+from VoCoCore.runs import files
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.events import Event
+from VoCoCore.runs.follow import Follower
+from VoCoCore.runs.narrate import duration
+
+LOST = "it ended without a word: killed, often for want of memory, or the machine was shut down"
+SILENT = 60.0  # seconds without a heartbeat from which a person wants to know
+_KINDS: dict[str, type[VocoError]] = {
+    kind.__name__: kind for kind in (SettingsError, DataError, EnvironmentFault, StopRequested)
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a run stands. ``silent_s``: seconds since its last heartbeat, by this machine's clock, where it says that
+    it is under way or is lost; ``checkpoint``: the step that resuming goes on from; ``rate`` in steps/s.
+    """
+
+    path: str
+    state: str
+    step: int
+    total: int
+    attempt: int
+    stage: str
+    host: str
+    device: str
+    silent_s: float | None
+    checkpoint: int | None
+    message: str
+    hint: str
+    rate: float | None
+    eta_s: float | None
+    train: dict[str, float] = field(default_factory=dict)
+    val: dict[str, float] = field(default_factory=dict)
+
+
+def describe(path: str | Path) -> Description:
+    """Read a run's folder. Never raises for what its files hold; takes a moment for a long history."""
+    follower = Follower(path)
+    follower.read_all()
+    now, status = follower.summary(), follower.run.read_status()
+    started = follower.newest("started") or {}
+    open_end = now.state == "lost" or bool(status and status.active)
+    message, hint = _advice(follower, now.state, now.message)
+    return Description(
+        path=str(follower.run.path),
+        state=now.state,
+        step=now.step,
+        total=now.total,
+        attempt=now.attempt,
+        stage=now.stage if now.state in ("preparing", "running", "stopping") else "",
+        host=status.host if status else "",
+        device=str(started.get("device", "")),
+        silent_s=max(0.0, time.time() - status.heartbeat) if status and open_end else None,
+        checkpoint=last_checkpoint(follower.run),
+        message=message,
+        hint=hint,
+        rate=now.rate,
+        eta_s=now.eta_s,
+        train=now.train,
+        val=now.val,
+    )
+
+
+def last_checkpoint(run: RunDirectory) -> int | None:
+    """Step of the newest checkpoint whose manifest is there, None where there is none; files are not hashed."""
+    steps = []
+    for manifest in run.checkpoints.glob("step-*/manifest.json"):
+        content = files.read_json(manifest)
+        if isinstance(content, dict) and isinstance(content.get("step"), int):
+            steps.append(content["step"])
+    return max(steps, default=None)
+
+
+def checkpoint_words(run: RunDirectory) -> str:
+    """What resuming would start from, in words."""
+    step = last_checkpoint(run)
+    return (
+        "there is no checkpoint: resuming begins anew"
+        if step is None
+        else f"the last checkpoint is of step {step}"
+    )
+
+
+def failure(follower: Follower) -> VocoError:
+    """Return the error that ended a failed or lost run, as its own command would have raised it."""
+    state = follower.summary().state
+    message, hint = _advice(follower, state, follower.summary().message)
+    if state == "lost":
+        return EnvironmentFault(f"the job in {follower.run.path} is lost: {message}", hint)
+    kind = str(_error(follower, follower.summary().message).get("kind"))
+    return _KINDS.get(kind, VocoError)(f"the job in {follower.run.path} failed: {message}", hint)
+
+
+def under_way_words(description: Description) -> str:
+    """How long a run has been silent, where that is worth saying; an empty text otherwise."""
+    silent = description.silent_s
+    if silent is None or (description.state != "lost" and silent < SILENT):
+        return ""
+    return f"last heard of {duration(silent)} ago" + (f" on {description.host}" if description.host else "")
+
+
+def _advice(follower: Follower, state: str, message: str) -> tuple[str, str]:
+    """What went wrong with a run, and what to do; empty where nothing did."""
+    resume = f"voco jobs resume {follower.run.path} goes on from its last checkpoint"
+    if state == "lost":
+        return LOST, resume
+    if state != "failed":
+        return message, ""
+    error = _error(follower, message)
+    said = str(error.get("message") or message or "it did not say why: see log.txt")
+    hint = str(error.get("hint") or "")
+    return said, f"{hint}; then {resume}" if hint else resume
+
+
+def _error(follower: Follower, message: str) -> Event:
+    """The event of the error that the status tells of; an empty one where it is that of an earlier attempt."""
+    error = follower.newest("error") or {}
+    return error if not message or error.get("message") == message else {}
