@@ -6,7 +6,7 @@ written as the strings "nan", "inf" and "-inf"; reading turns those of a metrics
 Size: the first events of each kind are all kept, so a short run keeps everything; after those, and for progress
 from the start, one each few seconds (``RULES``), always with the last one. ``started``, ``error`` and
 ``finished`` are always kept; text is cut after 2000 characters. Whatever the settings, one day of an attempt
-comes to at most 43 000 lines and 20 MB with 15 metrics a line, each further day to 12 MB. Attempts that
+comes to at most 52 000 lines and 20 MB with 15 metrics a line, each further day to 14 MB. Attempts that
 start when the file has more than 8 MB already have no first events that are all kept.
 
 Resuming goes back to a checkpoint, so an earlier attempt may have gone further than the later one started:
