@@ -1,6 +1,6 @@
 """What a job will need: memory, disk and time, before it starts.
 
-Operations and kept activations are counted on the job's own encoder, run once on one crop at a small feature size, and
+Operations and live activations are counted on the job's own encoder, run once on one crop at a small feature size, and
 scaled: operations grow with its square, activations linearly. The time left is corrected by the steps themselves.
 """
 
@@ -20,6 +20,7 @@ from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.devices import Machine
+from VoCoCore.training.live_memory import LivePeak
 
 PROBE = {"cpu": 12, "mps": 12, "cuda": 48}
 FITTED = (12, 24, 36)
@@ -66,7 +67,7 @@ def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) ->
     n = crops.counts[0] * crops.counts[1] * crops.counts[2]
     count = (crops.random_crops + n) * optim.batch
     size = min(PROBE[machine.device.type], model.feature_size)
-    gflop, kept_mb, seconds = _probe(
+    gflop, peak_mb, seconds = _probe(
         model.encoder, channels, size, crops.input_size, model.checkpointing, machine
     )
     scale = model.feature_size / size
@@ -81,7 +82,7 @@ def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) ->
         crops=count,
         step_gflop=gflop * scale**2 * passes * count * optim.accumulate,
         weights_mb=4 * (trained * copies + fixed) / MB,
-        activations_mb=(kept_mb * scale * half * count + (5 * voxels * optim.batch) / MB) / machine.ranks,
+        activations_mb=(peak_mb * scale * half * count + (5 * voxels * optim.batch) / MB) / machine.ranks,
         checkpoint_mb=4 * (trained * (copies - 1) + fixed) / MB,
         volume_mb=voxels / MB,
         step_s=seconds * scale**2 * passes / 3 * count * optim.accumulate / machine.ranks,
@@ -94,31 +95,23 @@ def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) ->
 def _probe(
     name: str, channels: int, size: int, edges: tuple[int, int, int], checkpointing: bool, machine: Machine
 ) -> tuple[float, float, float]:
-    """GFLOP forward, MB kept for the backward pass, and seconds forward and backward, each for one crop."""
+    """GFLOP forward, MB held at most, and seconds forward and backward, each for one crop."""
     encoder = build_encoder(name, channels, size, edges, checkpointing).to(machine.device)
     crop = torch.randn(1, channels, *edges, device=machine.device)
-    kept = _kept_bytes(encoder, crop)
+    peak = _peak_bytes(encoder, crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder(crop)
     seconds = min(_timed(encoder, crop, machine) for _ in range(2))
-    return counter.get_total_flops() / 1e9, kept / MB, seconds
+    return counter.get_total_flops() / 1e9, peak / MB, seconds
 
 
-def _kept_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
-    """Bytes that autograd keeps of one forward pass, parameters and doubles left out."""
-    known = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(x: torch.Tensor) -> torch.Tensor:
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        maps = encoder(crop)
-    del maps
-    return sum(storage.nbytes() for storage in kept.values())
+def _peak_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
+    """Bytes of the tensors that a forward and a backward pass hold at most, parameters and their gradients left out."""
+    parameters = list(encoder.parameters())
+    with LivePeak(known=[*parameters, crop]) as live:
+        sum(m.float().mean() for m in encoder(crop)).backward()
+    gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
+    return max(0, live.peak - gradients)
 
 
 def _timed(encoder: nn.Module, crop: torch.Tensor, machine: Machine) -> float:

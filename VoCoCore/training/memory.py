@@ -21,30 +21,29 @@ SAFE = 0.8
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def limit_mb(machine: Machine) -> float:
-    """Megabytes that this process can have on the device it trains on, what it has already included."""
+def room_mb(machine: Machine) -> float:
+    """Megabytes that this process can still get on the device it trains on."""
     if machine.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(machine.device)
-        return (free + torch.cuda.memory_reserved(machine.device)) / MB
+        return torch.cuda.mem_get_info(machine.device)[0] / MB
     import psutil
 
-    ours = psutil.Process().memory_info().rss
-    limits = [float(psutil.virtual_memory().available + ours), *_limits()]
-    return min(limits) / MB
+    used = psutil.Process().memory_info()
+    rooms = [float(psutil.virtual_memory().available), *_rooms(used.vms, used.rss)]
+    return max(0.0, min(rooms)) / MB
 
 
-def _limits() -> Iterator[float]:
-    """What the system sets this process: of its own, or of the container that it is in."""
+def _rooms(virtual: int, resident: int) -> Iterator[float]:
+    """What limits leave to a process of this size: its own, or those of the container that it is in."""
     if sys.platform != "win32":
         import resource
 
-        for name in ("RLIMIT_AS", "RLIMIT_DATA"):
+        for name, used in (("RLIMIT_AS", virtual), ("RLIMIT_DATA", resident)):
             soft, _ = resource.getrlimit(getattr(resource, name))
             if soft != resource.RLIM_INFINITY:
-                yield float(soft)
+                yield float(soft - used)
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):
-            yield float(Path(path).read_text())
+            yield float(Path(path).read_text()) - resident
 
 
 def check_disk(folder: Path, made: Estimate) -> None:
@@ -58,9 +57,14 @@ def check_disk(folder: Path, made: Estimate) -> None:
 
 
 def say_needs(
-    settings: PretrainSettings, machine: Machine, channels: int, folder: Path, emit: Callable[..., None]
+    settings: PretrainSettings,
+    machine: Machine,
+    channels: int,
+    room: float,
+    folder: Path,
+    emit: Callable[..., None],
 ) -> None:
-    """Tell, before the first step, what the job will need, and warn where there is less.
+    """Tell, before the first step, what the job will need, and warn where there is less: ``room`` MB.
 
     Raises EnvironmentFault where the disk of the run's ``folder`` is too small.
     """
@@ -68,12 +72,12 @@ def say_needs(
     for line in made.words().splitlines():
         emit("stage", name="estimate", text=line)
     check_disk(folder, made)
-    if made.memory_mb > (limit := limit_mb(machine)):
+    if made.memory_mb > room:
         emit(
             "warning",
             message=f"this job may run out of memory: it needs about {made.memory_mb:,.0f} MB, "
-            f"and {limit:,.0f} MB can be had",
-            hint=advice(settings, machine, channels, limit),
+            f"and {room:,.0f} MB can be had",
+            hint=advice(settings, machine, channels, room),
         )
 
 
@@ -85,38 +89,35 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in words)
 
 
-def out_of_memory(settings: PretrainSettings, machine: Machine, channels: int) -> EnvironmentFault:
-    """The error to end with: how much there is, and changed settings that would fit."""
-    limit = limit_mb(machine)
-    what = f"out of memory on the {machine.device.type.upper()}, where this job can have {limit:,.0f} MB"
-    return EnvironmentFault(what, advice(settings, machine, channels, limit, failed=True))
+def out_of_memory(
+    settings: PretrainSettings, machine: Machine, channels: int, room: float
+) -> EnvironmentFault:
+    """The error to end with: how much there was (``room`` MB at the start), and changed settings that would fit."""
+    what = f"out of memory on the {machine.device.type.upper()}, where this job could have {room:,.0f} MB"
+    return EnvironmentFault(what, advice(settings, machine, channels, room, failed=True))
 
 
 def advice(
-    settings: PretrainSettings, machine: Machine, channels: int, limit: float, failed: bool = False
+    settings: PretrainSettings, machine: Machine, channels: int, room: float, failed: bool = False
 ) -> str:
-    """What to change, in the order of what it costs, so that the estimate fits into ``limit`` MB.
+    """What to change, in the order of what it costs, so that the estimate fits into ``room`` MB.
 
-    ``failed``: these settings have just run out of memory, so what is needed is less than they were estimated at,
-    whatever the limit.
+    ``failed``: these settings have just run out of memory, so they need more than they were estimated at if that was
+    less than the room, and so does every other choice.
     """
     try:
-        room = SAFE * (min(limit, estimate(settings, machine, channels).memory_mb) if failed else limit)
+        most = SAFE * (min(room, estimate(settings, machine, channels).memory_mb) if failed else room)
         for changes in _lighter(settings, machine.ranks):
             need = estimate(settings.with_values(changes), machine, channels).memory_mb
-            if need <= room:
-                named = " ".join(f"--{name} {_word(value)}" for name, value in changes.items())
-                return f"this should fit: {named} (about {need:,.0f} MB)"
+            if need <= most:
+                named = " ".join(f"--{name} {str(value).lower()}" for name, value in changes.items())
+                return f"in a new run folder this should fit: {named} (about {need:,.0f} MB)"
     except (RuntimeError, MemoryError):
         pass  # not even the small trial network of the estimate fits
     return (
         "lower optim.batch, crops.random_crops, crops.input_size or model.feature_size, "
         "close other programs, or use a machine with more memory"
     )
-
-
-def _word(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
 def _lighter(settings: PretrainSettings, ranks: int) -> Iterator[dict[str, Any]]:

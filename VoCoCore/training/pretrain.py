@@ -64,7 +64,7 @@ class Pretraining:
                 f"optim.batch {settings.optim.batch} cannot be divided among {self.machine.ranks} ranks",
                 "use a multiple of the number of ranks",
             )
-        self.channels = 1
+        self.channels, self.room = 1, memory.room_mb(self.machine)
         self.best = -1.0
         self.is_best = False
 
@@ -97,14 +97,15 @@ class Pretraining:
             raise known from error
 
     def _out_of_memory(self) -> EnvironmentFault:
-        return memory.out_of_memory(self.settings, self.machine, self.channels)
+        return memory.out_of_memory(self.settings, self.machine, self.channels, self.room)
 
     def _work(self, attempt: int) -> Result:
         self.emit("stage", name="preparing")
         cohort = self._gather()
         self.channels = cohort.channels
         if self.machine.main and not checkpoint.checkpoints(self.run.checkpoints):
-            memory.say_needs(self.settings, self.machine, cohort.channels, self.run.path, self.emit)
+            needs = (self.settings, self.machine, cohort.channels, self.room)
+            memory.say_needs(*needs, self.run.path, self.emit)
         torch.manual_seed(self.settings.run.seed)
         self.task = self._build(cohort)
         self.updater = Updater(self.task.parameters(), self.settings.optim, self.machine)

@@ -1,0 +1,406 @@
+"""Faults of a running job: memory, disk, workers, ranks, damaged checkpoints, two jobs in one run, a folder that goes.
+
+Each through the command line as a user meets it: one line, the right exit code, and the last checkpoint whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from faults import check_line, meet
+from nursery import ENVIRONMENT, ROOT
+from safetensors.torch import load_file, save_file
+
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.training.checkpoint import MODEL, STATE, checkpoints, is_whole, newest
+from VoCoCore.training.pretrain import pretrain
+
+pytestmark = pytest.mark.usefixtures("own_config")
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX limits and signals")
+
+
+class Job:
+    """``voco pretrain`` in a process of its own, with limits of the system where wanted."""
+
+    def __init__(self, words, limits=(), program=("-m", "VoCoCore")):
+        def restrict():
+            import resource
+
+            for name, value in limits:
+                resource.setrlimit(getattr(resource, name), (value, value))
+
+        environment = {**os.environ, **ENVIRONMENT}
+        self.process = subprocess.Popen(
+            [sys.executable, *program, "pretrain", *map(str, words)],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=restrict if limits else None,
+        )
+
+    def must_end(self, kind, code, *says):
+        _, said = self.process.communicate(timeout=180)
+        return check_line(kind, self.process.returncode, code, said, [str(word) for word in says])
+
+
+@pytest.fixture
+def words(small_cohort, tmp_path):
+    """Command line of a small job in tmp_path/run, with changes of settings."""
+
+    def make(recipe="paper", **changes):
+        settings = small_cohort.settings(recipe, **changes).to_dict()
+        RunDirectory(tmp_path).write_json("settings-wanted.json", settings)
+        places = ["--data", small_cohort.source, "--store", small_cohort.store]
+        return ["--config", tmp_path / "settings-wanted.json", *places, "--run-folder", tmp_path / "run"]
+
+    return make
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture
+def stopped_run(small_cohort, tmp_path):
+    """A run with checkpoints of steps 1 and 2, and what it was started with."""
+    settings = small_cohort.settings(optim__steps=4, run__checkpoint_every=1)
+    asked = iter([False, True])
+    pretrain(settings, tmp_path / "run", should_stop=lambda: next(asked, True))
+    return RunDirectory(tmp_path / "run")
+
+
+def resume(run):
+    return ["pretrain", "--run", run.path, "--resume"]
+
+
+def wait_until(condition, seconds=120.0):
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.01)
+
+
+def at_step(run, step):
+    wait_until(lambda: (status := run.read_status()) is not None and status.step >= step)
+
+
+# Memory
+
+
+@posix
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS does not limit a process's memory")
+def test_out_of_memory_names_settings_that_then_fit(words, run):
+    """The suggestion is carried out, under the same limit."""
+    limit = [("RLIMIT_AS", 3 << 30)]
+    job = [*words(optim__steps=1, optim__warmup=0, model__feature_size=24, optim__batch=16), "--workers", "0"]
+    line = Job(job, limit).must_end("out of memory in a step", 4, "out of memory on the CPU", "--optim.batch")
+    assert run.state() == "failed"
+    suggested = re.search(r"this should fit: (.*) \(about", line)[1].split()
+    shutil.rmtree(run.path)
+    assert Job([*job, *suggested], limit).process.wait(180) == 0
+
+
+# Disk
+
+
+@posix
+def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(words, run, capsys):
+    """A limit on the size of files: the first checkpoint fits, the second is let grow beyond it by the limit."""
+    assert Job(words(optim__steps=2, run__checkpoint_every=1)).process.wait(120) == 0
+    size = (checkpoints(run.checkpoints)[0] / STATE).stat().st_size
+    shutil.rmtree(run.path)
+    limit = [("RLIMIT_FSIZE", size - 20_000)]
+    Job(words(optim__steps=2, run__checkpoint_every=1), limit).must_end(
+        "disk full at a checkpoint", 4, "the disk is full", "step-00000001", "go on with --resume"
+    )
+    assert run.state() == "failed" and not list(run.checkpoints.iterdir())
+    assert Job([*words(optim__steps=2, run__checkpoint_every=1), "--resume"]).process.wait(120) == 0
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or sys.platform != "linux", reason="mounts"
+)
+def test_a_really_full_disk_at_a_checkpoint(words, tmp_path, run):
+    """A small tmpfs that fills up while the job runs; freed, the job goes on to the same weights."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", disk], capture_output=True
+    ).returncode:
+        pytest.skip("this machine allows no mounts")
+    try:
+        changes = {"optim__steps": 40, "run__checkpoint_every": 2, "run__validate_every": 40}
+        job = words(**changes)
+        job[job.index(tmp_path / "run")] = disk / "run"
+        there = RunDirectory(disk / "run")
+        process = Job(job)
+        at_step(there, 4)
+        filler = disk / "filler"
+        with open(filler, "wb", buffering=0) as stream:
+            try:
+                while stream.write(b"\0" * 65536):
+                    pass
+            except OSError:
+                pass
+        process.must_end("disk full while training", 4, "the disk is full", "--resume")
+        whole, damaged = newest(there.checkpoints)
+        assert whole and not damaged and there.state() != "finished"
+        filler.unlink()
+        assert Job([*job, "--resume"]).process.wait(120) == 0
+        assert Job(words(**changes)).process.wait(120) == 0
+        ours, theirs = (load_file(newest(r.checkpoints)[0] / MODEL) for r in (there, run))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_said_before_the_first_step(words, run, monkeypatch, capsys):
+    full = shutil.disk_usage(run.path.parent)._replace(free=100_000)
+    monkeypatch.setattr("VoCoCore.training.memory.shutil.disk_usage", lambda path: full)
+    meet(
+        capsys,
+        "disk too small for checkpoints",
+        4,
+        ["pretrain", *words()],
+        ["the checkpoints need", run.path],
+    )
+    assert not checkpoints(run.checkpoints)
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_cut_in_half_gives_way_to_the_one_before(stopped_run, capsys):
+    last = checkpoints(stopped_run.checkpoints)[-1]
+    (last / STATE).write_bytes((last / STATE).read_bytes()[:1000])
+    from VoCoCore.cli import main
+
+    assert main(["pretrain", "--run", str(stopped_run.path), "--resume"]) == 0
+    said = capsys.readouterr().out
+    assert f"checkpoint {last.name} is damaged, so the one of step 1 is used" in said
+    assert (stopped_run.checkpoints / f"damaged-{last.name}").is_dir()
+    assert all(is_whole(path) for path in checkpoints(stopped_run.checkpoints))
+
+
+@pytest.mark.parametrize("how", ["cut", "no manifest", "garbage manifest", "a file short"])
+def test_no_whole_checkpoint_is_an_error_and_not_a_new_start(how, stopped_run, capsys):
+    """Somebody's days of training must not begin again from 0 without a word."""
+    for folder in checkpoints(stopped_run.checkpoints):
+        if how == "cut":
+            (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1])
+        elif how == "a file short":
+            (folder / STATE).unlink()
+        else:
+            (folder / "manifest.json").write_text(
+                "" if how == "no manifest" else '{"files": [1, {}], "step": "x"}'
+            )
+    kind = f"no whole checkpoint ({how})"
+    meet(capsys, kind, 3, resume(stopped_run), ["is whole", stopped_run.checkpoints])
+
+
+def rewrite(checkpoint, change):
+    """Change a checkpoint's model and make its manifest agree."""
+    import hashlib
+
+    tensors = change(load_file(checkpoint / MODEL))
+    save_file(tensors, checkpoint / MODEL)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    content = (checkpoint / MODEL).read_bytes()
+    manifest["files"][MODEL] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("what", ["names", "shapes"])
+def test_a_checkpoint_of_another_network_is_refused(what, stopped_run, capsys):
+    def other(tensors):
+        if what == "names":
+            return {f"other.{name}": value for name, value in tensors.items()}
+        return {name: torch.cat([value, value]) if value.ndim else value for name, value in tensors.items()}
+
+    last = checkpoints(stopped_run.checkpoints)[-1]
+    rewrite(last, other)
+    meet(capsys, f"checkpoint of another network ({what})", 2, resume(stopped_run), ["another network", last])
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(stopped_run, capsys, tmp_path):
+    import hashlib
+    import pickle
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    last = checkpoints(stopped_run.checkpoints)[-1]
+    content = pickle.dumps(Evil())
+    (last / STATE).write_bytes(content)
+    manifest = json.loads((last / "manifest.json").read_text())
+    manifest["files"][STATE] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (last / "manifest.json").write_text(json.dumps(manifest))
+    meet(capsys, "checkpoint with code in it", 3, resume(stopped_run), ["cannot read the checkpoint", last])
+    assert not (tmp_path / "executed").exists()
+
+
+# Going on with a run
+
+
+def test_other_settings_are_refused_once_something_was_computed(stopped_run, capsys):
+    words = [*resume(stopped_run), "--optim.lr", "0.5", "--encoder", "unetr"]
+    line = meet(
+        capsys, "resume with other settings", 2, words, ["model.encoder", "optim.lr", stopped_run.path]
+    )
+    assert stopped_run.state() == "stopped" and "run.lock" not in line
+
+
+def test_other_data_are_refused(stopped_run, capsys, tmp_path):
+    from VoCoCore.data.phantom import make_cohort
+
+    other = make_cohort(tmp_path / "others", cases=6, seed=99, size=(40, 40, 24), labels=False)
+    words = [*resume(stopped_run), "--data", other]
+    meet(capsys, "resume with other volumes", 2, words, ["not the volumes", stopped_run.path])
+
+
+def test_the_same_data_elsewhere_are_taken(stopped_run, small_cohort, tmp_path, capsys):
+    """Moved and renamed: the content decides, and the bits are the same."""
+    from VoCoCore.cli import main
+
+    whole = pretrain(small_cohort.settings(optim__steps=4, run__checkpoint_every=1), tmp_path / "whole")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for number, path in enumerate(sorted((small_cohort.source / "imagesTr").iterdir(), reverse=True)):
+        shutil.copy(path, moved / f"x{number}.nii.gz")
+    words = [*resume(stopped_run), "--data", moved, "--store", tmp_path / "other store"]
+    assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+    ours, theirs = (
+        load_file(newest(RunDirectory(r).checkpoints)[0] / MODEL) for r in (stopped_run.path, whole.run)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_that_is_under_way_is_left_alone(stopped_run, capsys):
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from VoCoCore.runs.directory import RunDirectory\n"
+            "with RunDirectory(sys.argv[1]).lock() as run: run.write_status('running'); print(1, flush=True); input()",
+            str(stopped_run.path),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    holder.stdout.readline()
+    try:
+        said = [stopped_run.path, f"pid {holder.pid}", "voco jobs"]
+        meet(capsys, "a job runs in this run", 2, resume(stopped_run), said)
+    finally:
+        holder.communicate(b"\n")
+
+
+def test_settings_of_a_run_cut_in_half(stopped_run, capsys):
+    stopped_run.settings_file.write_text(stopped_run.settings_file.read_text()[:50])
+    meet(capsys, "settings.json damaged", 2, resume(stopped_run), [stopped_run.settings_file])
+
+
+# While it runs
+
+
+@posix
+def test_a_killed_loader_worker_ends_the_job_with_a_word(words, run):
+    job = Job(words(optim__steps=400, run__checkpoint_every=5, run__validate_every=400, data__workers=2))
+    at_step(run, 6)
+    for worker in psutil.Process(job.process.pid).children():
+        worker.send_signal(signal.SIGKILL)
+    job.must_end("a loader worker is killed", 4, "a process that reads volumes was killed", "data.workers")
+    assert run.state() == "failed" and newest(run.checkpoints)[0]
+
+
+def test_a_prepared_volume_that_is_damaged_meanwhile_is_named(words, run, small_cohort, tmp_path, capsys):
+    store = tmp_path / "store"
+    shutil.copytree(small_cohort.store, store)
+    job = words(optim__steps=2, data__workers=1)
+    job[job.index("--store") + 1] = store
+    job = ["pretrain", *job]
+    for volume in store.rglob("volume.zarr"):
+        data = next(path for path in (volume / "c").rglob("*") if path.is_file())
+        data.write_bytes(bytes(data.stat().st_size))
+    line = meet(capsys, "a prepared volume is damaged", 3, job, ["is damaged", store])
+    assert "worker process" not in line
+
+
+@posix
+def test_a_run_folder_that_is_deleted_ends_the_job_with_a_word(words, run):
+    job = Job(words(optim__steps=4000, run__checkpoint_every=4000, run__validate_every=4000))
+    at_step(run, 3)
+    shutil.rmtree(run.path)
+    job.must_end("the run's folder is deleted", 4, run.path)
+
+
+@posix
+def test_a_terminal_that_goes_does_not_end_the_job(words, run):
+    """Its output is a pipe that nobody reads any more."""
+    job = Job(words(optim__steps=12))
+    job.process.stdout.close()
+    assert job.process.wait(120) == 0
+    assert run.state() == "finished"
+
+
+# Ranks
+
+
+def two_ranks(job):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    return Job(job, program=(*launcher, "-m", "VoCoCore"))
+
+
+def ranks_of(job):
+    """Processes of the two ranks, by rank."""
+    found = {}
+    for child in psutil.Process(job.process.pid).children():
+        found[child.environ().get("RANK")] = child
+    return found
+
+
+gloo = pytest.mark.skipif(
+    not torch.distributed.is_available() or os.name != "posix", reason="no gloo ranks here"
+)
+
+
+@gloo
+def test_when_one_of_two_ranks_dies_the_other_says_so(words, run):
+    job = two_ranks(words("v1", optim__steps=4000, run__checkpoint_every=5, run__validate_every=4000))
+    at_step(run, 6)
+    ranks_of(job)["1"].kill()
+    _, said = job.process.communicate(timeout=120)
+    assert job.process.returncode != 0
+    line = next(line for line in said.splitlines() if line.startswith("voco: "))
+    check_line("one of two ranks dies", 4, 4, line, ["another of the 2 ranks has ended", "--resume"])
+    assert run.state() == "failed" and newest(run.checkpoints)[0]
+
+
+@gloo
+@pytest.mark.parametrize("told", ["0", "1"])
+def test_two_ranks_stop_together_whichever_is_asked(told, words, run):
+    job = two_ranks(words("v1", optim__steps=4000, run__checkpoint_every=4000, run__validate_every=4000))
+    at_step(run, 3)
+    ranks_of(job)[told].send_signal(signal.SIGTERM)
+    job.process.communicate(timeout=120)
+    assert run.state() == "stopped" and newest(run.checkpoints)[0]
