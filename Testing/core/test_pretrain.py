@@ -163,9 +163,22 @@ def test_another_data_set_is_refused_on_resume(small_cohort, tmp_path):
 
 def test_changed_settings_are_refused_on_resume(small_cohort, tmp_path):
     settings = small_cohort.settings(optim__steps=2)
-    pretrain(settings, tmp_path / "run", should_stop=lambda: True)
+    pretrain(settings, tmp_path / "run")
     with pytest.raises(SettingsError, match=r"optim\.lr"):
         pretrain(settings.with_values({"optim.lr": 0.5}), tmp_path / "run", resume=True)
+
+
+def test_settings_may_change_while_nothing_has_been_computed(small_cohort, tmp_path):
+    """What ran out of memory at its first step is tried again smaller, other volumes prepared included."""
+    with pytest.raises(StopRequested):
+        first = small_cohort.settings(data__store=str(tmp_path / "store"))
+        pretrain(first, tmp_path / "run", should_stop=lambda: True)
+    changes = {"crops__counts": "1,1,1", "crops__base_size": "32,48,32", "optim__batch": 1, "optim__steps": 2}
+    again = small_cohort.settings(data__store=str(tmp_path / "store"), **changes)
+    resumed = pretrain(again, tmp_path / "run", resume=True)
+    other = pretrain(again, tmp_path / "other")
+    assert same(final_model(resumed.run), final_model(other.run))
+    assert json.loads((resumed.run / "settings.json").read_text())["crops"]["counts"] == [1, 1, 1]
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_cohort, tmp_path):

@@ -20,7 +20,7 @@ import psutil
 import pytest
 import torch
 from faults import check_line, meet
-from nursery import ENVIRONMENT, ROOT
+from nursery import ROOT
 from safetensors.torch import load_file, save_file
 
 from VoCoCore.runs.directory import RunDirectory
@@ -41,7 +41,7 @@ class Job:
             for name, value in limits:
                 resource.setrlimit(getattr(resource, name), (value, value))
 
-        environment = {**os.environ, **ENVIRONMENT}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, *program, "pretrain", *map(str, words)],
             cwd=ROOT,
@@ -79,8 +79,13 @@ def run(tmp_path):
 def stopped_run(small_cohort, tmp_path):
     """A run with checkpoints of steps 1 and 2, and what it was started with."""
     settings = small_cohort.settings(optim__steps=4, run__checkpoint_every=1)
-    asked = iter([False, True])
-    pretrain(settings, tmp_path / "run", should_stop=lambda: next(asked, True))
+    events = []
+    pretrain(
+        settings,
+        tmp_path / "run",
+        listeners=[events.append],
+        should_stop=lambda: any(event["type"] == "checkpoint" for event in events),
+    )
     return RunDirectory(tmp_path / "run")
 
 

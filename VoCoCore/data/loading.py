@@ -78,7 +78,7 @@ class Numbers:
 def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
     """Batches on the host, in order; ``pin`` for a GPU.
 
-    Raises DataError for a prepared volume that is damaged or gone, EnvironmentFault when a worker process dies.
+    Raises DataError for a prepared volume that is damaged or gone; see `worker_killed` for a worker that dies.
     """
     # More workers than cores is the user's own choice; torch says so at every pass.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -93,18 +93,20 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
         # Its own: a loader draws a seed when it starts, and a resumed job starts one more of them.
         generator=torch.Generator(),
     )
-    try:
-        for batch in loader:
-            if isinstance(batch, VocoError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise EnvironmentFault(
-            "a process that reads volumes was killed, most often for want of memory",
-            "use fewer workers (data.workers), then go on with --resume",
-        ) from None
+    for batch in loader:
+        if isinstance(batch, VocoError):
+            raise batch
+        yield batch
+
+
+def worker_killed(error: BaseException) -> EnvironmentFault | None:
+    """What it means when torch says that a worker died, which it does at any moment, wherever the job then is."""
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    return EnvironmentFault(
+        "a process that reads volumes was killed, most often for want of memory",
+        "use fewer workers (data.workers), then go on with --resume",
+    )
 
 
 def _collate(samples: Sequence[dict[str, Tensor] | VocoError]) -> dict[str, Tensor] | VocoError:

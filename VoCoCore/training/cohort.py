@@ -6,6 +6,7 @@ What names paths lies in the run's ``private/`` folder; ``environment.json`` get
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -52,10 +53,11 @@ def gather_cohort(
 ) -> Cohort:
     """The run's cohort: the one that an earlier attempt kept, if its volumes are still there, else a new one.
 
-    Raises DataError when nothing usable is found, SettingsError when a resumed run's data have changed.
+    Data at another place than before are compared by their content. Raises DataError when nothing usable is found,
+    SettingsError when a resumed run's data have changed.
     """
-    kept = _kept(run)
-    if kept is not None and _all_there(kept):
+    kept, places = _kept(run), places_of(settings)
+    if kept is not None and _all_there(kept) and read_json(run.private / PLACES) == places:
         return kept
     store = Store(settings.data.store or default_store())
     index = _divided(settings)
@@ -80,11 +82,29 @@ def gather_cohort(
     cohort = _cohort(index, prepared, store.root)
     if kept is not None and kept.fingerprint != cohort.fingerprint:
         raise SettingsError(
-            "these are not the volumes that this run began with: their content differs",
+            f"these are not the volumes that the run {run.path} began with: their content differs",
             "resume with the same data (they may lie elsewhere), or start a new run folder",
         )
+    if kept is not None and {*kept.train, *kept.val} == {*cohort.train, *cohort.val}:
+        # Elsewhere they may have other names, and so another order and another division: the first one stands.
+        cohort = replace(kept, store=cohort.store)
     write_json(run.private / "cohort.json", asdict(cohort))
+    write_json(run.private / PLACES, places)
     return cohort
+
+
+PLACES = "places.json"
+
+
+def forget_cohort(run: RunDirectory) -> None:
+    """Have the cases found and prepared anew by the next attempt."""
+    (run.private / "cohort.json").unlink(missing_ok=True)
+
+
+def places_of(settings: PretrainSettings) -> dict[str, str | None]:
+    """Where the data and the store lie on this machine, by the names of the settings."""
+    places = {"data.source": settings.data.source, "data.store": settings.data.store}
+    return {name: value and os.path.abspath(value) for name, value in places.items()}
 
 
 def _now_and_then(emit: Emit, every: float = 1.0) -> Callable[[int, int, str], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from VoCoCore.data.loading import worker_killed
 from VoCoCore.errors import EnvironmentFault, VocoError
 from VoCoCore.training.memory import is_out_of_memory
 
@@ -27,6 +28,8 @@ def explained(
     """``error`` itself, or what it means to the user. ``out_of_memory`` makes the error with what to change."""
     if isinstance(error, VocoError):
         return error
+    if killed := worker_killed(error):
+        return killed
     if is_out_of_memory(error):
         return out_of_memory()
     if ranks > 1 and isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _PEER_GONE):

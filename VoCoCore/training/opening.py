@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from VoCoCore.errors import SettingsError
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.checkpoint import checkpoints
+from VoCoCore.training.cohort import PLACES, forget_cohort, places_of
 
 
 def open_run(
@@ -17,24 +17,30 @@ def open_run(
 ) -> RunDirectory:
     if not resume:
         run = RunDirectory.create(folder, public(settings), environment)
-        places = {"data.source": settings.data.source, "data.store": settings.data.store}
-        run.write_json(
-            "private/places.json", {name: value and os.path.abspath(value) for name, value in places.items()}
-        )
+        run.write_json(f"private/{PLACES}", places_of(settings))
         return run
     run = RunDirectory.open(folder)
-    before, now = (
-        dict(PretrainSettings.from_dict(d).flat()) for d in (run.read_settings(), public(settings))
-    )
-    changed = [name for name in now if before[name] != now[name] and name not in MAY_CHANGE]
-    if changed and not checkpoints(run.checkpoints):
-        run.write_json("settings.json", public(settings))  # nothing has been computed with the old ones
-    elif changed:
+    changed = _changed(settings, run)
+    if changed and checkpoints(run.checkpoints):
         raise SettingsError(
             f"the run {folder} was begun with other settings: {', '.join(changed[:5])}",
             "resume without them, or start a new run folder",
         )
     return run
+
+
+def take_up(settings: PretrainSettings, run: RunDirectory) -> None:
+    """Let a run that has computed nothing yet be tried with other settings; for the holder of its lock."""
+    if _changed(settings, run) and not checkpoints(run.checkpoints):
+        forget_cohort(run)  # its volumes may have been prepared in another way
+        run.write_json("settings.json", public(settings))
+
+
+def _changed(settings: PretrainSettings, run: RunDirectory) -> list[str]:
+    before, now = (
+        dict(PretrainSettings.from_dict(d).flat()) for d in (run.read_settings(), public(settings))
+    )
+    return [name for name in now if before[name] != now[name] and name not in MAY_CHANGE]
 
 
 # Settings that do not change what is computed, or only where.

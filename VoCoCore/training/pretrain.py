@@ -29,7 +29,7 @@ from VoCoCore.training.devices import Machine, choose, this_rank
 from VoCoCore.training.explain import explained
 from VoCoCore.training.loop import Job, run_steps
 from VoCoCore.training.monitor import Monitor
-from VoCoCore.training.opening import open_run
+from VoCoCore.training.opening import open_run, take_up
 from VoCoCore.training.pictures import keep_pictures
 from VoCoCore.training.reporter import Listener, Reporter
 from VoCoCore.training.updates import Updater
@@ -269,6 +269,7 @@ def pretrain(
         return Pretraining(settings, RunDirectory(run_folder), (), should_stop).work(attempt=0)
     run = open_run(settings, Path(run_folder), environment or {}, resume)
     with run.lock(), run.heartbeat():
+        take_up(settings, run)
         run.clear_stop()
         attempt = run.next_attempt()
         run.write_status("preparing", total=settings.optim.steps)
