@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from VoCoCore.runs.export import Cluster, export_run, is_export
 pytestmark = pytest.mark.usefixtures("own_config")
 bash = pytest.mark.skipif(os.name != "posix" or not shutil.which("bash"), reason="needs bash")
 
+ROOT = Path(__file__).resolve().parents[2]
 CASES = [
     {"id": "a", "images": ["../../scans/a.nii.gz"], "label": "../../scans/labels/a.nii.gz"},
     {"id": "b", "images": [{"path": "../../more/b", "files": ["1.dcm", "2.dcm"]}], "split": "val"},
@@ -265,12 +267,48 @@ def test_other_ends_are_passed_on_and_not_repeated(
     assert "requeue" not in calls
 
 
+@bash
+@pytest.mark.slow
+def test_the_real_trainer_stops_in_time_comes_back_and_finishes(small_cohort, tmp_path: Path) -> None:
+    from VoCoCore.training.pretrain import pretrain
+
+    settings = small_cohort.settings(optim__steps=40, run__validate_every=40, run__checkpoint_every=40)
+    pretrain(
+        settings,
+        tmp_path / "here",
+        should_stop=lambda: (tmp_path / "here" / "private" / "cohort.json").exists(),
+    )
+    out = export_run(tmp_path / "here", tmp_path / "cluster", Cluster(gpus=0, cpus=1)).folder
+    cluster = Slurm(out, tmp_path / "tools")
+    (tmp_path / "tools" / "srun").write_text(SRUN.replace("NTASKS=2", "NTASKS=1"))
+    cluster.environment |= {"VOCO_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+
+    def step() -> int:
+        status = files.read_json(out / "run" / "status.json")
+        return status["step"] if status and status["state"] == "running" else 0
+
+    job = cluster.begin("")
+    give_up = time.monotonic() + 60
+    while not step():
+        assert job.poll() is None and time.monotonic() < give_up
+        time.sleep(0.02)
+    job.send_signal(signal.SIGUSR1)
+    said, _ = job.communicate(timeout=60)
+    assert job.returncode == 5 and "back into the queue" in said
+    assert "scontrol requeue 4711" in (out / "calls.txt").read_text()
+    assert 0 < files.read_json(out / "run" / "status.json")["step"] < 40
+    job = cluster.begin("")
+    said, _ = job.communicate(timeout=120)
+    assert job.returncode == 0 and "weights:" in said
+    assert "requeue" not in (out / "calls.txt").read_text()
+    assert files.read_json(out / "run" / "status.json")["state"] == "finished"
+    assert main(["jobs", "show", str(out / "run")]) == 0
+
+
 def test_files_of_the_export_come_with_the_package() -> None:
     import tomllib
 
-    root = Path(__file__).resolve().parents[2]
-    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
         "VoCoCore"
     ]
     assert any(Path("runs/templates/job.sbatch").match(pattern) for pattern in data)
-    assert files.read_json(root / "nothing") is None

@@ -112,7 +112,9 @@ def under_way_words(description: Description) -> str:
 
 def _advice(follower: Follower, state: str, message: str) -> tuple[str, str]:
     """What went wrong with a run, and what to do; empty where nothing did."""
-    resume = f"voco jobs resume {follower.run.path} goes on from its last checkpoint"
+    kept = last_checkpoint(follower.run)
+    where = "begins anew: there is no checkpoint" if kept is None else f"goes on from step {kept}"
+    resume = f"voco jobs resume {follower.run.path} {where}"
     if state == "lost":
         return LOST, resume
     if state != "failed":
