@@ -11,13 +11,15 @@ from contextlib import contextmanager, suppress
 _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 # These may come again and again; only a person at a keyboard means "at once" by the second one.
 _PATIENT = ("SIGUSR1", "SIGHUP")
+_TERMINAL = ("SIGINT", "SIGHUP")
 
 
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
     """Catch them for the length of the block. Once: the function given says so; twice: KeyboardInterrupt at once.
 
-    A signal that was ignored before (``nohup``) stays ignored.
+    One of the terminal's that was ignored before (``nohup``) stays ignored; a cluster's may have been, while Python was
+    starting, and counts from now on.
     """
     caught: list[int] = []
     owner = os.getpid()
@@ -35,7 +37,9 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         caught.append(number)
 
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    wanted = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    ignored = {number for number in numbers if signal.getsignal(number) is signal.SIG_IGN}
+    kept = ignored & {getattr(signal, name) for name in _TERMINAL if hasattr(signal, name)}
+    wanted = [number for number in numbers if number not in kept]
     before = {number: signal.signal(number, catch) for number in wanted}
     try:
         yield lambda: bool(caught)

@@ -59,7 +59,7 @@ def gather_cohort(
     kept, places = _kept(run), places_of(settings)
     if kept is not None and _all_there(kept) and read_json(run.private / PLACES) == places:
         return kept
-    store = Store(settings.data.store or default_store())
+    store = Store(os.path.abspath(settings.data.store or default_store()))
     index = _divided(settings)
     save_index(index, run.private / "index.json")
     prepared = prepare_index(

@@ -6,6 +6,7 @@ import os
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -99,6 +100,15 @@ def _precision(asked: str, device: torch.device) -> str:
     ):
         raise EnvironmentFault("this GPU has no bf16", "use run.precision fp16 or fp32")
     return asked
+
+
+def wait_for_each_other() -> None:
+    """Wait until every rank is here, for days if need be: one may be preparing volumes.
+
+    Collective operations of a GPU give up after minutes, so this goes over the network.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier(dist.new_group(backend="gloo", timeout=timedelta(days=7)))
 
 
 def _join(device: torch.device) -> None:

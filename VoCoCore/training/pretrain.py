@@ -25,7 +25,7 @@ from VoCoCore.runs.files import read_json
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import checkpoint, ending, memory, validation
 from VoCoCore.training.cohort import Cohort, gather_cohort
-from VoCoCore.training.devices import Machine, choose, this_rank
+from VoCoCore.training.devices import Machine, choose, this_rank, wait_for_each_other
 from VoCoCore.training.explain import explained
 from VoCoCore.training.loop import Job, run_steps
 from VoCoCore.training.monitor import Monitor
@@ -121,8 +121,7 @@ class Pretraining:
         """The first rank prepares; the others then find the cohort that it left."""
         parts = (self.settings, self.run, self.emit, self.should_stop_alone)
         cohort = gather_cohort(*parts) if self.machine.main else None
-        if self.machine.ranks > 1:
-            dist.barrier()
+        wait_for_each_other()
         return cohort or gather_cohort(*parts)
 
     def _note(self, **facts: Any) -> None:
@@ -150,8 +149,7 @@ class Pretraining:
         if found is None:
             return 0
         step, extra = checkpoint.load_checkpoint(found, self.task, self.updater)
-        if self.machine.ranks > 1:
-            dist.barrier()  # nobody looks for checkpoints any more when the damaged ones are moved
+        wait_for_each_other()  # nobody looks for checkpoints any more when the damaged ones are moved
         for path in damaged if self.machine.main else ():
             aside = checkpoint.set_aside(path).name
             self.emit(

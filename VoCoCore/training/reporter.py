@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ Listener = Callable[[dict[str, Any]], None]
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # Lost when the disk is full for a while: the next one says as much, and a checkpoint that fails ends the job anyway.
 _SPARED = ("stage", "progress", "metrics", "image")
+_STATUS_EVERY = 0.2  # seconds
 
 
 class Reporter:
@@ -21,11 +23,13 @@ class Reporter:
 
     def __init__(self, run: RunDirectory, listeners: Iterable[Listener]) -> None:
         self.run, self.listeners = run, list(listeners)
+        self._status_due = 0.0
 
     def __call__(self, kind: str, **fields: Any) -> None:
         """Tell of one event. Raises EnvironmentFault where the run's folder is gone or cannot be written."""
         self._keep(kind, lambda: self.run.events.emit(kind, **fields))
-        if kind == "progress":
+        if kind == "progress" and (time.monotonic() >= self._status_due or fields["step"] == fields["total"]):
+            self._status_due = time.monotonic() + _STATUS_EVERY
             self._keep(kind, lambda: self.run.write_status("running", fields["step"], fields["total"]))
         for listener in tuple(self.listeners):
             self._tell(listener, {"type": kind, **fields})
