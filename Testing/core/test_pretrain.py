@@ -105,6 +105,21 @@ def test_stop_and_resume_give_the_same_bits(tmp_path, finished):
     assert [e["attempt"] for e in events_of(resumed.run, "started")] == [1, 2]
 
 
+def test_the_loss_scale_goes_on_where_it_was(small_cohort, tmp_path):
+    """In fp16 the first steps overflow and halve the scale: begun at its first value again, other steps would count."""
+    small = {"crops__counts": "1,1,1", "optim__batch": 1, "optim__steps": 3, "run__checkpoint_every": 1}
+    settings = small_cohort.settings("v1", run__precision="fp16", **small)
+    whole = pretrain(settings, tmp_path / "whole")
+    seen = []
+    stop = {"should_stop": lambda: any(event["type"] == "checkpoint" for event in seen)}
+    stopped = pretrain(settings, tmp_path / "run", listeners=[seen.append], **stop)
+    assert not stopped.finished
+    resumed = pretrain(settings, tmp_path / "run", resume=True)
+    assert same(final_model(resumed.run), final_model(whole.run))
+    skipped = [e["values"]["skipped_steps"] for e in events_of(whole.run, "metrics") if e["split"] == "train"]
+    assert skipped[0] > 0, "nothing overflowed, so this shows nothing"
+
+
 @pytest.mark.parametrize("encoder", ["swin_unetr", "unetr"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_with_every_encoder(recipe, encoder, small_cohort, tmp_path):
