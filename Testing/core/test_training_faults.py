@@ -384,6 +384,24 @@ def ranks_of(job):
     return found
 
 
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"RANK": "first"}, "RANK=first"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 WORLD_SIZE=2"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "cannot find each other"),
+    ],
+    ids=["no number", "too high", "alone"],
+)
+def test_odd_variables_of_ranks(variables, says, words, monkeypatch, capsys, request):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    kind = f"variables of ranks ({request.node.callspec.id})"
+    meet(capsys, kind, 4, ["pretrain", *words()], [says, "torchrun"])
+
+
 gloo = pytest.mark.skipif(
     not torch.distributed.is_available() or os.name != "posix", reason="no gloo ranks here"
 )

@@ -65,7 +65,7 @@ def choose(run: RunSettings) -> Machine:
             f"there is no usable {kind.upper()} device here",
             f"use --device {kinds[0]}, or run 'voco doctor' to see why",
         )
-    rank, ranks, local = (int(os.environ.get(name, default)) for name, default in _RANK_VARIABLES)
+    rank, ranks, local = _ranks()
     device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     precision = _precision(run.precision, device)
     if ranks > 1:
@@ -83,7 +83,23 @@ _RANK_VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 def this_rank() -> int:
     """Number of this process among those that torchrun or srun started; 0 alone."""
-    return int(os.environ.get("RANK", "0"))
+    return _ranks()[0]
+
+
+def _ranks() -> tuple[int, int, int]:
+    """This process's rank, the number of ranks, and its rank on this machine; EnvironmentFault where they are odd."""
+    found = {name: os.environ.get(name, default) for name, default in _RANK_VARIABLES}
+    try:
+        rank, ranks, local = (int(value) for value in found.values())
+    except ValueError:
+        rank, ranks, local = -1, 0, 0
+    if not 0 <= rank < ranks or local < 0:
+        shown = " ".join(f"{name}={value}" for name, value in found.items())
+        raise EnvironmentFault(f"the variables of the ranks make no sense: {shown}", _HOW_TO_JOIN)
+    return rank, ranks, local
+
+
+_HOW_TO_JOIN = "start several ranks with torchrun, and one without RANK and WORLD_SIZE in the environment"
 
 
 def _precision(asked: str, device: torch.device) -> str:
@@ -115,7 +131,16 @@ def _join(device: torch.device) -> None:
     if dist.is_initialized():
         return
     if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise EnvironmentFault(
+                f"rank {device.index} of this machine has no GPU: there are {torch.cuda.device_count()}",
+                "start as many ranks as there are GPUs, or use --device cpu",
+            )
         torch.cuda.set_device(device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0]
+        raise EnvironmentFault(f"the ranks cannot find each other: {why}", _HOW_TO_JOIN) from error
