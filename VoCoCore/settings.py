@@ -72,17 +72,17 @@ class CropSettings(Group):
 
     counts: tuple[int, int, int] = setting((4, 4, 1), "base crops along x, y, z", low=1, high=16)
     base_size: tuple[int, int, int] = setting(
-        (96, 96, 96), "size of a base crop", unit="voxels", low=1, high=4096
+        (96, 96, 96), "size of a base crop", unit="voxels", low=1, high=2**18
     )
     volume_size: tuple[int, int, int] | None = setting(
         None,
         "size of the volume that the grid divides; default: counts times base_size",
         unit="voxels",
         low=1,
-        high=65536,
+        high=2**18,
     )
     random_size: tuple[int, int, int] | None = setting(
-        None, "size of a random crop; default: that of a base crop", unit="voxels", low=1, high=4096
+        None, "size of a random crop; default: that of a base crop", unit="voxels", low=1, high=2**18
     )
     random_crops: int = setting(2, "random crops per volume", low=1, high=64)
     input_size: tuple[int, int, int] | None = setting(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings, read_config
-from VoCoCore.errors import SettingsError
+from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import PretrainSettings
 
@@ -40,7 +40,12 @@ def run(words: Sequence[str]) -> int:
     settings = resolve_pretrain(read_config(asked.config), given_settings(asked, PretrainSettings))
     from VoCoCore.evaluation.preview import draw_preview
 
-    preview = draw_preview(asked.volume, settings, asked.output, asked.sample)
+    try:
+        preview = draw_preview(asked.volume, settings, asked.output, asked.sample)
+    except DataError as error:
+        if Path(asked.volume).name in error.message:
+            raise
+        raise DataError(f"{asked.volume}: {error.message}", error.hint) from None
     for line in preview.notes:
         print(line)
     print(f"picture: {preview.path}")
