@@ -137,10 +137,10 @@ def test_an_image_of_another_format(kind, name, text, says, capfd, tmp_path):
     words = ["data", "prepare", tmp_path / name, *GRID, "--store", tmp_path / "store"]
     capfd.readouterr()
     assert main([str(word) for word in words]) == 3
-    assert [line[:10] for line in capfd.readouterr().err.splitlines()] == [
-        "preparing ",
-        "preparing ",
-        "voco: erro",
+    assert [line.split()[0] for line in capfd.readouterr().err.splitlines()] == [
+        "preparing",
+        "preparing",
+        "voco:",
     ]
     meet(capfd, kind, 3, words, [says])
 
@@ -228,7 +228,7 @@ LISTS: list[tuple[str, str, object, str]] = [
     ("a table with an endless field", "l.csv", "image\n" + "x" * 200_000, "no table"),
     ("a table with a file that is gone", "l.csv", "image\ngone.nii.gz\n", "gone.nii.gz"),
     ("a table with rows of other lengths", "l.csv", "image,fold\ngone.nii.gz\nb.nii.gz,1,q,r\n", "gone.nii.gz"),
-    ("a table with a split that is none", "l.csv", "image,split\na.nii.gz,trian\n", "row 2"),
+    ("a table with a split that is none", "l.csv", "image,split\na.nii.gz,nowhere\n", "row 2"),
     ("a list that is a number", "l.json", "5", "no list of cases"),
     ("a list nested too deeply", "l.json", "[" * 100_000, "understood"),
     ("a list with an endless number", "l.json", '{"cases":' + "9" * 5000 + "}", "understood"),
@@ -264,13 +264,41 @@ def test_folders_and_paths_without_images(capsys, tmp_path):
     for kind, source, says in (
         ("an empty folder", tmp_path / "empty", ["no images", "empty"]),
         ("a folder of other files", tmp_path / "other", ["1 .txt", "other"]),
-        ("a path that is gone", tmp_path / "emty", ["Did you mean 'empty'", "emty"]),
+        ("a path that is gone", tmp_path / "empt", ["Did you mean 'empty'", "empt"]),
         ("no path at all", "", ["no data are named"]),
         ("a path too long", "x" * 5000, ["is not there"]),
     ):
         for action in (["index", source, "-o", tmp_path / "i.json"], ["check", source, "--workers", "0"]):
             meet(capsys, kind, 3, ["data", *action], says)
     assert not (tmp_path / "i.json").exists()
+
+
+def series(folder: Path, name: str) -> list[Path]:
+    """Six DICOM slices of one series."""
+    from test_dicom import write_slice  # skips where pydicom is not installed
+
+    for n in range(6):
+        tags = {"ImagePositionPatient": [0, 0, 2.0 * n], "ImageType": ["ORIGINAL", "PRIMARY", name]}
+        write_slice(folder / f"{n}.dcm", voxels((24, 24)) + n, **tags)
+    return sorted(folder.iterdir())
+
+
+def test_dicom_folders_that_make_no_volume(capfd, tmp_path):
+    store = [*GRID, "--store", tmp_path / "store"]
+    series(tmp_path / "scouts", "LOCALIZER")
+    meet(
+        capfd, "DICOM scouts alone", 3, ["data", "prepare", tmp_path / "scouts", *store], ["scout", "scouts"]
+    )
+    series(tmp_path / "gap", "AXIAL")[2].unlink()
+    words = ["data", "prepare", tmp_path / "gap", *store]
+    meet(capfd, "a DICOM series with a gap", 3, words, ["1 slice missing", "gap"])
+    cut_file = series(tmp_path / "cut", "AXIAL")[3]
+    cut_file.write_bytes(cut_file.read_bytes()[:-200])
+    meet(
+        capfd, "a DICOM slice cut off", 3, ["data", "prepare", tmp_path / "cut", *store], ["damaged", "3.dcm"]
+    )
+    line = meet(capfd, "a single slice", 3, ["data", "index", cut_file, "-o", tmp_path / "i.json"], ["3.dcm"])
+    assert "DICOM too" in line
 
 
 def test_splits_that_leave_nothing_to_train_on(capsys, tmp_path):
