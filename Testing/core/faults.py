@@ -12,6 +12,7 @@ from pathlib import Path
 
 from VoCoCore.cli import main
 
+ROOT = Path(__file__).resolve().parents[2]
 met: dict[str, tuple[int, str]] = {}  # kind of fault -> exit code, what was printed
 
 
@@ -41,12 +42,20 @@ def meet(capsys, kind: str, expected: int, words: Iterable[object], says: Iterab
 
 
 def write_list(path: Path) -> None:
-    """Write all faults met so far as a Markdown table, without the folders of this machine."""
-    rows = [f"| {kind} | {code} | `{_short(line)}` |" for kind, (code, line) in sorted(met.items())]
-    head = ["| What is wrong | Code | What is said |", "|---|---|---|"]
+    """Write all faults met so far as a Markdown page, without the folders of this machine."""
+    rows = [f"| {_short(kind)} | {code} | {_short(line)} |" for kind, (code, line) in sorted(met.items())]
+    head = [
+        "# Faults",
+        "",
+        f"The {len(rows)} kinds of mistakes and mishaps that the tests try, and the line that each of them ends with.",
+        "",
+        "| What is wrong | Code | What is said |",
+        "|---|---|---|",
+    ]
     path.write_text("\n".join([*head, *rows]) + "\n", encoding="utf-8")
 
 
-def _short(line: str) -> str:
-    line = re.sub(r"/\S*/pytest-[^/]*/[^/]*/[^/\s]*/", "", line)
-    return line.removeprefix("voco: ").replace("|", "\\|").replace(os.path.expanduser("~"), "~")
+def _short(text: str) -> str:
+    text = re.sub(r"/\S*?/pytest-of-[^/]*/pytest-\d+/[^/\s]*/", "", text).replace(str(ROOT), "VOCO")
+    text = text.removeprefix("voco: ").replace(os.path.expanduser("~"), "~")
+    return re.sub(r"([|<>*_`\[\]\\])", r"\\\1", text)

@@ -34,12 +34,14 @@ posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX limits and si
 class Job:
     """``voco pretrain`` in a process of its own, with limits of the system where wanted."""
 
-    def __init__(self, words, limits=(), program=("-m", "VoCoCore")):
+    def __init__(self, words, limits=(), soft_limits=(), program=("-m", "VoCoCore")):
         def restrict():
             import resource
 
-            for name, value in limits:
-                resource.setrlimit(getattr(resource, name), (value, value))
+            for name, value in [*limits, *soft_limits]:
+                number = getattr(resource, name)
+                hard = value if (name, value) in limits else resource.getrlimit(number)[1]
+                resource.setrlimit(number, (value, hard))
 
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -49,7 +51,7 @@ class Job:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=restrict if limits else None,
+            preexec_fn=restrict if limits or soft_limits else None,
         )
 
     def must_end(self, kind, code, *says):
@@ -333,6 +335,13 @@ def test_a_killed_loader_worker_ends_the_job_with_a_word(words, run):
         worker.send_signal(signal.SIGKILL)
     job.must_end("a loader worker is killed", 4, "a process that reads volumes was killed", "data.workers")
     assert run.state() == "failed" and newest(run.checkpoints)[0]
+
+
+@posix
+def test_few_open_files_are_made_more_where_the_system_allows_it(words, run):
+    """macOS starts with 256, and each worker holds dozens."""
+    job = words(optim__steps=3, data__workers=2)
+    assert Job(job, soft_limits=[("RLIMIT_NOFILE", 40)]).process.wait(120) == 0
 
 
 def test_a_prepared_volume_that_is_damaged_meanwhile_is_named(words, run, small_cohort, tmp_path, capsys):

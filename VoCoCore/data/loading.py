@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +83,8 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
 
     Raises DataError for a prepared volume that is damaged or gone; see `worker_killed` for a worker that dies.
     """
+    if workers:
+        _allow_open_files()
     # More workers than cores is the user's own choice; torch says so at every pass.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     loader = DataLoader(
@@ -101,12 +106,32 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
 
 def worker_killed(error: BaseException) -> EnvironmentFault | None:
     """What it means when torch says that a worker died, which it does at any moment, wherever the job then is."""
+    if isinstance(error, EOFError | ConnectionError) or getattr(error, "errno", None) in _TOO_MANY:
+        return EnvironmentFault(
+            "a process that reads volumes could not pass them on, most often because too many files are open",
+            "allow more open files (ulimit -n), or use fewer workers (data.workers); then go on with --resume",
+        )
     if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
         return None
     return EnvironmentFault(
         "a process that reads volumes was killed, most often for want of memory",
         "use fewer workers (data.workers), then go on with --resume",
     )
+
+
+_TOO_MANY = {errno.EMFILE, errno.ENFILE}
+
+
+def _allow_open_files() -> None:
+    """Workers pass every array on through an open file; some systems allow 256 of them where thousands are possible."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
+        if soft < wanted:
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _collate(samples: Sequence[dict[str, Tensor] | VocoError]) -> dict[str, Tensor] | VocoError:
