@@ -113,9 +113,9 @@ def test_an_image(kind, write, says, capfd, tmp_path):
     path.parent.mkdir()
     write(path)
     store = ["--store", tmp_path / "store"]
+    meet(capfd, kind, 3, ["data", "check", path, "--workers", "0", "--json"], ["1 of 1 cases", path])
     meet(capfd, kind, 3, ["data", "prepare", path.parent, *GRID, *store], [says, path])
     meet(capfd, kind, 3, ["crops", path, "-o", tmp_path / "x.png", *GRID], [says, path])
-    meet(capfd, kind, 3, ["data", "check", path, "--workers", "0", "--json"], ["1 of 1 cases"])
     assert not (tmp_path / "x.png").exists() and not list((tmp_path / "store" / "partial").iterdir())
 
 
@@ -165,7 +165,13 @@ def test_cases_of_different_channels(capsys, tmp_path):
 def test_a_volume_too_small_for_the_grid(capsys, tmp_path):
     image(tmp_path / "small.nii.gz", voxels((5, 5, 5)))
     words = ["data", "check", tmp_path / "small.nii.gz", "--workers", "0"]
-    meet(capsys, "a volume too small for the grid", 3, words, ["1 of 1 cases"])
+    meet(
+        capsys,
+        "a volume too small for the grid",
+        3,
+        words,
+        ["1 of 1 cases", "the grid needs", "small.nii.gz"],
+    )
 
 
 def test_a_label_on_another_grid(capsys, tmp_path):

@@ -120,8 +120,9 @@ def _check(words: list[str]) -> int:
         print(f"{report.checked} cases checked{others}")
     bad = len(report.bad_cases)
     if bad:
+        first = next(row.message for row in report.rows if row.severity == "error")
         raise DataError(
-            f"{bad} of {report.checked} cases cannot be used",
+            f"{bad} of {report.checked} cases cannot be used; the first: {first}",
             "mend them, or go on without them with --skip-bad",
         )
     return 0
