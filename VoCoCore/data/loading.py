@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -10,7 +11,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,8 +87,10 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
 
     Raises DataError for a prepared volume that is damaged or gone; see `worker_killed` for a worker that dies.
     """
+    over = RawValue("b", 0)
     if workers:
         _allow_open_files()
+        atexit.register(setattr, over, "value", 1)  # before multiprocessing ends and awaits its processes
     # More workers than cores is the user's own choice; torch says so at every pass.
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     loader = DataLoader(
@@ -94,14 +100,17 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
         collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_the_job if workers else None,
+        worker_init_fn=partial(_leave_signals_to_the_job, over) if workers else None,
         # Its own: a loader draws a seed when it starts, and a resumed job starts one more of them.
         generator=torch.Generator(),
     )
-    for batch in loader:
-        if isinstance(batch, VocoError):
-            raise batch
-        yield batch
+    try:
+        for batch in loader:
+            if isinstance(batch, VocoError):
+                raise batch
+            yield batch
+    finally:
+        over.value = 1
 
 
 def worker_killed(error: BaseException) -> EnvironmentFault | None:
@@ -139,20 +148,21 @@ def _collate(samples: Sequence[dict[str, Tensor] | VocoError]) -> dict[str, Tens
     return errors[0] if errors else default_collate(list(samples))
 
 
-def _leave_signals_to_the_job(_: int) -> None:
+def _leave_signals_to_the_job(over: Any, _: int) -> None:
     """In a worker: a terminal's Ctrl-C and a cluster's signals reach every process, and the job still needs its data.
 
-    The first SIGTERM is let pass for the same reason; a second one ends the worker, so that it can be cleared away.
+    SIGTERM is heeded once ``over`` says that the job needs nothing more.
     """
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
-    def once(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+    def end_if_over(_number: int, _frame: object) -> None:
+        if over.value:
+            os._exit(0)
 
     if os.name == "posix":
-        signal.signal(signal.SIGTERM, once)
+        signal.signal(signal.SIGTERM, end_if_over)
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
