@@ -75,10 +75,8 @@ def say(capsys, *words: object) -> str:
 
 
 def test_the_store_is_where_and_what_the_store_says(tmp_path: Path) -> None:
-    assert space.default_store() == stores.default_store()
     store = make_store(tmp_path / "store")
     assert space.kind_of(store) == space.STORE
-    assert files.read_json(store / space.STORE_MARKER)["what"] == space.STORE_MARK
     assert sorted(space.case_folders(store)) == stores.Store(store).keys() == KEYS
     assert {path.name for path in store.iterdir()} <= set(free._OURS[space.STORE])
 

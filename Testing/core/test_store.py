@@ -19,10 +19,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from VoCoCore.data.store import FORMAT, Store, case_key, default_store
+from VoCoCore.data.store import FORMAT, Store, case_key
 from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.geometry import Box, triple
 from VoCoCore.runs.files import read_json, write_json
+from VoCoCore.runs.space import default_store
 from VoCoCore.settings import PrepareSettings
 
 KEY = "ab" * 32

@@ -139,12 +139,13 @@ def _prepare(words: list[str]) -> int:
     from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.data.prepare import prepare_index
     from VoCoCore.data.sources import index_source
-    from VoCoCore.data.store import Store, default_store
+    from VoCoCore.data.store import Store
+    from VoCoCore.runs.space import default_store
 
     settings = resolve_pretrain(read_config(asked.config), given_settings(asked, PretrainSettings))
     store = Store(settings.data.store or default_store())
     index = index_source(asked.source, body_part=settings.data.body_part)
-    with interrupts() as should_stop, Progress("preparing") as progress:
+    with interrupts("the volume in work") as should_stop, Progress("preparing") as progress:
         prepared = prepare_index(
             index,
             settings,
@@ -170,7 +171,8 @@ def _show(words: list[str]) -> int:
     asked = parser.parse_args(words)
     _is_picture(asked.output, "-o")
     from VoCoCore.data.contact import describe
-    from VoCoCore.data.store import Store, default_store
+    from VoCoCore.data.store import Store
+    from VoCoCore.runs.space import default_store
 
     store = Store(asked.store or default_store())
     store.check()

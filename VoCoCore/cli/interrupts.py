@@ -15,11 +15,11 @@ _TERMINAL = ("SIGINT", "SIGHUP")
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Catch them for the length of the block. Once: the function given says so; twice: KeyboardInterrupt at once.
+def interrupts(after: str = "this step, with a checkpoint") -> Iterator[Callable[[], bool]]:
+    """Catch them for the length of the block; ``after`` says when a wish is met.
 
-    One of the terminal's that was ignored before (``nohup``) stays ignored; a cluster's may have been, while Python was
-    starting, and counts from now on.
+    Once: the function given says so; twice: KeyboardInterrupt at once. One of the terminal's that was ignored before
+    (``nohup``) stays ignored; a cluster's may have been, while Python was starting, and counts from now on.
     """
     caught: list[int] = []
     owner = os.getpid()
@@ -33,7 +33,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         if not caught:
             # The terminal may be gone.
             with suppress(OSError, ValueError):
-                print("\nstopping after this step, with a checkpoint; once more to stop at once", flush=True)
+                print(f"\nstopping after {after}; once more to stop at once", flush=True)
         caught.append(number)
 
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings, read_config
-from VoCoCore.errors import StopRequested
+from VoCoCore.errors import SettingsError, StopRequested
 from VoCoCore.fields import flatten
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.runs import known
@@ -43,6 +43,8 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Carry out the command; the exit code is 0, or 5 when the job was stopped before its end."""
     asked = parser().parse_args(list(words))
+    if not asked.run.strip():
+        raise SettingsError("--run names no folder", "for example --run runs/first")
     settings = _settings(asked)
     if asked.estimate:
         return _print_estimate(settings)

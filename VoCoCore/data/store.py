@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections import OrderedDict
@@ -31,22 +30,13 @@ from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.geometry import Box
 from VoCoCore.runs.files import is_leftover, patiently, read_json, write_json, writing
 from VoCoCore.runs.lock import FileLock
+from VoCoCore.runs.space import STORE_MARK, STORE_MARKER
 from VoCoCore.settings import PrepareSettings
 
 FORMAT = 1  # raise it whenever the same source and settings would give other values
 BLOCK = (48, 48, 96)
-_MARK = {"what": "VoCoCore prepared volumes", "format": FORMAT}
+_MARK = {"what": STORE_MARK, "format": FORMAT}
 _OPEN_VOLUMES = 256
-
-
-def default_store() -> Path:
-    """The store in the user's cache folder."""
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "VoCoCore" / "store"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "VoCoCore" / "store"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "vococore" / "store"
 
 
 def case_key(
@@ -108,13 +98,13 @@ class Store:
         """
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            if not (self.root / "store.json").exists():
+            if not (self.root / STORE_MARKER).exists():
                 if any(not is_leftover(item.name) for item in self.root.iterdir()):
                     hint = "choose an empty or a new folder (data.store)"
                     raise EnvironmentFault(
                         f"{self.root} holds other files and is no store of prepared volumes", hint
                     )
-                write_json(self.root / "store.json", _MARK)
+                write_json(self.root / STORE_MARKER, _MARK)
         self.check()
         with writing(self.root):
             for name in ("cases", "partial", "locks"):
@@ -123,7 +113,7 @@ class Store:
 
     def check(self) -> None:
         """Raise EnvironmentFault unless this is a store that this version can read."""
-        mark = read_json(self.root / "store.json")
+        mark = read_json(self.root / STORE_MARKER)
         if not isinstance(mark, dict) or mark.get("what") != _MARK["what"]:
             raise EnvironmentFault(
                 f"{self.root} is no store of prepared volumes", "voco data prepare makes one"

@@ -259,7 +259,8 @@ def check_usable(path: Path) -> None:
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        raise SettingsError(f"{path} is a file, not a folder", "name a new or an empty folder") from None
+        what = "is a file, not a folder" if path.exists() else "lies below a file"
+        raise SettingsError(f"{path} {what}", "name a new or an empty folder") from None
     except OSError as error:
         raise files.fault(path, error) from error
     if any(name not in _HARMLESS and not files.is_leftover(name) for name in names):

@@ -91,6 +91,11 @@ def fault(path: Path, error: OSError) -> EnvironmentFault:
     if error.errno in _FORBIDDEN:
         hint = "choose a folder that you may write to, or change its permissions"
         return EnvironmentFault(f"{path} could not be written: permission denied", hint)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        what = "is a folder" if error.errno == errno.EISDIR else "is a file, or lies below one"
+        return EnvironmentFault(
+            f"{path} could not be written: it {what}", "move that away, or name another place"
+        )
     return EnvironmentFault(
         f"{path} could not be written: {error.strerror or error}", "check the disk and the path"
     )

@@ -21,7 +21,7 @@ from VoCoCore.runs.export import MARKER, is_export
 from VoCoCore.runs.status import ACTIVE
 
 STORE_MARKER = "store.json"
-STORE_MARK = "VoCoCore prepared volumes"  # VoCoCore.data.store writes it
+STORE_MARK = "VoCoCore prepared volumes"
 STORE, EXPORT, LEFTOVER = "store", "export", "leftover"
 _ASIDE = re.compile(r"\..+\.deleting-[0-9a-f]{8}")
 

@@ -17,10 +17,11 @@ from VoCoCore.data.cases import Index, save_index
 from VoCoCore.data.prepare import PreparedSet, prepare_index
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits
-from VoCoCore.data.store import Store, default_store
+from VoCoCore.data.store import Store
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
+from VoCoCore.runs.space import default_store
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.monitor import Emit
 
@@ -130,6 +131,11 @@ def _divided(settings: PretrainSettings) -> Index:
     if not cases:
         raise DataError(
             f"no case to train on in {data.source}", "'voco data index' says what was found and why not"
+        )
+    if all(case.split == "val" for case in cases):
+        raise DataError(
+            f"all cases to use in {data.source} are in the split 'val', none is left to train on",
+            "change the split of some to 'train', or leave it out",
         )
     index = replace(index, cases=tuple(cases[: data.limit]))
     several = len({case.patient for case in index.cases}) > 1
