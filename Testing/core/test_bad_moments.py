@@ -1,4 +1,4 @@
-"""What can happen while `voco data prepare` works: signals, full and read-only disks, killed workers."""
+"""What can happen while a command works: signals, full and read-only disks, killed workers."""
 
 from __future__ import annotations
 
@@ -139,6 +139,24 @@ def test_a_store_that_may_not_be_written(cohort, tmp_path):
     job = program(_PLAIN, words, before=without_privileges())
     only_line("a store that may not be written", 4, job, "permission denied", store)
     assert not list(store.iterdir())
+
+
+def test_run_folders_that_may_not_be_written(cohort, tmp_path):
+    """A new run below a closed folder, and one that was closed after it had ended; what it holds stays."""
+    job = [*GRID, "--encoder", "unet", "--model.feature_size", "4", "--steps", "1", "--optim.warmup", "0"]
+    words = ["pretrain", "--data", cohort, *job, "--store", tmp_path / "store", "--workers", "0", "--run"]
+    closed, run = tmp_path / "closed", tmp_path / "run"
+    closed.mkdir(mode=0o555)
+    variables = {"VOCO_CONFIG_HOME": str(tmp_path)}
+    new = program(_PLAIN, [*words, closed / "run"], before=without_privileges(), **variables)
+    only_line("a run folder that may not be made", 4, new, "permission denied", closed / "run")
+    assert program(_PLAIN, [*words, run], **variables).wait(120) == 0
+    kept = [path for folder in ("checkpoints", "weights") for path in (run / folder).rglob("*.*")]
+    before = {path: path.read_bytes() for path in kept if path.is_file()}
+    run.chmod(0o555)
+    again = program(_PLAIN, ["pretrain", "--run", run, "--resume"], before=without_privileges(), **variables)
+    only_line("a run folder that may not be written", 4, again, "permission denied", run)
+    assert len(before) >= 4 and {path: path.read_bytes() for path in before} == before
 
 
 def test_a_folder_and_an_image_that_may_not_be_read(cohort, tmp_path):

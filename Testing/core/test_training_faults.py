@@ -324,6 +324,17 @@ def test_settings_of_a_run_cut_in_half(stopped_run, capsys):
     meet(capsys, "settings.json damaged", 2, resume(stopped_run), [stopped_run.settings_file])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_was_asked_for(words, capsys):
+    meet(
+        capsys,
+        "no GPU though asked for",
+        4,
+        ["pretrain", *words(), "--device", "cuda"],
+        ["CUDA", "--device cpu"],
+    )
+
+
 # While it runs
 
 
