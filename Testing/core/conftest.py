@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 from VoCoCore.data.phantom import make_cohort
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import PretrainSettings
+
+# Started in the background by a shell, the tests would hand on an ignored Ctrl-C to the jobs that they interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A network of seconds: four base crops of 32^3, four channels.
 SMALL = {
