@@ -12,7 +12,9 @@ import pytest
 
 from VoCoCore.data.phantom import make_cohort
 from VoCoCore.presets import resolve_pretrain
+from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
+from VoCoCore.training.pretrain import pretrain
 
 # Started in the background by a shell, the tests would hand on an ignored Ctrl-C to the jobs that they interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -61,6 +63,20 @@ def small_cohort(tmp_path_factory) -> SmallCohort:
 def own_config(tmp_path, monkeypatch):
     """Runs known to the user who tests stay as they are."""
     monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def stopped_run(small_cohort, tmp_path):
+    """A run with checkpoints of steps 1 and 2, and what it was started with."""
+    settings = small_cohort.settings(optim__steps=4, run__checkpoint_every=1)
+    events = []
+    pretrain(
+        settings,
+        tmp_path / "run",
+        listeners=[events.append],
+        should_stop=lambda: any(event["type"] == "checkpoint" for event in events),
+    )
+    return RunDirectory(tmp_path / "run")
 
 
 def pytest_sessionfinish() -> None:
