@@ -138,7 +138,7 @@ def test_a_really_full_disk_at_a_checkpoint(words, tmp_path, run):
     ).returncode:
         pytest.skip("this machine allows no mounts")
     try:
-        changes = {"optim__steps": 40, "run__checkpoint_every": 2, "run__validate_every": 40}
+        changes = {"optim__steps": 20, "run__checkpoint_every": 2, "run__validate_every": 20}
         job = words(**changes)
         job[job.index(tmp_path / "run")] = disk / "run"
         there = RunDirectory(disk / "run")
