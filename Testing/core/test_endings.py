@@ -38,6 +38,15 @@ def test_an_interrupt_for_good_leaves_a_stopped_run_that_goes_on(small_cohort, t
     assert pretrain(settings, tmp_path / "run", resume=True).finished
 
 
+def test_a_stop_while_a_resumed_job_still_prepares_keeps_its_step(small_cohort, stopped_run, tmp_path):
+    """The volumes are prepared anew, in another store, and the wish comes before the first of them."""
+    other = {"data__store": str(tmp_path / "other store")}
+    settings = small_cohort.settings(optim__steps=4, run__checkpoint_every=1, **other)
+    with pytest.raises(StopRequested):
+        pretrain(settings, stopped_run.path, resume=True, should_stop=lambda: True)
+    assert stopped_run.read_status().step == 2 and stopped_run.state() == "stopped"
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.EIO, "gone"), ValueError("closed file")])
 def test_a_listener_that_goes_away_is_not_asked_again(error, run):
     heard, other = [], []

@@ -47,9 +47,8 @@ class Samples(Dataset):
         try:
             return self.sample(number)
         except VocoError as error:
-            return (
-                error  # raised where the job is: on its way out of a worker, torch would wrap it in a trace
-            )
+            # Raised where the job is: on its way out of a worker, torch would wrap it in a trace.
+            return error
 
     def sample(self, number: int) -> dict[str, Tensor]:
         """The arrays of one sample. Raises DataError for a prepared volume that is damaged or gone."""

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 PATIENCE = 2.0 if os.name == "nt" else 0.0  # seconds
 _PAUSE = 0.02
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# Numbers of errors that say there is no room: on the disk, in a quota, below a limit on files.
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -84,7 +85,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def fault(path: Path, error: OSError) -> EnvironmentFault:
     """Say in one line why ``path`` could not be written."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return EnvironmentFault(
             f"{path} could not be written: the disk is full", "free some space, then resume"
         )

@@ -16,12 +16,17 @@ def stopped(run: RunDirectory, step: int, message: str = "") -> None:
     run.write_status("stopped", step, message=message)
 
 
+def saved_step(run: RunDirectory) -> int:
+    """The step of the newest whole checkpoint, 0 without one: where resuming goes on."""
+    whole, _ = newest(run.checkpoints)
+    return int(whole.name.removeprefix("step-")) if whole else 0
+
+
 def cut_short(run: RunDirectory) -> StopRequested:
     """Somebody interrupted the job for good: what the last checkpoint holds stays, what came after it is lost."""
-    whole, _ = newest(run.checkpoints)
-    step = int(whole.name.removeprefix("step-")) if whole else 0
+    step = saved_step(run)
     message = (
-        f"ended at once; the last checkpoint is of step {step}" if whole else "ended at once, at its start"
+        f"ended at once; the last checkpoint is of step {step}" if step else "ended at once, at its start"
     )
     with suppress(Exception):
         stopped(run, step, message)

@@ -275,7 +275,7 @@ def pretrain(
             result = Pretraining(settings, run, listeners, should_stop).work(attempt)
         except StopRequested:
             # Asked to end while still preparing: what is prepared stays prepared.
-            ending.stopped(run, 0)
+            ending.stopped(run, ending.saved_step(run))
             raise
         except KeyboardInterrupt:
             raise ending.cut_short(run) from None

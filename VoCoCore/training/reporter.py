@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.files import FULL
 
 Listener = Callable[[dict[str, Any]], None]
 
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # Lost when the disk is full for a while: the next one says as much, and a checkpoint that fails ends the job anyway.
 _SPARED = ("stage", "progress", "metrics", "image")
 _STATUS_EVERY = 0.2  # seconds
@@ -38,7 +37,7 @@ class Reporter:
         try:
             write()
         except EnvironmentFault as fault:
-            if kind not in _SPARED or getattr(fault.__cause__, "errno", None) not in _FULL:
+            if kind not in _SPARED or getattr(fault.__cause__, "errno", None) not in FULL:
                 raise
 
     def _tell(self, listener: Listener, event: dict[str, Any]) -> None:
