@@ -7,11 +7,17 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+
+def _numbers(*names: str) -> set[int]:
+    """Those of the signals that this system has."""
+    return {getattr(signal, name) for name in names if hasattr(signal, name)}
+
+
 # SIGUSR1 is what SLURM sends before the time is up, SIGHUP what a closed terminal leaves behind.
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+_CAUGHT = _numbers("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 # These may come again and again; only a person at a keyboard means "at once" by the second one.
-_PATIENT = ("SIGUSR1", "SIGHUP")
-_TERMINAL = ("SIGINT", "SIGHUP")
+_PATIENT = _numbers("SIGUSR1", "SIGHUP")
+_TERMINAL = _numbers("SIGINT", "SIGHUP")
 
 
 @contextmanager
@@ -23,12 +29,11 @@ def interrupts(after: str = "this step, with a checkpoint") -> Iterator[Callable
     """
     caught: list[int] = []
     owner = os.getpid()
-    patient = {getattr(signal, name) for name in _PATIENT if hasattr(signal, name)}
 
     def catch(number: int, _frame: object) -> None:
         if os.getpid() != owner:
             return  # a process forked meanwhile, told together with its parent, which decides
-        if caught and number not in patient:
+        if caught and number not in _PATIENT:
             raise KeyboardInterrupt
         if not caught:
             # The terminal may be gone.
@@ -36,11 +41,8 @@ def interrupts(after: str = "this step, with a checkpoint") -> Iterator[Callable
                 print(f"\nstopping after {after}; once more to stop at once", flush=True)
         caught.append(number)
 
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    ignored = {number for number in numbers if signal.getsignal(number) is signal.SIG_IGN}
-    kept = ignored & {getattr(signal, name) for name in _TERMINAL if hasattr(signal, name)}
-    wanted = [number for number in numbers if number not in kept]
-    before = {number: signal.signal(number, catch) for number in wanted}
+    ignored = {number for number in _TERMINAL if signal.getsignal(number) is signal.SIG_IGN}
+    before = {number: signal.signal(number, catch) for number in _CAUGHT - ignored}
     try:
         yield lambda: bool(caught)
     finally:

@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,8 +89,6 @@ def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> 
     if workers:
         _allow_open_files()
         atexit.register(setattr, over, "value", 1)  # before multiprocessing ends and awaits its processes
-    # More workers than cores is the user's own choice; torch says so at every pass.
-    warnings.filterwarnings("ignore", message="This DataLoader will create")
     loader = DataLoader(
         samples,
         batch_sampler=numbers,

@@ -48,7 +48,9 @@ def save_checkpoint(
         _sync_folder(folder)
     except (OSError, EnvironmentFault, SafetensorError, RuntimeError) as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise _not_written(target, error) from error
+        if cause := _of_the_system(error):
+            raise _not_written(target, cause) from error
+        raise
     _tidy(folder)
     return target
 
@@ -82,34 +84,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _not_written(target: Path, error: Exception) -> EnvironmentFault:
-    """The libraries wrap what the system said, each in its own way; what a person can do is the same."""
-    if cause := _of_the_system(error):
-        said = fault(target, cause)
-        return EnvironmentFault(
-            f"the checkpoint {said.message}",
-            f"{said.hint.removesuffix(', then resume')}, then go on with --resume: the checkpoints before are whole",
-        )
-    full = _is_full(target.parent) or re.search(r"os error (28|27|122)\b", str(error))
-    reason = "the disk is full" if full else str(error).splitlines()[0]
-    return EnvironmentFault(
-        f"the checkpoint {target} could not be written: {reason}",
-        "free disk space, then go on with --resume: the checkpoints before are whole",
-    )
+def _not_written(target: Path, cause: OSError) -> EnvironmentFault:
+    said = fault(target, cause)
+    hint = f"{said.hint}: go on with --resume, the checkpoints before are whole"
+    return EnvironmentFault(f"the checkpoint {said.message}", hint)
 
 
 def _of_the_system(error: BaseException | None) -> OSError | None:
-    """The OSError that ``error`` is, or that was on its way when a library raised ``error`` in its place."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _is_full(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free < 1 << 20
-    except OSError:
-        return False
+    """What the system said: each library wraps it in its own way, as cause, as context, or in its text alone."""
+    if error is None or isinstance(error, OSError):
+        return error
+    if found := re.search(r"os error (\d+)\b", str(error)):
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    return _of_the_system(error.__cause__ or error.__context__)
 
 
 def _random_state() -> dict[str, Any]:

@@ -6,8 +6,8 @@ import traceback
 from contextlib import suppress
 
 from VoCoCore.errors import StopRequested, VocoError
+from VoCoCore.runs.describe import last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
-from VoCoCore.training.checkpoint import newest
 
 
 def stopped(run: RunDirectory, step: int, message: str = "") -> None:
@@ -16,15 +16,9 @@ def stopped(run: RunDirectory, step: int, message: str = "") -> None:
     run.write_status("stopped", step, message=message)
 
 
-def saved_step(run: RunDirectory) -> int:
-    """The step of the newest whole checkpoint, 0 without one: where resuming goes on."""
-    whole, _ = newest(run.checkpoints)
-    return int(whole.name.removeprefix("step-")) if whole else 0
-
-
 def cut_short(run: RunDirectory) -> StopRequested:
     """Somebody interrupted the job for good: what the last checkpoint holds stays, what came after it is lost."""
-    step = saved_step(run)
+    step = last_checkpoint(run) or 0
     message = (
         f"ended at once; the last checkpoint is of step {step}" if step else "ended at once, at its start"
     )

@@ -20,6 +20,7 @@ from VoCoCore.data.sampling import TRAIN, VALIDATION
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
+from VoCoCore.runs.describe import last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
 from VoCoCore.settings import PretrainSettings
@@ -275,7 +276,7 @@ def pretrain(
             result = Pretraining(settings, run, listeners, should_stop).work(attempt)
         except StopRequested:
             # Asked to end while still preparing: what is prepared stays prepared.
-            ending.stopped(run, ending.saved_step(run))
+            ending.stopped(run, last_checkpoint(run) or 0)
             raise
         except KeyboardInterrupt:
             raise ending.cut_short(run) from None
