@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 
 import pytest
+import torch
 
 from VoCoCore.errors import EnvironmentFault, StopRequested
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
+from VoCoCore.settings import OptimSettings
+from VoCoCore.training.checkpoint import load_checkpoint, save_checkpoint
+from VoCoCore.training.devices import Machine
 from VoCoCore.training.explain import explained
 from VoCoCore.training.pretrain import pretrain
 from VoCoCore.training.reporter import Reporter
+from VoCoCore.training.updates import Updater
 
 
 @pytest.fixture
@@ -45,6 +50,18 @@ def test_a_stop_while_a_resumed_job_still_prepares_keeps_its_step(small_cohort, 
     with pytest.raises(StopRequested):
         pretrain(settings, stopped_run.path, resume=True, should_stop=lambda: True)
     assert stopped_run.read_status().step == 2 and stopped_run.state() == "stopped"
+
+
+def test_random_state_is_that_of_the_checkpoint(tmp_path):
+    """Nothing in a step draws from it today; a network with dropout would."""
+    net = torch.nn.Linear(3, 2)
+    updater = Updater(net.parameters(), OptimSettings(), Machine(torch.device("cpu"), "fp32", "cpu"))
+    torch.rand(7)
+    path = save_checkpoint(tmp_path, 1, net, updater, {})
+    expected = torch.rand(5)
+    torch.manual_seed(99)
+    load_checkpoint(path, net, updater)
+    assert torch.equal(torch.rand(5), expected)
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.EIO, "gone"), ValueError("closed file")])

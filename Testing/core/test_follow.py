@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from made_runs import make_run
 
 from VoCoCore.runs import events
 from VoCoCore.runs.directory import RunDirectory
@@ -147,3 +148,15 @@ def test_odd_numbers_are_no_obstacle(run: RunDirectory) -> None:
         assert steps == [1, 0]
         assert math.isnan(losses[0])
         assert follower.summary().eta_s is None
+
+
+def test_the_step_is_that_of_the_last_checkpoint_where_nothing_newer_was_said(tmp_path):
+    """Counters are read every so many steps, and a checkpoint may lie between."""
+    events = [
+        {"type": "started", "attempt": 1, "step": 0},
+        {"type": "progress", "step": 40, "total": 60},
+        {"type": "checkpoint", "step": 45},
+    ]
+    follower = Follower(make_run(tmp_path / "run", state="stopped", step=40, events=events))
+    follower.poll()
+    assert follower.summary().step == 45

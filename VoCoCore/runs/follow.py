@@ -102,7 +102,7 @@ class Follower:
         self._newest = {t: event for t, event in self._newest.items() if not is_undone(event, start)}
 
     def _steps(self) -> Iterable[float]:
-        events = (self._newest.get(name, {}) for name in ("started", "progress", "metrics"))
+        events = (self._newest.get(name, {}) for name in ("started", "progress", "metrics", "checkpoint"))
         return [step_of(event, 0) for event in events]
 
     def _latest(self, split: str) -> dict[str, float]:
