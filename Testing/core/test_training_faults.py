@@ -5,6 +5,7 @@ Each through the command line as a user meets it: one line, the right exit code,
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
+from itertools import islice
 
 import psutil
 import pytest
@@ -21,6 +24,12 @@ from faults import check_line, meet
 from nursery import ROOT
 from safetensors.torch import load_file
 
+from VoCoCore.data.loading import Numbers, Samples, make_loader
+from VoCoCore.data.prepare import prepare_index
+from VoCoCore.data.sampling import TRAIN
+from VoCoCore.data.sources import index_source
+from VoCoCore.data.store import Store
+from VoCoCore.pretext.voco import VoCo
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.training.checkpoint import MODEL, STATE, checkpoints, newest
 
@@ -198,6 +207,28 @@ def test_a_killed_loader_worker_ends_the_job_with_a_word(words, run):
         worker.send_signal(signal.SIGKILL)
     job.must_end("a loader worker is killed", 4, "a process that reads volumes was killed", "data.workers")
     assert run.state() == "failed" and newest(run.checkpoints)[0]
+
+
+@posix
+def test_workers_leave_the_signals_of_a_group_to_the_job_until_it_is_over(small_cohort):
+    """Ctrl-C and a cluster's signals reach workers too; they go on reading, and end when nothing more is wanted."""
+    settings = small_cohort.settings()
+    prepared = prepare_index(
+        index_source(settings.data.source), settings, Store(small_cohort.store), workers=0
+    )
+    views = partial(VoCo.views, settings, stream=TRAIN)
+    samples = Samples(small_cohort.store, prepared.keys, views)
+    before = set(multiprocessing.active_children())
+    batches = make_loader(samples, Numbers(0, 40, 1), workers=1, pin=False)
+    first = next(batches)
+    (worker,) = set(multiprocessing.active_children()) - before
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    rest = list(islice(batches, 38))
+    assert len(rest) == 38 and first["volumes"].shape == rest[-1]["volumes"].shape and worker.is_alive()
+    batches.close()
+    worker.join(15)
+    assert not worker.is_alive()
 
 
 @posix
