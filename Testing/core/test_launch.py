@@ -254,6 +254,31 @@ def test_a_zombie_is_gone() -> None:
 
 
 @posix
+def test_a_process_that_ends_while_it_is_asked_about_is_gone(monkeypatch) -> None:
+    """It is there for the first question and not for the second, as after a kill on a busy machine."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    born = process.process_start(child.pid)
+    read = process._stat
+
+    def ends_first(pid: int) -> list[str]:
+        child.communicate(b"\n")
+        return read(pid)
+
+    monkeypatch.setattr(process, "_stat", ends_first)
+    assert born and process.process_start(child.pid) is None
+
+
+@posix
+def test_a_job_that_ends_while_it_is_verified_is_gone_and_no_riddle(tmp_path: Path, monkeypatch) -> None:
+    run = RunDirectory.create(tmp_path / "run", {}, {})
+    run.write_status("running")
+    answers = iter([process.process_start(os.getpid())])  # alive once, then gone
+    monkeypatch.setattr(process, "process_start", lambda pid: next(answers, None))
+    monkeypatch.setattr("VoCoCore.runs.launch._kill_tree", lambda pid: None)
+    assert kill(run) == "stopped"
+
+
+@posix
 @pytest.mark.skipif(not shutil.which("ps"), reason="no ps here")
 def test_ps_tells_what_proc_does(monkeypatch) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -171,12 +171,13 @@ def _verified_pid(run: RunDirectory) -> int | None:
     if status.host != process.host_name():
         hint = "it stops after its current step if it was asked to; end it on that machine otherwise"
         raise SettingsError(f"the job in {run.path} runs on {status.host}, out of reach from here", hint)
+    # In this order: a process may end between the two questions.
+    if process.is_same(status.pid, status.process_start):
+        return status.pid
     if process.is_gone(status.pid, status.process_start):
         return None
-    if not process.is_same(status.pid, status.process_start):
-        hint = "look at it and end it by hand"
-        raise EnvironmentFault(f"this system does not say whether process {status.pid} is the job", hint)
-    return status.pid
+    hint = "look at it and end it by hand"
+    raise EnvironmentFault(f"this system does not say whether process {status.pid} is the job", hint)
 
 
 def _kill_tree(pid: int) -> None:

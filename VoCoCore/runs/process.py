@@ -65,13 +65,22 @@ if sys.platform == "win32":
 else:
 
     def _start(pid: int) -> str | None:
+        if not _is_there(pid):
+            return None
+        if not _HAS_PROC:
+            return _from_ps(pid)
+        found = _from_proc(pid)
+        # It may have ended between the two questions, and then the second one had no answer.
+        return None if found == UNKNOWN and not _is_there(pid) else found
+
+    def _is_there(pid: int) -> bool:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            return None
+            return False
         except PermissionError:  # alive, somebody else's
             pass
-        return _from_proc(pid) if _HAS_PROC else _from_ps(pid)
+        return True
 
 
 def descendants(pid: int) -> list[int]:
