@@ -11,10 +11,10 @@ from typing import Any
 import psutil
 import torch
 
+from VoCoCore.devices import Machine, available, choose
 from VoCoCore.presets import PRESETS, resolve_pretrain
 from VoCoCore.runs.environment import environment
 from VoCoCore.runs.space import default_store
-from VoCoCore.training.devices import Machine, available, choose
 from VoCoCore.training.estimate import estimate
 
 GB = 2**30

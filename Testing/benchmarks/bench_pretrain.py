@@ -25,13 +25,13 @@ from VoCoCore.data.phantom import make_cohort
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN
 from VoCoCore.data.store import Store
+from VoCoCore.devices import Machine, choose
+from VoCoCore.models.teacher import Teacher
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.build import build_task, encoder_factory
-from VoCoCore.pretext.teacher import Teacher
 from VoCoCore.pretext.voco import VoCo
 from VoCoCore.pretext.voco_losses import prediction_loss, regularisation_loss, similarity
 from VoCoCore.settings import PretrainSettings
-from VoCoCore.training.devices import Machine, choose
 from VoCoCore.training.updates import Updater
 
 ROUNDS = 9

@@ -24,12 +24,16 @@ ROOMS = [
     "geometry",
     "settings",
     "presets",
+    "finetune_settings",
+    "protocols",
+    "devices",
     "runs",
     "data",
     "models",
     "pretext",
-    "training",
+    "downstream",
     "inference",
+    "training",
     "evaluation",
     "doctor",
     "demo",
@@ -38,7 +42,8 @@ ROOMS = [
 ]
 # 3D Slicer's own process imports these, and so what they import: standard library and numpy, nothing else.
 FOR_SLICER = re.compile(
-    r"VoCoCore(\.(errors|fields|geometry|settings|presets|runs(\..+)?|data\.(plan|sampling)))?"
+    r"VoCoCore(\.(errors|fields|geometry|settings|presets|finetune_settings|protocols|runs(\..+)?"
+    r"|data\.(plan|sampling|patches)))?"
 )
 FILE_LINES, TEST_LINES, FUNCTION_LINES, NESTING, INIT_STATEMENTS = 300, 450, 60, 3, 5
 

@@ -7,12 +7,12 @@ import errno
 import pytest
 import torch
 
+from VoCoCore.devices import Machine
 from VoCoCore.errors import EnvironmentFault, StopRequested
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 from VoCoCore.settings import OptimSettings
 from VoCoCore.training.checkpoint import load_checkpoint, save_checkpoint
-from VoCoCore.training.devices import Machine
 from VoCoCore.training.explain import explained
 from VoCoCore.training.pretrain import pretrain
 from VoCoCore.training.reporter import Reporter

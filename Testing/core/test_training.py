@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from VoCoCore.data import sampling
+from VoCoCore.devices import Machine
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.task import Outcome
 from VoCoCore.pretext.voco import VoCo, effective_rank
 from VoCoCore.settings import OptimSettings
-from VoCoCore.training.devices import Machine
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.updates import FIRST_SCALE, Updater
 from VoCoCore.training.validation import HeldOut, interval, score

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from VoCoCore.devices import Machine
+from VoCoCore.models.teacher import Teacher
 from VoCoCore.presets import resolve_pretrain
-from VoCoCore.pretext.teacher import Teacher
 from VoCoCore.pretext.voco import VoCo
 from VoCoCore.settings import OptimSettings
-from VoCoCore.training.devices import Machine
 from VoCoCore.training.schedule import warmup_cosine
 from VoCoCore.training.updates import Updater
 

@@ -66,9 +66,9 @@ def _settings(asked: Any) -> PretrainSettings:
 def _train(settings: PretrainSettings, asked: Any) -> int:
     from VoCoCore.cli.console import Listener, PlainLines, listener
     from VoCoCore.cli.interrupts import interrupts
+    from VoCoCore.devices import this_rank
     from VoCoCore.evaluation.report import write_report
     from VoCoCore.runs.environment import environment
-    from VoCoCore.training.devices import this_rank
     from VoCoCore.training.pretrain import pretrain
 
     if this_rank() > 0:
@@ -101,7 +101,7 @@ def _train(settings: PretrainSettings, asked: Any) -> int:
 
 
 def _print_estimate(settings: PretrainSettings) -> int:
-    from VoCoCore.training.devices import choose
+    from VoCoCore.devices import choose
     from VoCoCore.training.estimate import estimate
 
     print(estimate(settings, choose(settings.run)).words())

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from VoCoCore.data import sampling
 from VoCoCore.data.crops import cut_crops
 from VoCoCore.models.heads import MapProjector, Projector, pool_maps
+from VoCoCore.models.teacher import Teacher
 from VoCoCore.pretext import voco_losses
 from VoCoCore.pretext.gather import gather
 from VoCoCore.pretext.task import Arrays, Batch, Outcome
-from VoCoCore.pretext.teacher import Teacher
 from VoCoCore.settings import PretrainSettings
 
 MakeEncoder = Callable[[], nn.Module]

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from VoCoCore.devices import Machine
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
-from VoCoCore.training.devices import Machine
 from VoCoCore.training.live_memory import LivePeak
 
 PROBE = {"cpu": 12, "mps": 12, "cuda": 48}

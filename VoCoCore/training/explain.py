@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from VoCoCore.data.loading import worker_killed
+from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import EnvironmentFault, VocoError
-from VoCoCore.training.memory import is_out_of_memory
 
 # How the libraries below torch.distributed say that a peer is gone.
 _PEER_GONE = (

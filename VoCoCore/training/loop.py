@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from VoCoCore.data.loading import to_device
+from VoCoCore.devices import Machine
 from VoCoCore.settings import OptimSettings
-from VoCoCore.training.devices import Machine
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.schedule import warmup_cosine
 from VoCoCore.training.updates import Updater

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from VoCoCore.devices import Machine
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.settings import PretrainSettings
-from VoCoCore.training.devices import Machine
 from VoCoCore.training.estimate import MB, Estimate, estimate
 
 # Share of the memory that a suggestion may take by its estimate: estimates are not exact, and others work here too.
@@ -79,14 +79,6 @@ def say_needs(
             f"and {room:,.0f} MB can be had",
             hint=advice(settings, machine, channels, room),
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says, in the words of one of the libraries, that memory has run out."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
-    return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in words)
 
 
 def out_of_memory(

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from VoCoCore.devices import Machine
 from VoCoCore.pretext.task import Outcome
 from VoCoCore.settings import PretrainSettings
-from VoCoCore.training.devices import Machine
 from VoCoCore.training.updates import Updater
 
 Emit = Callable[..., None]

@@ -17,6 +17,7 @@ from torch import nn
 from VoCoCore import __version__
 from VoCoCore.data.loading import Numbers, Samples, make_loader
 from VoCoCore.data.sampling import TRAIN, VALIDATION
+from VoCoCore.devices import Machine, choose, this_rank, wait_for_each_other
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
@@ -26,7 +27,6 @@ from VoCoCore.runs.files import read_json
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import checkpoint, ending, memory, validation
 from VoCoCore.training.cohort import Cohort, gather_cohort
-from VoCoCore.training.devices import Machine, choose, this_rank, wait_for_each_other
 from VoCoCore.training.explain import explained
 from VoCoCore.training.loop import Job, run_steps
 from VoCoCore.training.monitor import Monitor

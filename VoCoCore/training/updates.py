@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from VoCoCore.devices import Machine
 from VoCoCore.settings import OptimSettings
-from VoCoCore.training.devices import Machine
 
 FIRST_SCALE, GROW_AFTER = 2.0**16, 2000
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from VoCoCore.data.loading import to_device
 from VoCoCore.data.sampling import chance_accuracy
+from VoCoCore.devices import Machine
 from VoCoCore.settings import CropSettings
-from VoCoCore.training.devices import Machine
 
 RESAMPLES = 2000
 

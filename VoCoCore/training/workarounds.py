@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from VoCoCore.training.devices import Machine
+from VoCoCore.devices import Machine
 
 
 def mend(network: nn.Module, machine: Machine) -> None:

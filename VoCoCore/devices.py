@@ -144,3 +144,11 @@ def _join(device: torch.device) -> None:
     except (ValueError, RuntimeError) as error:
         why = str(error).splitlines()[0]
         raise EnvironmentFault(f"the ranks cannot find each other: {why}", _HOW_TO_JOIN) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says, in the words of one of the libraries, that memory has run out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+    return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in words)
