@@ -1,0 +1,129 @@
+"""What a fine-tuned network is for: the card that lies in its weights file, so that the file alone is usable."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from VoCoCore.errors import DataError
+
+Colour = tuple[int, int, int]
+CARD_KEY = "card"  # in the metadata of a safetensors file
+
+
+@dataclass(frozen=True)
+class OutputClass:
+    """One output of a network.
+
+    ``values``: the voxel values of a label file that it stands for: one for a class of a softmax, one or several for
+    a region of a sigmoid; for a classification its number. ``colour`` is RGB, 0 to 255.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that prediction must know of a network beside its weights.
+
+    ``task``: segmentation or classification. ``activation``: softmax (segmentation: the first class is the background)
+    or sigmoid (overlapping regions). ``window`` (3,): size in voxels of the crops that it was trained with.
+    ``prepare``: settings of preparing (`PrepareSettings.to_dict`). ``channels``: names of the images it takes.
+    ``facts``: what a person may want to know: data, settings, metrics; no path and no patient.
+    """
+
+    task: str
+    encoder: str
+    feature_size: int
+    window: tuple[int, int, int]
+    classes: tuple[OutputClass, ...]
+    activation: str
+    prepare: dict[str, Any]
+    channels: tuple[str, ...] = ("image",)
+    body_part: str | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def in_channels(self) -> int:
+        """Images per case."""
+        return len(self.channels)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs, the background among them."""
+        return len(self.classes)
+
+    def written_values(self) -> tuple[int, ...]:
+        """The voxel value that each output writes into a label map.
+
+        A region writes the value that it has and no smaller region has; regions are written from large to small, see
+        `writing_order`. WT (1, 2, 4), TC (1, 4), ET (4) of BraTS write 2, 1, 4.
+        """
+        if self.activation == "softmax":
+            return tuple(kind.values[0] for kind in self.classes)
+        own: dict[int, int] = {}
+        order = self.writing_order()
+        for place, number in enumerate(order):
+            inner = {value for other in order[place + 1 :] for value in self.classes[other].values}
+            values = self.classes[number].values
+            own[number] = next((value for value in values if value not in inner), values[0])
+        return tuple(own[number] for number in range(self.outputs))
+
+    def writing_order(self) -> list[int]:
+        """Numbers of the outputs, regions of many values first."""
+        return sorted(range(self.outputs), key=lambda number: -len(self.classes[number].values))
+
+    def to_metadata(self) -> dict[str, str]:
+        """The card as metadata of a safetensors file, with the encoder's description as `load_weights` reads it."""
+        return {
+            "what": f"VoCo {self.task} model",
+            "encoder": self.encoder,
+            "feature_size": str(self.feature_size),
+            "in_channels": str(self.in_channels),
+            "input_size": ",".join(map(str, self.window)),
+            CARD_KEY: json.dumps(asdict(self), sort_keys=True),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: object) -> ModelCard:
+        """The card in a file's metadata; DataError, naming ``path``, where there is none or it is damaged."""
+        if CARD_KEY not in metadata:
+            raise DataError(
+                f"{path} is no fine-tuned network: it says nothing of classes and preparing",
+                "give the run of a fine-tuning, or weights/model.safetensors in it",
+            )
+        try:
+            found = json.loads(metadata[CARD_KEY])
+            classes = tuple(
+                OutputClass(str(c["name"]), tuple(map(int, c["values"])), _colour(c["colour"]))
+                for c in found["classes"]
+            )
+            x, y, z = (int(edge) for edge in found["window"])
+            return cls(
+                **{**found, "classes": classes, "window": (x, y, z), "channels": tuple(found["channels"])}
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"the card of the network in {path} is damaged: {error}", "copy the file again"
+            ) from None
+
+
+def _colour(values: Sequence[int]) -> Colour:
+    red, green, blue = (int(value) for value in values)
+    return red, green, blue
+
+
+def palette(count: int) -> list[Colour]:
+    """``count`` colours that are easy to tell apart, the first black: it is the background's."""
+    colours: list[Colour] = [(0, 0, 0)]
+    for number in range(count - 1):
+        # Steps of the golden ratio never come close to a hue that was there.
+        hue, level = (0.02 + number * 0.618034) % 1.0, (0.95, 0.75, 0.85)[number % 3]
+        red, green, blue = colorsys.hsv_to_rgb(hue, (0.65, 0.85, 0.5)[number % 3], level)
+        colours.append((round(red * 255), round(green * 255), round(blue * 255)))
+    return colours[:count]
