@@ -59,7 +59,7 @@ class SwinUnetrEncoder(Encoder):
         self.encoder10 = _residual_block(16 * c, 16 * c)
 
     def hidden(self, x: Tensor) -> list[Tensor]:
-        """The transformer's five normalised states, strides 2 to 32; a decoder also needs the fourth."""
+        """The transformer's five normalised states, strides 2 to 32."""
         return self.swinViT(x, True)
 
     def maps(self, x: Tensor, hidden: Sequence[Tensor]) -> list[Tensor]:
@@ -67,6 +67,12 @@ class SwinUnetrEncoder(Encoder):
         blocks = (self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.encoder10)
         inputs = (x, hidden[0], hidden[1], hidden[2], hidden[4])
         return [self._run(block, part) for block, part in zip(blocks, inputs, strict=True)]
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """The five maps, and before the last one the fourth state as it is: stride 16, 8C channels."""
+        hidden = self.hidden(x)
+        maps = self.maps(x, hidden)
+        return [*maps[:-1], hidden[3], maps[-1]]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.maps(x, self.hidden(x))

@@ -53,8 +53,17 @@ class Encoder(nn.Module):
         repeats = [1, self.in_channels] + [1] * (tensor.ndim - 2)
         return share.repeat(repeats), f"{name}: from {tensor.shape[1]} to {self.in_channels} input channels"
 
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """What a decoder goes up again: a map at each halving of the input, from stride 1 on."""
+        return self(x)
+
     def _run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return block(x)
-        # Nothing in these networks is random, so the generators need not be saved and restored.
-        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        return run_block(block, x, again=self.checkpointing)
+
+
+def run_block(block: Callable[..., Tensor], *inputs: Tensor, again: bool) -> Tensor:
+    """The output of a block; with ``again`` it is computed once more for the backward pass instead of kept."""
+    if not (again and torch.is_grad_enabled()):
+        return block(*inputs)
+    # Nothing in these networks is random, so the generators need not be saved and restored.
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 Shape = tuple[int, ...]
 
 # What wrappers, DDP and torch.compile put before a name; and of a student and a teacher, which one it is.
-_PREFIX = re.compile(r"(module|_orig_mod|model|net|network|backbone|encoder|student|teacher)\.")
+_PREFIX = re.compile(r"(module|_orig_mod|model|net|network|backbone|encoder|decoder|student|teacher)\.")
 # MONAI's Swin-UNETR pre-training calls the transformer swin_vit, or saves it alone with other names inside.
 _RENAMES = (
     (re.compile(r"^swin_vit\."), "swinViT."),

@@ -28,12 +28,17 @@ def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str
     The file says which encoder is inside (`Encoder.description`) and carries ``metadata``, which wins over
     that. Raises EnvironmentFault when it cannot be written.
     """
+    write_tensors(module.state_dict(), path, {**_description(module), **(metadata or {})})
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write named tensors as safetensors, beside ``path`` first; EnvironmentFault when it cannot be written."""
     path = Path(path)
-    facts = {"format": "pt", **_description(module), **(metadata or {})}
+    facts = {"format": "pt", **metadata}
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_separate_tensors(module), beside, facts)
+        save_file(_separate(tensors), beside, facts)
         _sort_metadata(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
@@ -106,16 +111,16 @@ def _sort_metadata(path: Path) -> None:
             file.write(text.ljust(length))
 
 
-def _separate_tensors(module: nn.Module) -> dict[str, Tensor]:
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every tensor in memory of its own, as safetensors wants it: each name is then found in the file."""
     seen: set[int] = set()
-    tensors = {}
-    for name, tensor in module.state_dict().items():
+    separate = {}
+    for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()
         address = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.clone() if address in seen else tensor
+        separate[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
-    return tensors
+    return separate
 
 
 def _encoders(module: nn.Module) -> Iterator[tuple[str, Encoder]]:

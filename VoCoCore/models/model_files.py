@@ -1,0 +1,111 @@
+"""Fine-tuned networks as files: weights and card in one, and where they lie in the folder of a run or of folds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from VoCoCore.errors import DataError, VocoError
+from VoCoCore.models.card import ModelCard
+from VoCoCore.models.decoders import DEEP_HEADS
+from VoCoCore.models.networks import build_network
+from VoCoCore.models.weight_files import read_weight_file
+from VoCoCore.models.weights import write_tensors
+from VoCoCore.runs.directory import RunDirectory, is_run
+
+MODEL, ENCODER = "model.safetensors", "encoder.safetensors"  # in a run's folder `weights`
+_FOLD = re.compile(r"fold-(\d+)")
+
+
+def save_model(network: nn.Module, card: ModelCard, path: str | Path) -> None:
+    """Write a fine-tuned network with its card as safetensors, beside ``path`` first; without deep heads.
+
+    Raises EnvironmentFault when it cannot be written.
+    """
+    write_tensors(model_tensors(network), path, card.to_metadata())
+
+
+def model_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """A network's tensors but for those that only training uses."""
+    return {
+        name: tensor for name, tensor in network.state_dict().items() if DEEP_HEADS not in name.split(".")
+    }
+
+
+def load_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
+    """The fine-tuned network in a file, on the CPU and in evaluation mode, and its card.
+
+    Raises DataError where the file is none such, or does not hold the whole network in finite values.
+    """
+    file = read_weight_file(path)
+    card = ModelCard.from_metadata(file.metadata, file.path)
+    try:
+        network = build_network(card)
+    except VocoError as error:
+        raise DataError(f"{file.path} describes a network that cannot be: {error.message}", _AGAIN) from None
+    _check_whole(network.state_dict(), file.tensors, file.path)
+    network.load_state_dict(file.tensors, strict=False)
+    return network.eval(), card
+
+
+_AGAIN = "copy the file again, or take the last checkpoint of its run"
+
+
+def _check_whole(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise DataError(f"{path} lacks {len(missing)} tensors of its network, {missing[0]} first", _AGAIN)
+    for name, tensor in wanted.items():
+        if found[name].shape != tensor.shape:
+            shapes = f"{list(found[name].shape)}, its card asks for {list(tensor.shape)}"
+            raise DataError(f"{path} holds {name} in the shape {shapes}", _AGAIN)
+        if found[name].is_floating_point() and not found[name].isfinite().all():
+            raise DataError(
+                f"{path} holds values that are not finite, in {name}", "use an earlier checkpoint"
+            )
+    if strange := sorted(found.keys() - wanted.keys()):
+        raise DataError(f"{path} holds {strange[0]}, which its network does not have", _AGAIN)
+
+
+def model_paths(source: str | Path) -> list[Path]:
+    """The files of fine-tuned networks behind ``source``: a file, a run folder, or a folder of ``fold-0``, ``fold-1``...
+
+    Raises DataError, saying what is missing, where there are none (yet).
+    """
+    source = Path(source)
+    if not source.is_dir():
+        if not source.exists():
+            raise DataError(
+                f"there is no {source}", "give a run of 'voco finetune', or a file of its weights"
+            )
+        return [source]
+    if is_run(source):
+        return [_of_run(source)]
+    folds = {int(match[1]): path for path in source.iterdir() if (match := _FOLD.fullmatch(path.name))}
+    runs = [path for _, path in sorted(folds.items()) if is_run(path)]
+    if not runs:
+        raise DataError(f"{source} is neither a run nor a folder of folds", "give a run of 'voco finetune'")
+    return [_of_run(run) for run in runs]
+
+
+def _of_run(path: Path) -> Path:
+    model = path / "weights" / MODEL
+    if model.is_file():
+        return model
+    if (path / "weights" / ENCODER).is_file():
+        hint = f"fine-tune it first: voco finetune --init {path} ..."
+        raise DataError(f"{path} is a pre-training: its encoder gives features, no classes", hint)
+    raise unfinished(path)
+
+
+def unfinished(path: Path) -> DataError:
+    """The error for a run folder that has no weights yet."""
+    run = RunDirectory(path)
+    status = run.read_status()
+    how_far = f", step {status.step} of {status.total}" if status and status.total else ""
+    return DataError(
+        f"{path} has no weights yet: it is {run.state()}{how_far}",
+        "finish it (voco jobs resume), or name another run",
+    )
