@@ -70,7 +70,7 @@ def _check_whole(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path
 
 
 def model_paths(source: str | Path) -> list[Path]:
-    """The files of fine-tuned networks behind ``source``: a file, a run folder, or a folder of ``fold-0``, ``fold-1``...
+    """The files of fine-tuned networks behind ``source``: a file, a run folder, a folder of ``fold-0``, ``fold-1``...
 
     Raises DataError, saying what is missing, where there are none (yet).
     """
