@@ -14,7 +14,8 @@ from VoCoCore.evaluation.report import write_report
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.runs.environment import environment
 from VoCoCore.runs.events import read_events
-from VoCoCore.training.pretrain import Listener, pretrain
+from VoCoCore.training.pretrain import pretrain
+from VoCoCore.training.reporter import Listener
 
 CASES = 48
 # What a laptop's two cores do in four minutes: chosen for time, not for the best network.

@@ -144,11 +144,9 @@ class AugmentSettings(Group):
 
 
 @dataclass(frozen=True)
-class OptimSettings(Group):
-    """Optimiser (AdamW) and schedule (linear warm-up, cosine to 0)."""
+class UpdateSettings(Group):
+    """Optimiser (AdamW) and schedule (linear warm-up, cosine to 0) of any job."""
 
-    steps: int = setting(250_000, "optimiser steps", low=1, high=10**9)
-    batch: int = setting(2, "volumes per step, over all ranks", low=1, high=4096)
     accumulate: int = setting(1, "batches added up for one optimiser step", low=1, high=4096)
     lr: float = setting(1e-4, "highest learning rate", low=0.0, high=10.0)
     weight_decay: float = setting(0.01, "decoupled weight decay", low=0.0, high=1.0)
@@ -157,6 +155,14 @@ class OptimSettings(Group):
         None, "warm-up steps; default: 5000, at most a twentieth of all steps", low=0, high=10**9
     )
     clip: float | None = setting(None, "clip the gradient's norm to this", low=1e-6, high=1e6)
+
+
+@dataclass(frozen=True)
+class OptimSettings(UpdateSettings):
+    """Optimiser and schedule of pre-training."""
+
+    steps: int = setting(250_000, "optimiser steps", low=1, high=10**9)
+    batch: int = setting(2, "volumes per step, over all ranks", low=1, high=4096)
 
 
 @dataclass(frozen=True)
@@ -174,8 +180,14 @@ class RunSettings(Group):
     )
     log_every: int = setting(10, "read counters and write metrics every so many steps", low=1)
     validate_every: int | None = setting(None, "held-out diagnostics; default: a tenth of the steps", low=1)
-    validation_rounds: int = setting(4, "times that each held-out volume is sampled", low=1, high=1000)
     checkpoint_every: int | None = setting(None, "default: a tenth of the steps, at most 1000", low=1)
+
+
+@dataclass(frozen=True)
+class PretrainRunSettings(RunSettings):
+    """How the job runs, and how often it looks at held-out volumes."""
+
+    validation_rounds: int = setting(4, "times that each held-out volume is sampled", low=1, high=1000)
 
 
 @dataclass(frozen=True)
@@ -191,4 +203,4 @@ class PretrainSettings(Group):
     pretext: PretextSettings = field(default_factory=PretextSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
-    run: RunSettings = field(default_factory=RunSettings)
+    run: PretrainRunSettings = field(default_factory=PretrainRunSettings)

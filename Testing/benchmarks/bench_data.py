@@ -27,9 +27,10 @@ from VoCoCore.data.apply import quantise
 from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.images import read_image, write_image
 from VoCoCore.data.plan import plan_case
-from VoCoCore.data.prepare_case import prepare_case, volume_size
+from VoCoCore.data.prepare_case import prepare_case
 from VoCoCore.data.resample import resize_points, sample
 from VoCoCore.data.store import Store
+from VoCoCore.data.wanted import Wanted
 from VoCoCore.geometry import Box, triple
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.settings import PretrainSettings
@@ -66,7 +67,7 @@ def bench_prepare(case: Case, settings: PretrainSettings, folder: Path) -> str:
         prepare_case(case, settings, Store(folder / f"whole{next(stores)}").create())
 
     volume = read_image(case.images[0])
-    plan = plan_case(volume.array[None], volume.affine, settings.prepare, volume_size(settings))
+    plan = plan_case(volume.array[None], volume.affine, settings.prepare, Wanted.of(settings).volume_size)
     start, stop = plan.start, np.add(plan.start, plan.size)
     part = plan.oriented(volume.array)[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     ready = np.asfortranarray(plan.intensities[0].apply(part.astype(np.float32)))

@@ -293,12 +293,12 @@ def test_a_read_only_folder_is_said_but_can_be_read() -> None:
 KILLED = """
 import os, sys, threading, time, numpy as np
 from VoCoCore.data import store as module
-write = module._write_volume
+write = module.write_volume
 def slow(path, array):
     write(path, array)
     print("half", flush=True)
     time.sleep(60)
-module._write_volume = slow
+module.write_volume = slow
 store = module.Store(sys.argv[1]).create()
 with store.lock("ab" * 32): store.write("ab" * 32, np.ones((1, 9, 9, 9), np.uint8), {"affine": []})
 """

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from VoCoCore.data.plan import Plan, pad_before
 from VoCoCore.data.resample import SliceStep, resize_points, sample
 
-LEVELS = 255  # uint8: value = stored / 255
-LARGEST_ERROR = 0.5 / LEVELS
+LEVELS = {"uint8": 255, "int16": 32767}  # value = stored / level
+LARGEST_ERROR = 0.5 / LEVELS["uint8"]
 
 
 def apply_plan(
-    array: np.ndarray, plan: Plan, dtype: type[np.uint8] | type[np.float32] = np.uint8
+    array: np.ndarray,
+    plan: Plan,
+    dtype: type[np.uint8] | type[np.int16] | type[np.float32] = np.uint8,
 ) -> np.ndarray:
     """Prepare ``array`` (C, X, Y, Z) as planned: (C, *plan.shape) in C order.
 
-    float32 holds values in [0, 1]; uint8 holds them times 255, rounded, wrong by at most LARGEST_ERROR.
+    float32 holds values in [0, 1]; whole numbers hold them times LEVELS, rounded, wrong by at most half a level
+    (uint8: LARGEST_ERROR).
     """
+    levels = LEVELS.get(np.dtype(dtype).name)
+    finish = None if levels is None else partial(quantise, levels=levels)
     # Channels are filled in the image's memory order, where slices are whole, and turned once at the end.
     result = np.zeros((len(array), *plan.shape), dtype)
     for channel, target, rule in zip(array, result, plan.intensities, strict=True):
         filled = np.zeros(plan.shape[::-1], dtype).T
         inner = _within(filled, pad_before(plan.resized, plan.shape), plan.resized)
-        _fill(plan.oriented(channel), plan, rule.apply, quantise if dtype is np.uint8 else None, inner)
+        _fill(plan.oriented(channel), plan, rule.apply, finish, inner)
         _turn(filled, target)
     return result
 
 
-def quantise(values: np.ndarray) -> np.ndarray:
-    """Scale float32 ``values`` in [0, 1] to whole numbers up to 255, in place."""
-    values *= LEVELS
+def quantise(values: np.ndarray, levels: int = LEVELS["uint8"]) -> np.ndarray:
+    """Scale float32 ``values`` in [0, 1] to whole numbers up to ``levels``, in place."""
+    values *= levels
     return np.rint(values, out=values)
 
 

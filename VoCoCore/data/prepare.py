@@ -17,8 +17,9 @@ from VoCoCore.data.check_pool import Died, run_each
 from VoCoCore.data.hashes import Hashes
 from VoCoCore.data.images import read_header
 from VoCoCore.data.plan import largest_shape
-from VoCoCore.data.prepare_case import Prepared, body_part, key_of, prepare_case, volume_size
+from VoCoCore.data.prepare_case import Prepared, key_of, prepare_case
 from VoCoCore.data.store import Store
+from VoCoCore.data.wanted import Wanted
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
@@ -50,7 +51,7 @@ class PreparedSet:
 
 def prepare_index(
     index: Index,
-    settings: PretrainSettings,
+    settings: PretrainSettings | Wanted,
     store: Store,
     *,
     workers: int | None = None,
@@ -60,39 +61,41 @@ def prepare_index(
 ) -> PreparedSet:
     """Prepare all cases that the store does not have yet; cases with the same images are prepared once.
 
-    ``workers`` processes (0: this one; None: chosen for the machine). Raises DataError naming the cases that
-    cannot be used, unless ``skip_bad``; EnvironmentFault for a disk that is too small, full or read-only;
-    StopRequested between two cases when ``should_stop`` says so. What was prepared until then is found by the
-    next call.
+    ``settings``: those of pre-training, or what another job wants. ``workers`` processes (0: this one; None:
+    chosen for the machine). Raises DataError naming the cases that cannot be used, unless ``skip_bad``;
+    EnvironmentFault for a disk that is too small, full or read-only; StopRequested between two cases when
+    ``should_stop`` says so. What was prepared until then is found by the next call.
     """
+    wanted = Wanted.of(settings)
     store.create().clean()
     memory = Hashes(store.root / "hashes.txt")
-    unit_of, units = _units(index.cases)
+    unit_of, units = _units(index.cases, wanted)
     outcomes: dict[int, Outcome] = {}
     tasks: list[_Task] = []
     for unit, case in enumerate(units):
-        content, outcome = _look_up(case, settings, store, memory)
+        content, outcome = _look_up(case, wanted, store, memory)
         if outcome is None:
             tasks.append(_Task(unit, case, content))
         else:
             outcomes[unit] = outcome
-    check_space(store, [task.case for task in tasks], settings)
+    check_space(store, [task.case for task in tasks], wanted)
     shares = Counter(unit_of)
     clock = _Clock(progress, done=sum(shares[unit] for unit in outcomes), total=len(unit_of))
-    for task, outcome in _work(tasks, settings, store, workers, should_stop):
+    for task, outcome in _work(tasks, wanted, store, workers, should_stop):
         outcomes[task.unit] = outcome
         clock.tick(shares[task.unit], outcome)
         if isinstance(outcome, Prepared):
-            memory.remember(task.case.images, outcome.content)
+            memory.remember(wanted.sources(task.case), outcome.content)
         elif not skip_bad and len(_errors(outcomes)) >= NAMED_ERRORS:
             break
     _raise_unless_complete(outcomes, len(units), skip_bad)
     return _gather(index.cases, [outcomes[unit] for unit in unit_of])
 
 
-def check_space(store: Store, cases: Sequence[Case], settings: PretrainSettings) -> None:
+def check_space(store: Store, cases: Sequence[Case], settings: PretrainSettings | Wanted) -> None:
     """Raise EnvironmentFault, with the figures, unless the disk has room for preparing ``cases``."""
-    needed = sum(_largest_bytes(case, settings) for case in cases) * _STORED_SHARE + _RESERVE
+    wanted = Wanted.of(settings)
+    needed = sum(_largest_bytes(case, wanted) for case in cases) * _STORED_SHARE + _RESERVE
     free = shutil.disk_usage(store.root).free
     if cases and needed > free:
         figures = f"{len(cases)} cases need about {needed / 1e9:.2g} GB, but {free / 1e9:.2g} GB are free"
@@ -128,13 +131,13 @@ class _Clock:
         self.progress(self.done, self.total, ", ".join(words))
 
 
-def _units(cases: Sequence[Case]) -> tuple[list[int], list[Case]]:
-    """Cases with the same images and body part are one unit: each case's unit, and the first case of each."""
+def _units(cases: Sequence[Case], wanted: Wanted) -> tuple[list[int], list[Case]]:
+    """Cases with the same files and body part are one unit: each case's unit, and the first case of each."""
     numbers: dict[Any, int] = {}
     firsts: list[Case] = []
     unit_of = []
     for case in cases:
-        unit = numbers.setdefault((case.images, case.body_part), len(numbers))
+        unit = numbers.setdefault((wanted.sources(case), case.body_part), len(numbers))
         if unit == len(firsts):
             firsts.append(case)
         unit_of.append(unit)
@@ -142,29 +145,29 @@ def _units(cases: Sequence[Case]) -> tuple[list[int], list[Case]]:
 
 
 def _look_up(
-    case: Case, settings: PretrainSettings, store: Store, memory: Hashes
+    case: Case, wanted: Wanted, store: Store, memory: Hashes
 ) -> tuple[tuple[str, ...] | None, Outcome | None]:
     """The remembered hashes of a case's images, and its outcome where that is known without work."""
     try:
-        content = memory.find(case.images)
+        content = memory.find(wanted.sources(case))
     except DataError as error:
         return None, _named(case, error)
     if content is None:
         return None, None
-    key = key_of(case, settings, content)
+    key = key_of(case, wanted, content)
     return content, Prepared(key, content) if store.has(key) else None
 
 
 def _work(
     tasks: Sequence[_Task],
-    settings: PretrainSettings,
+    wanted: Wanted,
     store: Store,
     workers: int | None,
     should_stop: Callable[[], bool],
 ) -> Iterator[tuple[_Task, Outcome]]:
     """Prepare in the order of completion, until all is done or should_stop(). Raises EnvironmentFault."""
     workers = min(_default_workers() if workers is None else workers, len(tasks) // _TASKS_PER_WORKER)
-    work = partial(_carry_out, settings=settings, store=store)
+    work = partial(_carry_out, wanted=wanted, store=store)
     if should_stop():
         return
     results: Any = run_each(work, tasks, workers if workers > 1 else 0)
@@ -189,10 +192,10 @@ def _default_workers() -> int:
     return min(8, usable)
 
 
-def _carry_out(task: _Task, settings: PretrainSettings, store: Store) -> Outcome | EnvironmentFault:
+def _carry_out(task: _Task, wanted: Wanted, store: Store) -> Outcome | EnvironmentFault:
     """Prepare, with errors as results, so that they come back from other processes."""
     try:
-        return prepare_case(task.case, settings, store, task.content)
+        return prepare_case(task.case, wanted, store, task.content)
     except EnvironmentFault as fault:
         return fault
     except DataError as error:
@@ -213,17 +216,18 @@ def _named(case: Case, error: DataError) -> DataError:
     return DataError(f"{case.id}: {error.message}", error.hint)
 
 
-def _largest_bytes(case: Case, settings: PretrainSettings) -> int:
-    size = volume_size(settings)
+def _largest_bytes(case: Case, wanted: Wanted) -> int:
+    size = wanted.volume_size
     # Only where resizing does not fix the size is it worth a look into the file.
-    if settings.prepare.fit != "resize":
+    if wanted.prepare.fit != "resize":
         try:
             header = read_header(case.images[0])
-            part = body_part(case, settings)
-            size = largest_shape(header.shape, header.affine, settings.prepare, size, part)
+            part = wanted.body_part_of(case)
+            size = largest_shape(header.shape, header.affine, wanted.prepare, size, part)
         except DataError:
             return 0  # preparing will say what is wrong with it
-    return prod(size) * len(case.images)
+    bytes_each = 1 if wanted.levels == "uint8" else 2
+    return prod(size) * len(wanted.sources(case)) * bytes_each
 
 
 def _errors(outcomes: dict[int, Outcome]) -> list[DataError]:
@@ -255,7 +259,7 @@ def _gather(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> PreparedSet:
     return PreparedSet(
         cases=tuple(case for case, _ in good),
         keys=tuple(outcome.key for _, outcome in good),
-        content=tuple("+".join(outcome.content) for _, outcome in good),
+        content=tuple("+".join(outcome.content[: len(case.images)]) for case, outcome in good),
         skipped=tuple((case.id, str(outcome)) for case, outcome in pairs if isinstance(outcome, DataError)),
         warnings=tuple((case.id, text) for case, outcome in good for text in outcome.warnings),
     )

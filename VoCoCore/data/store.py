@@ -1,12 +1,13 @@
 """The prepared volumes: one compressed array a case with its header beside it, read block by block.
 
     store.json        what this folder is, and the version of its format
-    cases/ab/<key>/   volume.zarr (Zarr v3, one shard, blocks of 48 x 48 x 96) and header.json
+    cases/ab/<key>/   volume.zarr (Zarr v3, one shard, blocks of 48 x 48 x 96) and header.json;
+                      with a label as its last channel: places.npy, where each label value lies
     partial/          cases being written; renamed into place when whole
     locks/  hashes.txt
 
 A key covers the content of a case's files, every preparing setting and the format's version, so that a
-changed setting never reads stale data. A stored value v stands for v / 255.
+changed setting never reads stale data. A stored value v stands for v / 255, in int16 for v / 32767.
 """
 
 from __future__ import annotations
@@ -20,65 +21,51 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from VoCoCore.data.store_volume import (
+    PLACES_FILE,
+    PreparedVolume,
+    bytes_in,
+    damaged,
+    is_usable,
+    open_volume,
+    write_volume,
+)
 from VoCoCore.errors import DataError, EnvironmentFault
-from VoCoCore.geometry import Box
 from VoCoCore.runs.files import is_leftover, patiently, read_json, write_json, writing
 from VoCoCore.runs.lock import FileLock
 from VoCoCore.runs.space import STORE_MARK, STORE_MARKER
 from VoCoCore.settings import PrepareSettings
 
 FORMAT = 1  # raise it whenever the same source and settings would give other values
-BLOCK = (48, 48, 96)
 _MARK = {"what": STORE_MARK, "format": FORMAT}
 _OPEN_VOLUMES = 256
 
 
 def case_key(
-    content: Sequence[str], prepare: PrepareSettings, volume_size: Sequence[int], body_part: str | None
+    content: Sequence[str],
+    prepare: PrepareSettings,
+    volume_size: Sequence[int],
+    body_part: str | None,
+    beyond: Mapping[str, Any] | None = None,
 ) -> str:
-    """Key of a prepared case: sha256 over its images' content, all preparing settings and the format."""
+    """Key of a prepared case: sha256 over its files' content, all preparing settings and the format.
+
+    ``beyond``: what else the result depends on.
+    """
     facts = {
         "format": FORMAT,
         "content": list(content),
         "prepare": prepare.to_dict(),
         "volume_size": [int(n) for n in volume_size],
         "body_part": body_part,
+        **(beyond or {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class PreparedVolume:
-    """One case: ``shape`` (C, X, Y, Z), ``affine`` (4, 4) index to RAS mm, ``header``: what was done."""
-
-    shape: tuple[int, int, int, int]
-    affine: np.ndarray
-    header: dict[str, Any]
-    folder: Path
-    array: Any
-
-    def read(self, box: Box | None = None) -> np.ndarray:
-        """uint8 (C, x, y, z) of ``box``, whole voxels inside the volume; everything without one.
-
-        Only the blocks that the box touches are read. Raises DataError for a damaged file.
-        """
-        region = (slice(None), *self._slices(box)) if box else slice(None)
-        try:
-            return np.asarray(self.array[region])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise _damaged(self.folder, str(error)) from error
-
-    def _slices(self, box: Box) -> tuple[slice, ...]:
-        start, stop = np.rint(box.start).astype(int), np.rint(box.stop).astype(int)
-        if not np.array_equal(start, box.start) or (start < 0).any() or (stop > self.shape[1:]).any():
-            raise ValueError(f"{box} is not a box of whole voxels inside a volume of {self.shape[1:]}")
-        return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
 
 class Store:
@@ -146,8 +133,8 @@ class Store:
             raise DataError(
                 f"the store {self.root} has no case {key[:12]}", "prepare the cases again (voco data prepare)"
             )
-        if not isinstance(header, dict) or not _is_usable(header):
-            raise _damaged(folder, "its header cannot be read")
+        if not isinstance(header, dict) or not is_usable(header):
+            raise damaged(folder, "its header cannot be read")
         return header
 
     def open(self, key: str) -> PreparedVolume:
@@ -157,16 +144,24 @@ class Store:
             return self._opened[key]
         header, folder = self.header(key), self._folder(key)
         # Zarr takes a missing file for zeros, so the size is what tells a lost or cut one.
-        if _bytes_in(folder / "volume.zarr" / "c") != header["stored_bytes"]:
-            raise _damaged(folder, "its voxels are missing or cut off")
-        volume = _open_volume(folder, header)
+        if bytes_in(folder / "volume.zarr" / "c") != header["stored_bytes"]:
+            raise damaged(folder, "its voxels are missing or cut off")
+        volume = open_volume(folder, header)
         self._opened[key] = volume
         if len(self._opened) > _OPEN_VOLUMES:
             self._opened.popitem(last=False)
         return volume
 
-    def write(self, key: str, array: np.ndarray, header: Mapping[str, Any]) -> None:
-        """Add a case: ``array`` uint8 (C, X, Y, Z). It is seen by nobody before it is whole.
+    def write(
+        self,
+        key: str,
+        array: np.ndarray,
+        header: Mapping[str, Any],
+        places: Sequence[np.ndarray] | None = None,
+    ) -> None:
+        """Add a case: ``array`` (C, X, Y, Z), uint8 or int16. It is seen by nobody before it is whole.
+
+        ``places``: `Places.voxels`, where the last channel is a label.
 
         A key that is there already is kept. Raises EnvironmentFault for a full disk or a folder that cannot
         be written; nothing half-written stays.
@@ -175,8 +170,10 @@ class Store:
         with writing(self.root):
             try:
                 partial.mkdir(parents=True)
-                _write_volume(partial / "volume.zarr", array)
-                stored = _bytes_in(partial / "volume.zarr" / "c")
+                write_volume(partial / "volume.zarr", array)
+                if places is not None:
+                    np.save(partial / PLACES_FILE, np.concatenate(places), allow_pickle=False)
+                stored = bytes_in(partial / "volume.zarr" / "c")
                 text = json.dumps({**header, "shape": list(array.shape), "stored_bytes": stored}, indent=1)
                 (partial / "header.json").write_text(text + "\n", encoding="utf-8")
                 self._folder(key).parent.mkdir(parents=True, exist_ok=True)
@@ -226,57 +223,3 @@ class Store:
             # On a disk without locks two jobs may finish the same case: either copy will do.
             if not self.has(key):
                 raise
-
-
-def _is_usable(header: dict[str, Any]) -> bool:
-    """Whether a header holds what reading and showing a volume relies on."""
-    try:
-        sizes = [int(n) for n in header["shape"]]
-        affine = np.asarray(header["affine"], dtype=float)
-    except (KeyError, TypeError, ValueError):
-        return False
-    plan = isinstance(header.get("plan", {}), dict)
-    return plan and len(sizes) == 4 and affine.shape == (4, 4) and isinstance(header.get("stored_bytes"), int)
-
-
-def _open_volume(folder: Path, header: dict[str, Any]) -> PreparedVolume:
-    import zarr
-
-    try:
-        array = zarr.open_array(folder / "volume.zarr", mode="r", zarr_format=3)
-        channels, x, y, z = (int(n) for n in header["shape"])
-        affine = np.asarray(header["affine"], dtype=float).reshape(4, 4)
-    except Exception as error:  # zarr's own errors share no base class
-        raise _damaged(folder, str(error)) from error
-    if array.shape != (channels, x, y, z) or array.dtype != np.uint8:
-        raise _damaged(folder, "header and voxels do not match")
-    return PreparedVolume((channels, x, y, z), affine, header, folder, array)
-
-
-def _write_volume(path: Path, array: np.ndarray) -> None:
-    import zarr
-    from zarr.codecs import ZstdCodec
-
-    block = tuple(min(n, b) for n, b in zip(array.shape[1:], BLOCK, strict=True))
-    shard = tuple(-(-n // b) * b for n, b in zip(array.shape[1:], block, strict=True))
-    stored = zarr.create_array(
-        store=path,
-        shape=array.shape,
-        dtype="uint8",
-        chunks=(1, *block),
-        shards=(len(array), *shard),
-        compressors=ZstdCodec(level=1),
-        filters=None,
-        dimension_names=("channel", "R", "A", "S"),
-    )
-    stored[...] = array
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _damaged(folder: Path, why: str) -> DataError:
-    return DataError(
-        f"the prepared volume {folder} is damaged: {why}", "delete that folder and prepare the cases again"
-    )

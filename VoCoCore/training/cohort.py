@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from VoCoCore.data.cases import Index, save_index
 from VoCoCore.data.prepare import PreparedSet, prepare_index
@@ -19,6 +21,7 @@ from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits
 from VoCoCore.data.store import Store
 from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
 from VoCoCore.runs.space import default_store
@@ -36,6 +39,8 @@ class Cohort:
     channels: int
     fingerprint: str
     skipped: int = 0
+    spacing: tuple[float, ...] = ()  # mean over the prepared volumes, in mm
+    seen: tuple[str, ...] = ()  # `short_hash` of each volume
 
     def facts(self) -> dict[str, Any]:
         """What may be told to anyone: no paths, no names."""
@@ -156,17 +161,40 @@ def _cohort(index: Index, prepared: PreparedSet, store: Path) -> Cohort:
             "no usable case is left to train on", "'voco data check' says what is wrong with each"
         )
     content = hashlib.sha256("\n".join(sorted(set(prepared.content))).encode()).hexdigest()
-    channels = len(prepared.cases[0].images)
-    return Cohort(str(store), train, val, channels, content, len(prepared.skipped) + len(index.skipped))
+    channels, skipped = len(prepared.cases[0].images), len(prepared.skipped) + len(index.skipped)
+    seen = tuple(sorted({short_hash(each) for each in prepared.content}))[:MOST_SEEN]
+    return Cohort(
+        str(store), train, val, channels, content, skipped, _mean_spacing(Store(store), {*train, *val}), seen
+    )
+
+
+MOST_SEEN = 50_000  # hashes that a weights file carries: 0.6 MB
+
+
+def short_hash(content: str) -> str:
+    """What a weights file remembers of a volume it has seen: enough to recognise its file, nothing else."""
+    return content[:12]
+
+
+def _mean_spacing(store: Store, keys: Iterable[str]) -> tuple[float, ...]:
+    """Mean voxel size (3,) of prepared volumes, in mm: the scale at which the network saw the body."""
+    sizes = [spacing_of(np.asarray(store.header(key)["affine"])) for key in sorted(keys)[:MOST_MEASURED]]
+    return tuple(round(float(edge), 4) for edge in np.mean(sizes, axis=0))
+
+
+MOST_MEASURED = 1000
 
 
 def _kept(run: RunDirectory) -> Cohort | None:
     found = read_json(run.private / "cohort.json")
+    if not isinstance(found, dict):
+        return None
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
+    }
     try:
-        return (
-            Cohort(**{**found, "train": tuple(found["train"]), "val": tuple(found["val"])}) if found else None
-        )
-    except (TypeError, KeyError):
+        return Cohort(**values)
+    except TypeError:
         return None
 
 

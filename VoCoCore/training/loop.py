@@ -10,10 +10,18 @@ from torch import Tensor, nn
 
 from VoCoCore.data.loading import to_device
 from VoCoCore.devices import Machine
-from VoCoCore.settings import OptimSettings
+from VoCoCore.settings import UpdateSettings
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.schedule import warmup_cosine
 from VoCoCore.training.updates import Updater
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at held-out cases says: keep this state as the best one; go no further (all ranks agree)."""
+
+    better: bool = False
+    enough: bool = False
 
 
 @dataclass
@@ -25,42 +33,44 @@ class Job:
     updater: Updater
     batches: Iterator[dict[str, Tensor]]
     machine: Machine
-    optim: OptimSettings
+    optim: UpdateSettings
+    steps: int
     monitor: Monitor
     start: int
-    validate: Callable[[int], None]
-    validate_every: int
+    look: Callable[[int], Look]
+    look_every: int
     save: Callable[[int], None]
     save_every: int
     should_stop: Callable[[], bool]
 
 
-def run_steps(job: Job) -> int:
-    """Train from step ``job.start`` to the end or until asked to stop; returns the number of steps done.
+def run_steps(job: Job) -> tuple[int, bool]:
+    """Train from step ``job.start`` to the end, or until a look or somebody says so.
 
-    Nothing in a step waits for the device: counters and metrics are read by the monitor, every so many steps.
+    Returns the number of steps done, and whether the job is at its end (not so when it was asked to stop). Nothing in a
+    step waits for the device: counters and metrics are read by the monitor, every so many steps.
     """
-    optim, done = job.optim, job.start
+    optim, done, ended = job.optim, job.start, job.start >= job.steps
     warmup = optim.warmup or 0
     job.model.train()
-    while done < optim.steps:
-        lr = warmup_cosine(done, optim.lr, warmup, optim.steps)
+    while not ended:
+        lr = warmup_cosine(done, optim.lr, warmup, job.steps)
         for _ in range(optim.accumulate):
             batch = to_device(next(job.batches), job.machine.device)
             with job.machine.autocast():
                 outcome = job.model(batch)
             job.updater.backward(outcome.loss / optim.accumulate)
-        job.updater.step(lr)
+        job.updater.step(lr, done)
         job.task.after_step(done)
         done += 1
-        stopping = job.should_stop()
-        last = stopping or done == optim.steps
-        job.monitor.after_step(done, lr, outcome, last)
-        if done % job.validate_every == 0 or done == optim.steps:
-            job.validate(done)
+        stopping, ended, seen = job.should_stop(), done == job.steps, Look()
+        job.monitor.after_step(done, lr, outcome, stopping or ended)
+        if done % job.look_every == 0 or ended:
+            seen = job.look(done)
             job.model.train()
-        if done % job.save_every == 0 or last:
+        ended = ended or seen.enough
+        if done % job.save_every == 0 or seen.better or stopping or ended:
             job.save(done)
         if stopping:
             break
-    return done
+    return done, ended

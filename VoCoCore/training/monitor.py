@@ -11,7 +11,7 @@ from torch import Tensor
 
 from VoCoCore.devices import Machine
 from VoCoCore.pretext.task import Outcome
-from VoCoCore.settings import PretrainSettings
+from VoCoCore.settings import RunSettings
 from VoCoCore.training.updates import Updater
 
 Emit = Callable[..., None]
@@ -26,14 +26,16 @@ class Monitor:
 
     def __init__(
         self,
-        settings: PretrainSettings,
+        run: RunSettings,
+        steps: int,
         machine: Machine,
         updater: Updater,
         diagnostics: Any,
         emit: Emit,
         start: int,
     ) -> None:
-        self.settings, self.machine, self.updater = settings, machine, updater
+        self.log_every, self.steps = run.log_every, steps
+        self.machine, self.updater = machine, updater
         self.diagnostics, self.emit = diagnostics, emit
         self.first = self.last = start
         self.began = self.marked = time.monotonic()
@@ -44,12 +46,12 @@ class Monitor:
         """Count one step; report when due."""
         for name, term in outcome.terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + term.detach()
-        if last or done % self.settings.run.log_every == 0 or done == self.first + 1:
+        if last or done % self.log_every == 0 or done == self.first + 1:
             self._report(done, lr, outcome)
 
     def _report(self, done: int, lr: float, outcome: Outcome) -> None:
         values = self._read(done - self.last, outcome)
-        now, total = time.monotonic(), self.settings.optim.steps
+        now, total = time.monotonic(), self.steps
         rate = (done - self.last) / max(now - self.marked, 1e-9)
         overall = (done - self.first) / max(now - self.began, 1e-9)
         values |= {"learning_rate": lr, "rate": rate, "memory_mb": self.machine.memory_mb()}
@@ -69,14 +71,14 @@ class Monitor:
         return dict(zip(named, numbers, strict=True))
 
     def _watch(self, done: int, values: dict[str, float]) -> None:
-        settled = done >= SETTLED * self.settings.optim.steps and done >= 50
+        settled = done >= SETTLED * self.steps and done >= 50
         if values["skipped_steps"] > max(3, MANY_SKIPPED * done):
             self._warn(
                 "skipped",
                 f"{values['skipped_steps']:.0f} of {done} steps were skipped because their gradient was not finite",
                 "lower optim.lr, set optim.clip to 1, or use run.precision bf16 or fp32",
             )
-        if settled and values["base_similarity"] > ALIKE:
+        if settled and values.get("base_similarity", 0.0) > ALIKE:
             self._warn(
                 "collapse",
                 f"collapse: the network sees nearly the same in every base crop (mean similarity "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from VoCoCore.devices import Machine
-from VoCoCore.settings import OptimSettings
+from VoCoCore.settings import UpdateSettings
 
 FIRST_SCALE, GROW_AFTER = 2.0**16, 2000
 
@@ -19,14 +19,25 @@ class Updater:
 
     A step whose gradient is not finite changes nothing: the decision is a tensor that the fused kernel reads, as a
     gradient scaler's ``found_inf``. Clipping is part of the same kernel's scale.
+
+    Parameters may come in groups (dictionaries with ``params``): ``share`` is a group's learning rate as a share of the
+    schedule's, and before step ``first_step`` the group is left alone.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], optim: OptimSettings, machine: Machine) -> None:
-        self.parameters = [p for p in parameters if p.requires_grad]
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        optim: UpdateSettings,
+        machine: Machine,
+    ) -> None:
+        groups = _as_groups(parameters)
+        self.parameters = [p for group in groups for p in group["params"]]
+        # Not in the optimiser's groups, which a checkpoint would replace.
+        self.rates = [(group.pop("share"), group.pop("first_step")) for group in groups]
         # MPS kernels take no found_inf: there the flag is read, which waits for the device.
         self.fused = machine.device.type in ("cuda", "cpu")
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=0.0, weight_decay=optim.weight_decay, amsgrad=optim.amsgrad, fused=self.fused
+            groups, lr=0.0, weight_decay=optim.weight_decay, amsgrad=optim.amsgrad, fused=self.fused
         )
         self.clip, self.dynamic = optim.clip, machine.precision == "fp16"
 
@@ -41,14 +52,14 @@ class Updater:
         (loss * self.scale if self.dynamic else loss).backward()
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Update the parameters with learning rate ``lr``, or skip; then forget the gradient."""
+    def step(self, lr: float, step: int = 0) -> None:
+        """Update the parameters with the schedule's rate ``lr`` of 0-based ``step``, or skip; forget the gradient."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         self.norm = torch.nn.utils.get_total_norm(gradients, foreach=True) / self.scale
         bad = (~torch.isfinite(self.norm)).float()
         divisor = self.scale if self.clip is None else self.scale * (self.norm / self.clip).clamp(min=1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for group, (share, first_step) in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = lr * share if step >= first_step else 0.0
         self._apply(gradients, divisor, bad)
         self.optimizer.zero_grad(set_to_none=True)
         self.skipped += bad
@@ -78,3 +89,11 @@ class Updater:
         self.optimizer.load_state_dict(state["optimizer"])
         for name in ("scale", "good", "skipped"):
             setattr(self, name, state[name].to(self.scale.device))
+
+
+def _as_groups(parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Groups with all their values and only what is trained."""
+    given: list[Any] = list(parameters)
+    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+    whole = ({"share": 1.0, "first_step": 0, **group} for group in groups)
+    return [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in whole]

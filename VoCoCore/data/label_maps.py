@@ -1,0 +1,79 @@
+"""Label maps: read, held against their image, and brought onto its prepared grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from VoCoCore.data.cases import Case, Source
+from VoCoCore.data.images import grid_difference, read_image
+from VoCoCore.data.plan import Plan
+from VoCoCore.errors import DataError
+
+LARGEST_VALUE = 2**15 - 1
+
+
+def read_label(case: Case, shape: Sequence[int], affine: np.ndarray, declared: Sequence[int]) -> np.ndarray:
+    """The label (X, Y, Z) int16 of a case on its image's grid, ``shape`` (3,) and ``affine`` (4, 4).
+
+    Raises DataError, naming the file, where it lies on another grid, or holds anything but whole numbers among
+    ``declared``.
+    """
+    assert case.label is not None
+    path, volume = case.label.path, read_image(case.label)
+    if difference := grid_difference(shape, affine, volume.array.shape, volume.affine):
+        raise DataError(
+            f"the label {path} is not on the grid of its image: {difference}",
+            "resample the label onto its image, nearest neighbour",
+        )
+    found = values_of(volume.array, path)
+    odd = sorted(set(found) - set(declared))
+    if odd:
+        raise DataError(
+            f"the label {path} holds {_listed(odd)}, declared are {_listed(sorted(declared))}",
+            "correct the label, or the list of labels in dataset.json",
+        )
+    return volume.array.astype(np.int16)
+
+
+def label_values(source: Source) -> list[int]:
+    """The values in a label file, in order. Raises DataError for anything but whole numbers."""
+    return values_of(read_image(source).array, source.path)
+
+
+def values_of(array: np.ndarray, path: str) -> list[int]:
+    """The values in a label, in order.
+
+    Raises DataError, naming ``path``, for others than whole numbers from 0 to LARGEST_VALUE.
+    """
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and np.array_equal(array, np.rint(array))):
+        raise DataError(
+            f"the label {path} has values that are not whole numbers",
+            "give a label map, not an image or probabilities",
+        )
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > LARGEST_VALUE:
+        raise DataError(
+            f"the label {path} has values from {low} to {high}", f"labels are 0 to {LARGEST_VALUE}"
+        )
+    return np.flatnonzero(np.bincount(array.ravel(order="K").astype(np.int64))).tolist()
+
+
+def prepared_label(label: np.ndarray, plan: Plan) -> np.ndarray:
+    """The label (X, Y, Z) of the source at the voxels of the prepared image (plan.shape), nearest neighbour.
+
+    For plans that neither pad nor resize, as fine-tuning makes them.
+    """
+    assert plan.shape == plan.size, "labels are never stretched"
+    oriented = plan.oriented(label)
+    nearest = [
+        np.clip(np.rint(points).astype(np.intp), 0, edge - 1)
+        for points, edge in zip(plan.box_points(), oriented.shape, strict=True)
+    ]
+    return np.ascontiguousarray(oriented[np.ix_(*nearest)])
+
+
+def _listed(values: Sequence[int]) -> str:
+    shown = ", ".join(map(str, values[:8]))
+    return f"{shown}, ..." if len(values) > 8 else shown

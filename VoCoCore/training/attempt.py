@@ -1,0 +1,286 @@
+"""One attempt at a run: what pre-training and fine-tuning share. Each says in a few methods what is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from VoCoCore.data.loading import Numbers, make_loader
+from VoCoCore.devices import Machine, choose, this_rank, wait_for_each_other
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
+from VoCoCore.runs.describe import last_checkpoint
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.files import read_json
+from VoCoCore.training import checkpoint, ending
+from VoCoCore.training.explain import explained
+from VoCoCore.training.loop import Job, Look, run_steps
+from VoCoCore.training.monitor import Monitor
+from VoCoCore.training.opening import open_run, take_up
+from VoCoCore.training.reporter import Listener, Reporter
+from VoCoCore.training.updates import Updater
+from VoCoCore.training.workarounds import mend
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job left: its folder, its weights (None when it stopped before the end), the steps done."""
+
+    run: Path
+    weights: Path | None
+    steps: int
+    finished: bool
+
+
+class Attempt:
+    """One attempt at a run; `carry_out` is the way to it.
+
+    A job's own are the methods that raise NotImplementedError here, and those that say that they do nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        run: RunDirectory,
+        listeners: Iterable[Listener],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.settings, self.run, self.report = settings, run, Reporter(run, listeners)
+        self.machine: Machine = choose(settings.run)
+        self.asked = should_stop
+        self.best = -1.0
+        self.is_best = False
+
+    # What a job says of itself
+
+    def gather(self) -> None:
+        """Find and prepare the cases; on every rank but the first, find them prepared."""
+        raise NotImplementedError
+
+    def say_needs(self) -> None:
+        """Tell, before the first step, what the job will need."""
+
+    def build(self) -> Any:
+        """The task: one module whose forward pass gives the losses of a batch, see `pretext.task`."""
+        raise NotImplementedError
+
+    def updater_of(self, task: nn.Module) -> Updater:
+        """The optimiser of the task's parameters."""
+        return Updater(task.parameters(), self.settings.optim, self.machine)
+
+    def samples(self) -> Any:
+        """The training samples by number."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, Any]:
+        """What may be told to anyone about the cases."""
+        raise NotImplementedError
+
+    def look(self, done: int) -> Look:
+        """Look at the held-out cases."""
+        raise NotImplementedError
+
+    def export(self, done: int) -> Path:
+        """Leave the weights."""
+        raise NotImplementedError
+
+    def out_of_memory(self) -> EnvironmentFault:
+        """The error to end with when memory runs out: what to change."""
+        raise NotImplementedError
+
+    # What all jobs do
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Tell the run folder and every listener; silent on other ranks than the first."""
+        if self.machine.main:
+            self.report(kind, **fields)
+
+    def should_stop(self) -> bool:
+        """Whether this attempt was asked to end; all ranks agree, whichever of them was asked."""
+        return self.agreed(self.should_stop_alone())
+
+    def should_stop_alone(self) -> bool:
+        """The same, asked by one rank for itself; the first one looks into the folder for all."""
+        return self.asked() or (self.machine.main and self.run.stop_requested())
+
+    def agreed(self, answer: bool) -> bool:
+        """Whether any rank's answer is yes."""
+        if self.machine.ranks == 1:
+            return answer
+        flag = torch.tensor(float(answer), device=self.machine.device)
+        dist.all_reduce(flag)
+        return bool(flag.item())
+
+    def work(self, attempt: int) -> Result:
+        """Do the job. Errors of libraries that the machine caused come out in our own words."""
+        try:
+            return self._work(attempt)
+        except Exception as error:
+            known = explained(error, self.machine.ranks, self.out_of_memory)
+            if known is error:
+                raise
+            raise known from error
+
+    def _work(self, attempt: int) -> Result:
+        self.emit("stage", name="preparing")
+        self._check_batch()
+        if self.machine.main:
+            self.gather()
+        wait_for_each_other()
+        if not self.machine.main:
+            self.gather()
+        self._check_batch()
+        if self.machine.main and not checkpoint.checkpoints(self.run.checkpoints):
+            self.say_needs()
+        torch.manual_seed(self.settings.run.seed)
+        self.task = self.build().to(self.machine.device)
+        mend(self.task, self.machine)
+        self.updater = self.updater_of(self.task)
+        start = self._resume()
+        self.note(device=self.machine.words, data=self.facts())
+        self.emit("started", attempt=attempt, step=start, device=self.machine.words, data=self.facts())
+        done, ended = run_steps(self._job(start))
+        weights = self.export(done) if ended else None
+        return Result(self.run.path, weights, done, ended)
+
+    def _check_batch(self) -> None:
+        batch, ranks = self.settings.optim.batch, self.machine.ranks
+        if (batch or 0) % ranks:
+            raise SettingsError(
+                f"optim.batch {batch} cannot be divided among {ranks} ranks",
+                "use a multiple of the number of ranks",
+            )
+
+    def note(self, **facts: Any) -> None:
+        """Add to environment.json what only the job knows."""
+        if self.machine.main:
+            known = read_json(self.run.path / "environment.json") or {}
+            self.run.write_json("environment.json", {**known, **facts})
+
+    def _resume(self) -> int:
+        found, damaged = checkpoint.newest(self.run.checkpoints)
+        if damaged and found is None:
+            raise DataError(
+                f"no checkpoint in {self.run.checkpoints} is whole",
+                "put copies back, or delete that folder to begin again from step 0",
+            )
+        if found is None:
+            return 0
+        step, extra = checkpoint.load_checkpoint(found, self.task, self.updater)
+        wait_for_each_other()  # nobody looks for checkpoints any more when the damaged ones are moved
+        for path in damaged if self.machine.main else ():
+            aside = checkpoint.set_aside(path).name
+            self.emit(
+                "warning",
+                message=f"checkpoint {path.name} is damaged, so the one of step {step} is used",
+                hint=f"it was set aside as {aside} and may be deleted",
+            )
+        self.take_up(extra)
+        return step
+
+    def kept(self) -> dict[str, Any]:
+        """Plain values that a checkpoint keeps for `take_up`."""
+        return {"best": self.best}
+
+    def take_up(self, extra: dict[str, Any]) -> None:
+        """Take up what `kept` gave."""
+        self.best = float(extra["best"])
+
+    def _job(self, start: int) -> Job:
+        settings, machine, steps = self.settings, self.machine, int(self.settings.optim.steps)
+        monitor = Monitor(settings.run, steps, machine, self.updater, self.task.diagnostics, self.emit, start)
+        return Job(
+            task=self.task,
+            model=self._shared(),
+            updater=self.updater,
+            batches=self._batches(start, steps),
+            machine=machine,
+            optim=settings.optim,
+            steps=steps,
+            monitor=monitor,
+            start=start,
+            look=self.look,
+            look_every=settings.run.validate_every or steps,
+            save=self._save,
+            save_every=settings.run.checkpoint_every or steps,
+            should_stop=self.should_stop,
+        )
+
+    def _batches(self, start: int, steps: int) -> Iterator[dict[str, Tensor]]:
+        optim, machine = self.settings.optim, self.machine
+        per_step = optim.batch * optim.accumulate
+        numbers = Numbers(start * per_step, steps * per_step, optim.batch, machine.rank, machine.ranks)
+        return make_loader(self.samples(), numbers, self._workers(), machine.device.type == "cuda")
+
+    def _shared(self) -> nn.Module:
+        if self.machine.ranks == 1:
+            return self.task
+        return nn.parallel.DistributedDataParallel(self.task, broadcast_buffers=False)
+
+    def _workers(self) -> int:
+        if self.settings.data.workers is not None:
+            return self.settings.data.workers
+        # On a CPU the network needs every core itself, and a read is short beside a step.
+        return 0 if self.machine.device.type == "cpu" else min(8, max(1, torch.get_num_threads() - 1))
+
+    def _save(self, done: int) -> None:
+        if not self.machine.main:
+            return
+        folder = self.run.checkpoints
+        checkpoint.save_checkpoint(folder, done, self.task, self.updater, self.kept(), self.is_best)
+        self.is_best = False
+        self.emit("checkpoint", step=done)
+
+
+def carry_out(
+    kind: type[Attempt],
+    settings: Any,
+    run_folder: str | Path,
+    *,
+    environment: dict[str, Any] | None = None,
+    resume: bool = False,
+    listeners: Iterable[Listener] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    after: Callable[[RunDirectory], object] = lambda run: None,
+) -> Result:
+    """Do a job of ``kind`` in ``run_folder``: open or make the run, hold its lock, work, say how it ended.
+
+    ``resume`` goes on from the newest whole checkpoint. ``listeners`` get every event as a dictionary; ``should_stop``
+    is asked after each step; ``after`` is called at the end, whatever it was, with the run (to write its report).
+    Raises SettingsError, DataError, EnvironmentFault; the run's status and events then say the same.
+    """
+    if this_rank() > 0:
+        # The first rank owns the run; the others only compute.
+        return kind(settings, RunDirectory(run_folder), (), should_stop).work(attempt=0)
+    run = open_run(settings, Path(run_folder), environment or {}, resume)
+    with run.lock(), run.heartbeat():
+        take_up(settings, run)
+        run.clear_stop()
+        attempt = run.next_attempt()
+        run.write_status("preparing", total=settings.optim.steps or 0)
+        try:
+            result = kind(settings, run, listeners, should_stop).work(attempt)
+        except StopRequested:
+            # Asked to end while still preparing: what is prepared stays prepared.
+            ending.stopped(run, last_checkpoint(run) or 0)
+            raise
+        except KeyboardInterrupt:
+            raise ending.cut_short(run) from None
+        except BaseException as error:
+            ending.failed(run, error)
+            with suppress(Exception):
+                after(run)
+            raise
+        if result.finished:
+            run.events.emit("finished", state="finished", step=result.steps)
+            run.write_status("finished", result.steps)
+        else:
+            ending.stopped(run, result.steps)
+        after(run)
+    return result
