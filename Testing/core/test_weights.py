@@ -19,7 +19,8 @@ from torch import nn
 
 from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.models.encoders import build_encoder
-from VoCoCore.models.weights import inspect_weights, load_weights, save_weights
+from VoCoCore.models.inspection import inspect_weights
+from VoCoCore.models.weights import load_weights, save_weights
 
 
 def swin(**options):
@@ -60,7 +61,7 @@ def test_round_trip_with_metadata(tmp_path):
     assert same(target, source.state_dict())
     assert coverage.fraction == 1.0 and set(coverage.loaded) == set(source.state_dict())
     assert not (coverage.missing or coverage.unexpected or coverage.mismatched)
-    facts = inspect_weights(file)
+    facts = inspect_weights(file).to_dict()
     assert facts["format"] == "safetensors" and facts["metadata"]["recipe"] == "v1"
     assert facts["encoder"] == source.description()
     assert facts["weights"] == sum(p.numel() for p in source.parameters())
@@ -73,7 +74,7 @@ def test_equal_weights_make_equal_files(tmp_path):
     for name in "abc":  # without care, the metadata's order differs from file to file
         save_weights(module, tmp_path / name, words)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
-    assert words.items() <= inspect_weights(tmp_path / "a")["metadata"].items()
+    assert words.items() <= inspect_weights(tmp_path / "a").file.metadata.items()
 
 
 def test_shared_tensors_are_found_under_each_name(tmp_path):
@@ -152,7 +153,7 @@ def test_every_published_name_and_shape_loads(tmp_path, shared_data: Path):
     coverage = load_weights(target, tmp_path / "VoCo_10k.pt")
     assert len(coverage.loaded) == 145 and coverage.fraction == 1.0
     assert all(p.eq(0.5).all() for p in target.parameters())
-    assert inspect_weights(tmp_path / "VoCo_10k.pt")["encoder"] == {
+    assert inspect_weights(tmp_path / "VoCo_10k.pt").found.encoder == {
         "encoder": "swin_unetr",
         "in_channels": "1",
         "feature_size": "48",
@@ -283,7 +284,7 @@ def test_coverage_report_for_people_and_programs(tmp_path):
     screen = io.StringIO()
     Console(width=120, file=screen).print(coverage.table())
     text = screen.getvalue()
-    assert "bottleneck" in text and "28 of 30 tensors" in text and "100.0%" in text
+    assert "bottleneck" in text and "100.0%" in text and "28 of 30 tensors" in coverage.summary()
     facts = json.loads(json.dumps(coverage.to_dict()))
     assert facts["parts"]["input_block"] == 1.0 and facts["parts"]["bottleneck"] < 0.5
 
@@ -370,5 +371,5 @@ def test_old_style_torch_files_load(tmp_path):
 
 
 def test_inspecting_does_not_need_monai():
-    code = "import sys; import VoCoCore.models.weights; sys.exit('monai' in sys.modules)"
+    code = "import sys; import VoCoCore.models.inspection; sys.exit('monai' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -57,8 +57,13 @@ class Coverage:
     @property
     def fraction(self) -> float:
         """Share of the network's weights that came from the file, 0 to 1."""
-        total = sum(self.sizes.values())
-        return sum(self.sizes.get(name, 0) for name in self.loaded) / total if total else 1.0
+        return self.share("")
+
+    def share(self, part: str) -> float:
+        """The same share of those weights alone whose names begin with ``part``."""
+        total = sum(size for name, size in self.sizes.items() if name.startswith(part))
+        got = sum(self.sizes.get(name, 0) for name in self.loaded if name.startswith(part))
+        return got / total if total else 1.0
 
     def parts(self) -> list[Part]:
         """Coverage of each part of the network, by the first word of its names."""
@@ -83,7 +88,7 @@ class Coverage:
         """A rich table with a row for each part of the network."""
         from rich.table import Table
 
-        table = Table(title="Coverage", caption=self.summary())
+        table = Table(title="Coverage")
         table.add_column("part")
         for head in ("tensors", "loaded", "weights", "loaded"):
             table.add_column(head, justify="right")

@@ -28,10 +28,14 @@ class Decoder(nn.Module):
         super().__init__()
         self.checkpointing = checkpointing
         self.deep = deep
+        self._add_steps(widths)
         self.add_module(self.output_name, UnetOutBlock(3, widths[0], outputs))
         if deep:
             heads = (UnetOutBlock(3, width, outputs) for width in widths[1 : 1 + _DEEP])
             self.add_module(DEEP_HEADS, nn.ModuleList(heads))
+
+    def _add_steps(self, widths: Sequence[int]) -> None:
+        raise NotImplementedError
 
     def steps(self) -> list[nn.Module]:
         """The blocks (map, skipped map) -> map of twice the resolution, lowest first."""
@@ -55,9 +59,8 @@ class _NumberedDecoder(Decoder):
     output_name = "out"
     last: ClassVar[int]
 
-    def __init__(self, widths: Sequence[int], outputs: int, deep: bool, checkpointing: bool) -> None:
-        super().__init__(widths, outputs, deep, checkpointing)
-        for step in range(len(widths) - 1):
+    def _add_steps(self, widths: Sequence[int]) -> None:
+        for step in range(len(widths) - 2, -1, -1):
             self.add_module(f"decoder{self.last + step}", _up_block(widths[step + 1], widths[step]))
 
     def steps(self) -> list[nn.Module]:
@@ -83,9 +86,11 @@ class UnetDecoder(Decoder):
 
     def __init__(self, widths: Sequence[int], outputs: int, deep: bool, checkpointing: bool) -> None:
         super().__init__(widths, outputs, deep, checkpointing)
+        self.apply(DynUNet.initialize_weights)
+
+    def _add_steps(self, widths: Sequence[int]) -> None:
         lowest_first = range(len(widths) - 2, -1, -1)
         self.upsamples = nn.ModuleList(_plain_up_block(widths[i + 1], widths[i]) for i in lowest_first)
-        self.apply(DynUNet.initialize_weights)
 
     def steps(self) -> list[nn.Module]:
         return list(self.upsamples)

@@ -134,7 +134,8 @@ class UnetrEncoder(Encoder):
         return [self._run(self.encoder1, x), *middle, self._as_map(self.vit.norm(tokens))]
 
     def _as_map(self, tokens: Tensor) -> Tensor:
-        return tokens.transpose(1, 2).reshape(len(tokens), -1, *self.grid)
+        # Sizes are asked of the shape: an exported program then takes any number of crops.
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.grid)
 
     def adapt(self, name: str, tensor: Tensor, source: Mapping[str, str]) -> tuple[Tensor, str]:
         if name != "vit.patch_embedding.position_embeddings" or tensor.ndim != 3:

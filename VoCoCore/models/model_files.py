@@ -16,6 +16,7 @@ from VoCoCore.models.weights import write_tensors
 from VoCoCore.runs.directory import RunDirectory, is_run
 
 MODEL, ENCODER = "model.safetensors", "encoder.safetensors"  # in a run's folder `weights`
+_STATE = "state.pt"  # in a checkpoint, beside MODEL
 _FOLD = re.compile(r"fold-(\d+)")
 
 
@@ -100,12 +101,36 @@ def _of_run(path: Path) -> Path:
     raise unfinished(path)
 
 
+def weights_file(source: str | Path) -> Path:
+    """The one weights file behind ``source``: a file, a run of any kind, or one of its checkpoints.
+
+    Raises DataError, saying what to name instead, where there is none (yet) or there are several.
+    """
+    source = Path(source)
+    if source.name == _STATE and (source.parent / MODEL).is_file():
+        return source.parent / MODEL  # the optimiser's part of a checkpoint: its weights lie beside it
+    if not source.is_dir():
+        return source
+    found = [source / MODEL, *(source / "weights" / name for name in (MODEL, ENCODER))]
+    if file := next((path for path in found if path.is_file()), None):
+        return file
+    if is_run(source):
+        raise unfinished(source)
+    if any(_FOLD.fullmatch(path.name) for path in source.iterdir()):
+        raise DataError(f"{source} holds several folds", f"name one of them, such as {source / 'fold-0'}")
+    raise DataError(
+        f"{source} is neither a run nor a checkpoint of one", "give a run's folder, or a file of weights"
+    )
+
+
 def unfinished(path: Path) -> DataError:
     """The error for a run folder that has no weights yet."""
     run = RunDirectory(path)
     status = run.read_status()
     how_far = f", step {status.step} of {status.total}" if status and status.total else ""
+    kept = sorted(run.checkpoints.glob(f"step-*/{MODEL}"))
+    other = f"start from its checkpoint {kept[-1].parent.name}" if kept else "name another run"
     return DataError(
         f"{path} has no weights yet: it is {run.state()}{how_far}",
-        "finish it (voco jobs resume), or name another run",
+        f"finish it (voco jobs resume), or {other}",
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -19,7 +20,15 @@ from torch import Tensor
 from VoCoCore.errors import DataError
 
 _DEEPEST = 8
-WRAPPERS = ("state_dict", "network_weights", "net", "student", "model", "teacher")  # in order of preference
+# Entries of checkpoints that hold the state dict, in order of preference.
+WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "net", "student", "model", "teacher")
+# Beside its weights a checkpoint may keep a score, which numpy writes as such: values, no code.
+_NUMBERS: list[Any] = [
+    np.dtype,
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
+]
 
 
 @dataclass(frozen=True)
@@ -77,21 +86,25 @@ def _read_safetensors(path: Path) -> WeightFile:
 
 def _read_torch(path: Path) -> WeightFile:
     is_zip = zipfile.is_zipfile(path)
-    if is_zip and _is_program(path):
-        message = f"{path} is a TorchScript program, not weights"
-        raise DataError(message, "save the state dict of the network that it was made from")
+    if is_zip and (kind := _program(path)):
+        message = f"{path} is a {kind} program, not weights"
+        raise DataError(message, "take the file that it was made from, or export it with --format torch")
     try:
         # Mapped into memory, a checkpoint of several GB is not held twice; only the zip format allows it.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with torch.serialization.safe_globals(_NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # torch and pickle raise a dozen kinds, none for "cannot be read"
         raise _unreadable(path, str(error)) from None
     tensors, notes = _unwrap(content)
     return WeightFile(path, "torch", tensors, {}, tuple(notes))
 
 
-def _is_program(path: Path) -> bool:
+def _program(path: Path) -> str:
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "TorchScript"
+    return "torch.export" if any(name.endswith("archive_format") for name in names) else ""
 
 
 def _unreadable(path: Path, reason: str) -> DataError:
