@@ -24,11 +24,11 @@ def augment_space(
 ) -> tuple[Tensor, Tensor]:
     """Flip, then turn, then warp each crop and its labels alike.
 
-    ``images`` (M, C, X, Y, Z) float32; ``labels`` (M, X, Y, Z) whole numbers. ``flips`` (M, 3) bool; ``turns`` (M,)
-    quarter turns in the xy plane as numpy.rot90 turns (where X and Y differ, an odd one is done as the half turn below
-    it); ``matrix`` (M, 3, 3) takes offsets of output voxels from the crop's centre to those of the input, in voxels,
-    and is used where ``warped`` (M,) bool holds. Images are interpolated linearly and go on beyond the border with its
-    value; labels are taken from the nearest voxel and are -1 outside.
+    ``images`` (M, C, X, Y, Z) float32; ``labels`` (M, X, Y, Z) signed whole numbers below 2^24. ``flips`` (M, 3) bool;
+    ``turns`` (M,) quarter turns in the xy plane as numpy.rot90 turns (where X and Y differ, an odd one is done as the
+    half turn below it); ``matrix`` (M, 3, 3) takes offsets of output voxels from the crop's centre to those of the
+    input, in voxels, and is used where ``warped`` (M,) bool holds. Images are interpolated linearly and go on beyond
+    the border with its value; labels are taken from the nearest voxel and are -1 outside.
 
     ``at_once`` treats all crops together, so that nothing waits for an accelerator (the default there); otherwise only
     crops with something to do cost anything. Returns new tensors of the same shapes and kinds.
@@ -84,9 +84,9 @@ def _warp(images: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tenso
         options = {"align_corners": True}
         moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", **options)
         # Numbers start at OUTSIDE, so that the zeros beyond the border become it.
-        above = (labels - OUTSIDE).to(images.dtype)
+        above = labels.to(images.dtype) - OUTSIDE
         kinds = F.grid_sample(above, grid, mode="nearest", padding_mode="zeros", **options)
-        return moved, kinds.to(labels.dtype) + OUTSIDE
+        return moved, (kinds + OUTSIDE).to(labels.dtype)
 
 
 def _grid(matrix: Tensor, shape: torch.Size) -> Tensor:

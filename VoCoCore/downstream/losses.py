@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from VoCoCore.downstream.softmax_sums import per_class, softmax_sums
+from VoCoCore.downstream.softmax_sums import softmax_sums
 from VoCoCore.errors import SettingsError, nearest
 
 KINDS = ("dice_ce", "dice_focal", "tversky_ce")
@@ -32,7 +32,7 @@ def _check(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 class _Sums(NamedTuple):
-    """Per crop and class: sum of p g, of p (or p^2), of g; per voxel: log p_t, and how much it counts (0 or 1)."""
+    """Per crop and class: sum of p g, of p (or p^2), of g; per voxel: log p_t (0: does not count); how many count."""
 
     both: Tensor
     predicted: Tensor
@@ -42,33 +42,36 @@ class _Sums(NamedTuple):
 
 
 def _of_classes(logits: Tensor, target: Tensor, valid: Tensor | None, squared: bool) -> _Sums:
-    """The sums of a softmax; per voxel: (M, N)."""
+    """The sums of a softmax; ``log_true`` (M, N), ``counts`` (M, K)."""
     classes = target.flatten(1).long()
-    counts = classes >= 0 if valid is None else (classes >= 0) & valid.flatten(1)
-    classes = classes.clamp(min=0)
-    predicted, log_true = softmax_sums(logits.flatten(2), classes, counts, squared=squared)
-    weight = counts.to(log_true.dtype)
-    both = per_class(log_true.exp() * weight, classes, logits.shape[1])
-    return _Sums(both, predicted, per_class(weight, classes, logits.shape[1]), log_true, weight)
+    classes = classes if valid is None else torch.where(valid.flatten(1), classes, -1)
+    sums = softmax_sums(logits.flatten(2), classes, squared=squared)
+    return _Sums(*sums, sums.true)
 
 
 def _of_regions(logits: Tensor, target: Tensor, valid: Tensor | None, squared: bool) -> _Sums:
-    """The sums of a sigmoid per region; per voxel and region: (M, K, N)."""
+    """The sums of a sigmoid per region; ``log_true`` (M, K, N), ``counts`` (M, K)."""
     z = logits.flatten(2)
     z = z if z.dtype == torch.float64 else z.float()
     g = target.flatten(2).to(z.dtype)
     counts = torch.ones_like(g) if valid is None else valid.flatten(1).unsqueeze(1).to(z.dtype).expand_as(g)
     p = torch.sigmoid(z) * counts
-    log_true = -F.binary_cross_entropy_with_logits(z, g, reduction="none")
+    log_true = -counts * F.binary_cross_entropy_with_logits(z, g, reduction="none")
     g = g * counts
-    return _Sums((p * g).sum(2), (p.square() if squared else p).sum(2), g.sum(2), log_true, counts)
+    return _Sums((p * g).sum(2), (p.square() if squared else p).sum(2), g.sum(2), log_true, counts.sum(2))
 
 
-def _weights_of(weights: Tensor, target: Tensor, activation: str) -> Tensor:
-    """The weight of each voxel's true class (M, N), or of each region (1, K, 1)."""
-    return (
-        weights[target.flatten(1).long().clamp(min=0)] if activation == "softmax" else weights.view(1, -1, 1)
-    )
+def _voxel_term(sums: _Sums, gamma: float, weights: Tensor | None, target: Tensor) -> Tensor:
+    """Mean of -(1 - p_t)^gamma log p_t; with gamma 0 this is the cross-entropy."""
+    terms, counts = -sums.log_true, sums.counts
+    if gamma:
+        terms = terms * (-torch.expm1(sums.log_true)).clamp(min=SMALLEST_REST) ** gamma
+    if weights is not None:
+        weights = weights.to(counts)
+        counts = counts * weights
+        of_classes = terms.ndim == 2
+        terms = terms * (weights[target.flatten(1).long().clamp(min=0)] if of_classes else weights[:, None])
+    return terms.sum() / counts.sum().clamp(min=torch.finfo(counts.dtype).tiny)
 
 
 def segmentation_loss(
@@ -114,13 +117,11 @@ def segmentation_loss(
             terms = {"tversky": _one_minus(both, fuzzy, smooth)}
         else:
             terms = {"dice": _one_minus(2 * both, predicted + true, smooth)}
-        per_voxel, counts = -sums.log_true, sums.counts
-        if kind == "dice_focal":
-            per_voxel = per_voxel * (-torch.expm1(sums.log_true)).clamp(min=SMALLEST_REST) ** gamma
-        if weights is not None:
-            counts = counts * _weights_of(weights.to(counts), target, activation)
-        mean = (per_voxel * counts).sum() / counts.sum().clamp(min=torch.finfo(counts.dtype).tiny)
-        return {**terms, "focal" if kind == "dice_focal" else "cross_entropy": mean}
+        focal = kind == "dice_focal"
+        terms["focal" if focal else "cross_entropy"] = _voxel_term(
+            sums, gamma if focal else 0.0, weights, target
+        )
+        return terms
 
 
 def _one_minus(above: Tensor, below: Tensor, smooth: tuple[float, float]) -> Tensor:

@@ -37,8 +37,13 @@ def region_counts(predicted: Tensor, target: Tensor, valid: Tensor | None = None
 
 
 def dice(counts: Tensor) -> Tensor:
-    """Dice of each class from `confusion_counts` (..., 3, K) -> (..., K) float64; nan where both are empty."""
-    both, predicted, true = counts.cpu().double().unbind(-2)
+    """Dice of each class from `confusion_counts` (..., 3, K) -> (..., K); nan where both are empty.
+
+    On the counts' device, float64 where it has that.
+    """
+    both, predicted, true = counts.to(torch.float32 if counts.device.type == "mps" else torch.float64).unbind(
+        -2
+    )
     return 2 * both / (predicted + true)
 
 

@@ -7,7 +7,7 @@ until the backward pass. Here both passes go through the voxels in blocks; only 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,69 +25,71 @@ def _blocks(logits: Tensor) -> Iterator[tuple[int, slice]]:
             yield crop, slice(first, first + step)
 
 
+class SoftmaxSums(NamedTuple):
+    """Per crop and class (M, K): sums of p g, of p (or p^2), of g; ``log_true`` (M, N): log p of the true class."""
+
+    both: Tensor
+    predicted: Tensor
+    true: Tensor
+    log_true: Tensor
+
+
 class _SoftmaxSums(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, classes: Tensor, valid: Tensor, squared: bool
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, logits: Tensor, classes: Tensor, squared: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         kind = torch.promote_types(logits.dtype, torch.float32)
-        sums = torch.zeros(logits.shape[:2], dtype=kind, device=logits.device)
-        log_true = torch.zeros(classes.shape, dtype=kind, device=logits.device)
-        log_norm = torch.empty_like(log_true)
+        both, predicted, true = torch.zeros(3, *logits.shape[:2], dtype=kind, device=logits.device).unbind()
+        log_true, log_norm = torch.empty(2, *classes.shape, dtype=kind, device=logits.device).unbind()
         for crop, part in _blocks(logits):
-            z, counts = logits[crop, :, part].to(kind), valid[crop, part]
-            top = z.amax(0)
+            z, k = logits[crop, :, part].to(kind), classes[crop, part].unsqueeze(0)
+            counts, k = k >= 0, k.clamp(min=0)
+            top = z.amax(0, keepdim=True)
             p = (z - top).exp_()
-            total = p.sum(0)
+            total = p.sum(0, keepdim=True)
             norm = top + total.log()
-            true = z.gather(0, classes[crop, part].unsqueeze(0)).squeeze(0) - norm
-            log_true[crop, part] = torch.where(counts, true, 0.0)
+            log_true[crop, part] = torch.where(counts, z.gather(0, k) - norm, 0.0).squeeze(0)
             # A voxel that does not count has no probabilities, now and in the backward pass.
-            log_norm[crop, part] = torch.where(counts, norm, torch.inf)
+            log_norm[crop, part] = torch.where(counts, norm, torch.inf).squeeze(0)
             p *= counts / total
-            sums[crop] += (p.square_() if squared else p).sum(1)
+            # Labels as rows of this block alone; sums of rows come out the same every time, also on an accelerator.
+            rows = torch.zeros_like(p).scatter_(0, k, counts.to(kind))
+            true[crop] += rows.sum(1)
+            both[crop] += rows.mul_(p).sum(1)
+            predicted[crop] += (p.square_() if squared else p).sum(1)
         ctx.save_for_backward(logits, classes, log_norm)
         ctx.squared = squared
-        return sums, log_true
+        ctx.mark_non_differentiable(true)
+        return both, predicted, true, log_true
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_sums: Tensor, of_true: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(
+        ctx: Any, of_both: Tensor, of_predicted: Tensor, _: None, of_log: Tensor
+    ) -> tuple[Tensor, None, None]:
         logits, classes, log_norm = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         for crop, part in _blocks(logits):
-            norm = log_norm[crop, part]
-            true = torch.where(norm == torch.inf, 0.0, of_true[crop, part])
+            norm, k = log_norm[crop, part].unsqueeze(0), classes[crop, part].unsqueeze(0)
+            counts, k = k >= 0, k.clamp(min=0)
             p = (logits[crop, :, part].to(norm.dtype) - norm).exp_()
-            factor = of_sums[crop].unsqueeze(1)
+            of_true = torch.where(counts, of_log[crop, part], 0.0)
+            of_true += p.gather(0, k).mul_(of_both[crop].take(k))
+            factor = of_predicted[crop].unsqueeze(1)
             pull = p.square().mul_(2 * factor) if ctx.squared else p * factor
-            # d p_j / d z_k = p_k (1[j = k] - p_j), d log p_t / d z_k = 1[t = k] - p_k
-            pull -= p.mul_(pull.sum(0).add_(true))
-            pull.scatter_add_(0, classes[crop, part].unsqueeze(0), true.unsqueeze(0))
+            # d p_j / d z_i = p_i (1[i = j] - p_j); for the true class through its logarithm: 1[i = t] - p_i
+            pull -= p.mul_(pull.sum(0, keepdim=True).add_(of_true))
+            pull.scatter_add_(0, k, of_true)
             gradient[crop, :, part] = pull
-        return gradient, None, None, None
+        return gradient, None, None
 
 
-def softmax_sums(logits: Tensor, classes: Tensor, valid: Tensor, *, squared: bool) -> tuple[Tensor, Tensor]:
-    """Per crop and class the sum of probabilities (or of their squares), per voxel the true class' log-probability.
+def softmax_sums(logits: Tensor, classes: Tensor, *, squared: bool) -> SoftmaxSums:
+    """Everything that a loss of probabilities p and one-hot labels g sums up.
 
-    ``logits`` (M, K, N), ``classes`` (M, N) int64 in [0, K), ``valid`` (M, N) bool: voxels that count. Returns sums
-    (M, K) and log-probabilities (M, N), float32 or wider; what does not count has 0, and its logits no gradient.
+    ``logits`` (M, K, N); ``classes`` (M, N) int64 below K, negative where a voxel does not count: it adds nothing, has
+    0 in ``log_true``, and its logits get no gradient. ``squared``: sums of p^2 instead of p. float32 or wider; no
+    second derivatives.
     """
-    sums, log_true = _SoftmaxSums.apply(logits, classes, valid, squared)
-    return sums, log_true
-
-
-def per_class(values: Tensor, classes: Tensor, count: int, *, by_rows: bool | None = None) -> Tensor:
-    """Sum the numbers of each class: ``values``, ``classes`` (M, N) -> (M, count).
-
-    ``by_rows`` writes each number into its class' row first: no two sums race on an accelerator, so its result is the
-    same every time (the default there); a CPU adds in order.
-    """
-    by_rows = values.device.type != "cpu" if by_rows is None else by_rows
-    if by_rows:
-        crops = zip(values, classes, strict=True)
-        rows = [v.new_zeros(count, len(v)).scatter(0, c[None], v[None]).sum(1) for v, c in crops]
-        return torch.stack(rows)
-    wide = values.double()
-    return wide.new_zeros(len(values), count).scatter_add(1, classes, wide).to(values.dtype)
+    return SoftmaxSums(*_SoftmaxSums.apply(logits, classes, squared))
