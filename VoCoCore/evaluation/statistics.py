@@ -1,0 +1,143 @@
+"""Intervals and tests for scores of cases: bootstrap by case, Wilcoxon's signed ranks, Holm's correction.
+
+A table of scores is (cases, columns) with NaN where a case has no score in a column. A mean over columns is the mean of
+the columns' means, so that a label counts alike however many cases have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+
+DRAWS = 10_000
+# Two-sided, the smallest p value of n pairs is 2 / 2^n: below six it cannot reach 0.05.
+FEWEST_PAIRS = 6
+FEW_CASES = 10  # fewer make rough intervals
+_MOST_EXACT = 50  # pairs; beyond, the normal approximation is good
+_DIGITS = 9  # differences beyond are rounding, not results
+_AT_ONCE = 1 << 22  # numbers
+
+
+def column_means(table: np.ndarray) -> np.ndarray:
+    """Mean of each column (columns,) over the cases that have a score; NaN where none has."""
+    known = np.isfinite(table)
+    count = known.sum(axis=0)
+    return np.where(known, table, 0).sum(axis=0) / np.where(count, count, nan)
+
+
+def mean_of(values: np.ndarray) -> float:
+    """Mean of what is known in ``values`` (n,), NaN where nothing is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else nan
+
+
+def bootstrap_interval(
+    values: np.ndarray, share: float = 0.95, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the mean of ``values``, (cases,) or (cases, columns), when cases are drawn anew.
+
+    Of a table it is the interval of the mean of its columns' means. NaN is no score. Always the same for the same
+    arguments; (NaN, NaN) below two cases, of which nothing can be said.
+    """
+    table = np.asarray(values, dtype=float)
+    table = table[:, None] if table.ndim == 1 else table
+    table = table[np.isfinite(table).any(axis=1)]
+    if len(table) < 2:
+        return nan, nan
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    size = max(1, _AT_ONCE // len(table))
+    means = [_drawn_means(table, min(size, draws - at), rng) for at in range(0, draws, size)]
+    low, high = np.quantile(np.concatenate(means), [(1 - share) / 2, (1 + share) / 2])
+    return float(low), float(high)
+
+
+def _drawn_means(table: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Means (draws,) of ``table`` (cases, columns) with its cases drawn anew; each case has a score somewhere."""
+    cases = len(table)
+    often = rng.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(float)
+    count = often @ np.isfinite(table).astype(float)
+    columns = often @ np.nan_to_num(table) / np.where(count, count, nan)
+    return np.nansum(columns, axis=1) / np.count_nonzero(count, axis=1)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What b scores beyond a on the same cases.
+
+    ``pairs``: cases with both scores; ``ties`` of them have no difference and take no part in the test. ``mean`` and
+    its 95 % interval, ``median`` of the differences; ``p``: two-sided, NaN where there are too few pairs.
+    """
+
+    pairs: int
+    ties: int
+    mean: float
+    low: float
+    high: float
+    median: float
+    p: float
+
+
+def paired(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Paired:
+    """Compare scores (cases,) or (cases, columns) of the same cases in the same order.
+
+    Of tables, a case's difference is the mean over the columns that both have; that is what is tested. The mean is the
+    mean of the columns' mean differences. Raises ValueError for shapes that differ.
+    """
+    if np.shape(a) != np.shape(b):
+        raise ValueError(f"scores of shape {np.shape(a)} and {np.shape(b)} are not of the same cases")
+    table = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
+    table = table[:, None] if table.ndim == 1 else table
+    table = table[np.isfinite(table).any(axis=1)]
+    cases = np.round([mean_of(row) for row in table], _DIGITS)
+    if not len(cases):
+        return Paired(0, 0, nan, nan, nan, nan, nan)
+    low, high = bootstrap_interval(table, seed=seed)
+    return Paired(
+        pairs=len(cases),
+        ties=int(np.count_nonzero(cases == 0)),
+        mean=mean_of(column_means(table)),
+        low=low,
+        high=high,
+        median=float(np.median(cases)),
+        p=wilcoxon(cases),
+    )
+
+
+def wilcoxon(differences: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's signed ranks for ``differences`` (n,); NaN below six that are not 0.
+
+    Differences of 0 are left out, equal sizes share their mean rank. Exact up to 50 differences, also with equal ones;
+    beyond, by scipy's normal approximation.
+    """
+    from scipy import stats
+
+    left = np.round(np.asarray(differences, dtype=float), _DIGITS)
+    left = left[left != 0]
+    if len(left) < FEWEST_PAIRS:
+        return nan
+    if len(left) > _MOST_EXACT:
+        return float(stats.wilcoxon(left, correction=True, method="asymptotic").pvalue)
+    # Mean ranks are halves: doubled they are whole numbers, whose sums under random signs can be counted.
+    ranks = np.rint(2 * stats.rankdata(np.abs(left))).astype(int)
+    ways = np.zeros(ranks.sum() + 1)
+    ways[0] = 1.0
+    for rank in ranks:
+        moved = np.zeros_like(ways)
+        moved[rank:] = ways[: len(ways) - rank]
+        ways = (ways + moved) / 2
+    below = min(ranks[left > 0].sum(), ranks[left < 0].sum())
+    return float(min(1.0, 2 * ways[: below + 1].sum()))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of p values for being many; NaN (no test was made) stays and is not counted."""
+    given = np.asarray(values, dtype=float)
+    tested = np.flatnonzero(np.isfinite(given))
+    order = tested[np.argsort(given[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected = np.full(len(given), nan)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(given[order] * factors)) if len(order) else nan
+    return corrected.tolist()
