@@ -174,7 +174,7 @@ def test_a_really_full_disk_at_a_checkpoint(words, tmp_path, run):
 
 def test_a_disk_too_small_for_the_checkpoints_is_said_before_the_first_step(words, run, monkeypatch, capsys):
     full = shutil.disk_usage(run.path.parent)._replace(free=100_000)
-    monkeypatch.setattr("VoCoCore.training.memory.shutil.disk_usage", lambda path: full)
+    monkeypatch.setattr("VoCoCore.training.disk.shutil.disk_usage", lambda path: full)
     meet(
         capsys,
         "disk too small for checkpoints",

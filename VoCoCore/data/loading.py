@@ -80,7 +80,7 @@ class Numbers:
         return -(-(self.stop - self.start) // self.batch)
 
 
-def make_loader(samples: Samples, numbers: Numbers, workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
+def make_loader(samples: Dataset, numbers: Numbers, workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
     """Batches on the host, in order; ``pin`` for a GPU.
 
     Raises DataError for a prepared volume that is damaged or gone; see `worker_killed` for a worker that dies.
@@ -162,9 +162,12 @@ def _leave_signals_to_the_job(over: Any, _: int) -> None:
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Copy a batch; from pinned memory the copy overlaps with the work before it."""
+    """Copy a batch, but for what is named ``host_``; from pinned memory the copy overlaps with the work before it."""
     if device.type == "mps":  # which has no float64
         batch = {
             name: value.float() if value.dtype == torch.float64 else value for name, value in batch.items()
         }
-    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    return {
+        name: value if name.startswith("host_") else value.to(device, non_blocking=True)
+        for name, value in batch.items()
+    }

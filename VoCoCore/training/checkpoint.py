@@ -157,6 +157,15 @@ def _tidy(folder: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def load_best(folder: Path, task: nn.Module) -> int | None:
+    """Put the weights of the best checkpoint into ``task``; returns its step, None where none is marked so."""
+    for path in reversed(checkpoints(folder)):
+        if _manifest(path).get("best") and is_whole(path):
+            task.load_state_dict(load_file(path / MODEL))
+            return int(_manifest(path)["step"])
+    return None
+
+
 def newest(folder: Path) -> tuple[Path | None, list[Path]]:
     """The newest whole checkpoint and newer ones that are damaged."""
     damaged: list[Path] = []

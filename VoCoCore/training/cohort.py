@@ -21,6 +21,8 @@ from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits
 from VoCoCore.data.store import Store
 from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.fields import Group
+from VoCoCore.finetune_settings import SCRATCH
 from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
@@ -73,7 +75,7 @@ def gather_cohort(
         settings,
         store,
         workers=settings.data.workers,
-        progress=_now_and_then(emit),
+        progress=now_and_then(emit),
         should_stop=should_stop,
         skip_bad=settings.data.skip_bad,
     )
@@ -107,13 +109,17 @@ def forget_cohort(run: RunDirectory) -> None:
     (run.private / "cohort.json").unlink(missing_ok=True)
 
 
-def places_of(settings: PretrainSettings) -> dict[str, str | None]:
-    """Where the data and the store lie on this machine, by the names of the settings."""
-    places = {"data.source": settings.data.source, "data.store": settings.data.store}
-    return {name: value and os.path.abspath(value) for name, value in places.items()}
+def places_of(settings: Group) -> dict[str, str | None]:
+    """Where the data, the store and other private things lie on this machine, by the names of the settings."""
+    flat = settings.flat()
+    places = {option.name: flat[option.name] for option in settings.options() if option.facts["private"]}
+    return {
+        name: os.path.abspath(value) if value and value != SCRATCH else value
+        for name, value in places.items()
+    }
 
 
-def _now_and_then(emit: Emit, every: float = 1.0) -> Callable[[int, int, str], None]:
+def now_and_then(emit: Emit, every: float = 1.0) -> Callable[[int, int, str], None]:
     """Progress as events, at most one in ``every`` seconds: there may be 100 000 cases."""
     last = -every
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -14,7 +13,8 @@ import torch
 from VoCoCore.devices import Machine
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.settings import PretrainSettings
-from VoCoCore.training.estimate import MB, Estimate, estimate
+from VoCoCore.training.disk import check_room
+from VoCoCore.training.estimate import MB, estimate
 
 # Share of the memory that a suggestion may take by its estimate: estimates are not exact, and others work here too.
 SAFE = 0.8
@@ -46,16 +46,6 @@ def _rooms(virtual: int, resident: int) -> Iterator[float]:
             yield float(Path(path).read_text()) - resident
 
 
-def check_disk(folder: Path, made: Estimate) -> None:
-    """Raise EnvironmentFault, with the figures, unless the disk of ``folder`` has room for the checkpoints."""
-    needed, free = 3 * made.checkpoint_mb, shutil.disk_usage(folder).free / MB
-    if needed > free:
-        raise EnvironmentFault(
-            f"the checkpoints need about {needed:,.0f} MB, but {free:,.0f} MB are free for {folder}",
-            "free some space, or choose a run folder on a larger disk",
-        )
-
-
 def say_needs(
     settings: PretrainSettings,
     machine: Machine,
@@ -71,7 +61,7 @@ def say_needs(
     made = estimate(settings, machine, channels)
     for line in made.words().splitlines():
         emit("stage", name="estimate", text=line)
-    check_disk(folder, made)
+    check_room(folder, 3 * made.checkpoint_mb)
     if made.memory_mb > room:
         emit(
             "warning",

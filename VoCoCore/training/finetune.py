@@ -1,0 +1,281 @@
+"""Fine-tuning as one job: plan, prepare, train, look at validation cases, leave the best network in a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from VoCoCore import __version__
+from VoCoCore.data.labelled import LabelledSamples
+from VoCoCore.downstream.classification import Classification
+from VoCoCore.downstream.groups import parameter_groups
+from VoCoCore.downstream.segmentation import Segmentation
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.finetune_settings import SCRATCH, FinetuneSettings
+from VoCoCore.models.card import ModelCard, OutputClass
+from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.identify import identify
+from VoCoCore.models.initialise import initialise
+from VoCoCore.models.model_files import save_model, weights_file
+from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
+from VoCoCore.models.weight_files import read_weight_file
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.training import checkpoint
+from VoCoCore.training.attempt import Attempt, Result, carry_out
+from VoCoCore.training.finetune_look import Looker, best_of, values_of
+from VoCoCore.training.finetune_needs import out_of_memory, say_needs, steps_in
+from VoCoCore.training.labelled_cohort import (
+    LabelledCohort,
+    absent_classes,
+    classes_of,
+    gather_labelled,
+    kept_cohort,
+    labelled_index,
+)
+from VoCoCore.training.loop import Look
+from VoCoCore.training.opening import public
+from VoCoCore.training.planning import Planner, facts_of, finished_plan, is_planned
+from VoCoCore.training.updates import Updater
+
+__all__ = ["Finetuning", "finetune"]
+
+
+class Finetuning(Attempt):
+    """One attempt at a fine-tuning; `finetune` is the way to it."""
+
+    settings: FinetuneSettings
+    cohort: LabelledCohort
+    classes: tuple[OutputClass, ...]
+    channels: tuple[str, ...]
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.since_best, self.channels, self.source = 0, ("image",), dict[str, str]()
+
+    # Cases, and what was left open
+
+    def gather(self) -> None:
+        """Find the cases, fill what is open, prepare; other ranks take up what the first one has written."""
+        self.settings = _with_kept(self.settings, self.run)
+        self.source = _source_of(self.settings.init)
+        index, unlabelled = labelled_index(self.settings)
+        self.channels = tuple(index.channels)
+        self.classes, self.activation = classes_of(index, self.settings)
+        if not is_planned(self.settings):
+            facts = facts_of(index, self.settings)
+            names = [kind.name for kind in self.classes]
+            planner = Planner(self.settings, facts, self.source, names, self.machine)
+            self.settings, reasons = planner.plan()
+            for reason in reasons:
+                self.emit("stage", name="plan", text=reason)
+        kept = None if self.machine.main else kept_cohort(self.run)
+        self.cohort = kept or gather_labelled(
+            self.settings, self.run, index, unlabelled, self.classes, self.emit, self.should_stop_alone
+        )
+        if self.machine.main:
+            self._set_steps()
+            self._warn()
+
+    def _set_steps(self) -> None:
+        """The number of steps may depend on how long one takes, so it comes last; then all values are written."""
+        if self.settings.optim.steps is None:
+            steps, reason = steps_in(self.settings, self.network(), len(self.channels), self.machine)
+            self.settings = self.settings.with_values({"optim.steps": steps})
+            self.emit("stage", name="plan", text=reason)
+        self.settings = finished_plan(self.settings)
+        if not checkpoint.checkpoints(self.run.checkpoints):
+            self.run.write_json("settings.json", public(self.settings))
+        self.run.write_status("preparing", total=self.settings.optim.steps)
+
+    def _warn(self) -> None:
+        """Say what may spoil the result."""
+        seen = set(filter(None, self.source.get("seen", "").split(",")))
+        held_out = {member.content for member in self.cohort.val} | {
+            content for _, content in self.cohort.test
+        }
+        if leaked := seen & held_out:
+            self.emit(
+                "warning",
+                message=f"{len(leaked)} of the cases held out here were seen in pre-training, without their labels",
+                hint="pre-train without them, or do not report their scores as those of unseen cases",
+            )
+        if not self.cohort.val:
+            self.emit(
+                "warning",
+                message="no case is left to validate on, so the last state is kept, not the best one",
+                hint="add labelled cases of other patients, or set data.val_fraction",
+            )
+        for name in absent_classes(self.cohort, self.classes, self.settings.task):
+            self.emit(
+                "warning",
+                message=f"no training case shows '{name}': it cannot be learned",
+                hint="add a case that has it, or change the division (data.split_seed)",
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """Counts and a fingerprint."""
+        return self.cohort.facts()
+
+    def say_needs(self) -> None:
+        """Memory and disk."""
+        say_needs(self.settings, self.network(), len(self.channels), self.machine, self.run.path, self.emit)
+
+    def out_of_memory(self) -> EnvironmentFault:
+        """What to change."""
+        return out_of_memory(self.settings, self.machine)
+
+    # The network
+
+    def network(self) -> Any:
+        """A new network with random weights."""
+        model, size = self.settings.model, self.settings.patches.size
+        assert model.encoder and model.feature_size and size
+        encoder = build_encoder(
+            model.encoder, len(self.channels), model.feature_size, size, model.checkpointing
+        )
+        if self.settings.task == "segmentation":
+            return SegmentationNetwork(encoder, len(self.classes), deep=model.deep_supervision)
+        return ClassificationNetwork(encoder, len(self.classes), model.dropout)
+
+    def build(self) -> Any:
+        """The network with the weights that it starts from, in its task."""
+        network = self.network()
+        first = not checkpoint.checkpoints(self.run.checkpoints)
+        coverage = (
+            initialise(network, self.settings.init, self.settings.model.allow_partial) if first else None
+        )
+        if coverage is not None:
+            self.emit("stage", name="weights", text=coverage.summary())
+            self.note(coverage={"fraction": coverage.fraction, **coverage.to_dict()["parts"]})
+        if self.settings.run.compile:
+            network.encoder.compile(dynamic=False)
+        if self.settings.task == "segmentation":
+            return Segmentation(self.settings, network, self.classes, self.activation)
+        counts = [sum(m.target == n for m in self.cohort.train) for n in range(len(self.classes))]
+        return Classification(self.settings, network, counts)
+
+    def updater_of(self, task: nn.Module) -> Updater:
+        """Groups of parameters with their own rates."""
+        network: Any = task.network
+        return Updater(parameter_groups(network, self.settings.optim), self.settings.optim, self.machine)
+
+    def samples(self) -> LabelledSamples:
+        """Crops of the training cases."""
+        members, segmentation = self.cohort.train, self.settings.task == "segmentation"
+        targets = None if segmentation else [member.target for member in members]
+        keys = [member.key for member in members]
+        self.note(finetune=self._own_facts())
+        return LabelledSamples(Path(self.cohort.store), keys, self.settings, targets)
+
+    def _own_facts(self) -> dict[str, Any]:
+        start = "scratch" if self.settings.init == SCRATCH else self.source.get("what", "weights")
+        return {
+            "task": self.settings.task,
+            "train_cases": len(self.cohort.train),
+            "init": start,
+            "parent": {name: self.source[name] for name in ("recipe", "steps", "run") if name in self.source},
+            "labels": self.settings.data.labels,
+            "fold": self.settings.data.fold,
+        }
+
+    # Looks and the end
+
+    def look(self, done: int) -> Look:
+        """Scores of the validation cases, divided among the ranks."""
+        if not self.cohort.val:
+            return Look()
+        looker = Looker(self.task, self.cohort, self.settings, self.machine, self.classes)
+        seen = looker.look()
+        values, score = values_of(seen, self.classes, self.settings.task), best_of(seen, self.settings.task)
+        self.is_best = score > self.best
+        self.best, self.since_best = max(self.best, score), 0 if self.is_best else self.since_best + 1
+        self.emit("metrics", step=done, split="val", values=values)
+        if self.machine.main:
+            looker.keep(self.run.validation, seen, done)
+            self.emit("image", file="validation/latest.npz", step=done)
+        patience = self.settings.optim.patience
+        enough = patience is not None and self.since_best >= patience
+        if enough:
+            text = f"no better look for {self.since_best} times: the best one is kept"
+            self.emit("stage", name="enough", text=text)
+        return Look(better=self.is_best, enough=enough)
+
+    def kept(self) -> dict[str, Any]:
+        """The best score so far, and how many looks ago it was."""
+        return {"best": self.best, "since_best": self.since_best}
+
+    def take_up(self, extra: dict[str, Any]) -> None:
+        """Take up what `kept` gave."""
+        self.best, self.since_best = float(extra["best"]), int(extra["since_best"])
+
+    def export(self, done: int) -> Path:
+        """The best network with its card."""
+        path = self.run.weights / "model.safetensors"
+        if self.machine.main:
+            best = checkpoint.load_best(self.run.checkpoints, self.task)
+            save_model(self.task.export(), self.card(best or done), path)
+            where = f"that of step {best}, the best on the validation cases" if best else "the last state"
+            self.emit("stage", name="weights", text=f"kept is {where}")
+        return path
+
+    def card(self, step: int) -> ModelCard:
+        """What prediction must know."""
+        settings, size = self.settings, self.settings.patches.size
+        assert settings.model.encoder and settings.model.feature_size and size
+        facts = {
+            "run": self.run.name,
+            "step": str(step),
+            "protocol": settings.protocol,
+            "train_cases": str(len(self.cohort.train)),
+            "val_cases": str(len(self.cohort.val)),
+            "data": self.cohort.fingerprint,
+            "start": str(self._own_facts()["init"]),
+            "vococore": __version__,
+            **({"validation_score": f"{self.best:.4f}"} if self.cohort.val else {}),
+        }
+        return ModelCard(
+            task=settings.task,
+            encoder=settings.model.encoder,
+            feature_size=settings.model.feature_size,
+            window=size,
+            classes=self.classes,
+            activation=self.activation,
+            prepare=settings.prepare.to_dict(),
+            channels=self.channels,
+            body_part=settings.data.body_part,
+            facts=facts,
+        )
+
+
+def _with_kept(settings: FinetuneSettings, run: RunDirectory) -> FinetuneSettings:
+    """What is open is taken from the run's own settings, where an earlier attempt or the first rank has chosen."""
+    kept = dict(FinetuneSettings.from_dict(run.read_settings()).flat())
+    return settings.with_values(
+        {
+            name: kept[name]
+            for name, value in settings.flat().items()
+            if value is None and kept[name] is not None
+        }
+    )
+
+
+def _source_of(init: str) -> dict[str, str]:
+    """What the weights to start from say of themselves; empty from scratch."""
+    if init == SCRATCH:
+        return {}
+    file = read_weight_file(weights_file(init))
+    return {**(identify(file).encoder or {}), **file.metadata}
+
+
+def finetune(
+    settings: FinetuneSettings,
+    run_folder: str | Path,
+    **options: Any,
+) -> Result:
+    """Fine-tune as ``settings`` (see `protocols.resolve_finetune`) say, in ``run_folder``; one fold or none.
+
+    ``options`` are those of `attempt.carry_out`, which says what is raised.
+    """
+    return carry_out(Finetuning, settings, run_folder, **options)

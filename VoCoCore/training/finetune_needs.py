@@ -1,0 +1,115 @@
+"""What a fine-tuning will need, measured on its own network: time of a step, memory and disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from VoCoCore.devices import Machine
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.runs.narrate import duration
+from VoCoCore.training.disk import check_room
+from VoCoCore.training.live_memory import LivePeak
+from VoCoCore.training.memory import room_mb
+
+MB = 2**20
+SHARE = 0.85  # of the hours that are training; the rest is for looks and checkpoints
+_LESS = "lower patches.per_case, optim.batch, patches.size or model.feature_size, or set model.checkpointing"
+
+
+def steps_in(
+    settings: FinetuneSettings, network: nn.Module, channels: int, machine: Machine
+) -> tuple[int, str]:
+    """The number of steps that fit into run.hours, by timing two, and the reason in words."""
+    assert settings.run.hours
+    network, crops = network.to(machine.device).train(), _crops(settings, channels, machine)
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        _pass(network, crops, machine)
+        if machine.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    step = min(seconds) * settings.optim.accumulate * 1.1
+    steps = max(10, int(settings.run.hours * 3600 * SHARE / step))
+    return (
+        steps,
+        f"optim.steps {steps}: {settings.run.hours:g} h at about {step:.2g} s a step on this machine",
+    )
+
+
+def _crops(settings: FinetuneSettings, channels: int, machine: Machine, most: int | None = None) -> Tensor:
+    size, batch = settings.patches.size, settings.optim.batch
+    assert size and batch
+    each = settings.patches.per_case if settings.task == "segmentation" else 1
+    count = max(1, batch // machine.ranks) * each
+    return torch.rand(min(count, most or count), channels, *size, device=machine.device)
+
+
+def _pass(network: nn.Module, crops: Tensor, machine: Machine) -> None:
+    with machine.autocast():
+        found = network(crops)
+    outputs = found if isinstance(found, list) else [found]
+    sum(output.float().square().mean() for output in outputs).backward()
+
+
+def say_needs(
+    settings: FinetuneSettings,
+    network: nn.Module,
+    channels: int,
+    machine: Machine,
+    folder: Path,
+    emit: Callable[..., None],
+) -> None:
+    """Tell memory, disk and time before the first step, and warn where there is less memory.
+
+    Raises EnvironmentFault where the disk of the run's ``folder`` is too small for the checkpoints.
+    """
+    room, trained = room_mb(machine), sum(p.numel() for p in network.parameters())
+    network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, most=1)
+    began = time.perf_counter()
+    with LivePeak(known=[*network.parameters(), crops]) as live:
+        _pass(network, crops, machine)
+    seconds = time.perf_counter() - began
+    count = len(_crops(settings, channels, machine))
+    weights = 4 * trained * (4 + (settings.optim.ema > 0)) / MB
+    memory = weights + count * live.peak / MB
+    disk = 3 * 4 * trained * (3 + (settings.optim.ema > 0)) / MB
+    steps = settings.optim.steps or 0
+    emit(
+        "stage",
+        name="estimate",
+        text=f"{trained / 1e6:.1f} M parameters, {count} crops of {' x '.join(map(str, crops.shape[2:]))} a step; "
+        f"about {memory:,.0f} MB of memory, {disk:,.0f} MB of disk; {duration(seconds * count * steps)} or less "
+        f"for {steps} steps, to be corrected by the first of them",
+    )
+    check_room(folder, disk)
+    if memory > room:
+        emit(
+            "warning",
+            message=f"this job may run out of memory: it needs about {memory:,.0f} MB, and {room:,.0f} MB can be had",
+            hint=_LESS,
+        )
+
+
+def out_of_memory(settings: FinetuneSettings, machine: Machine) -> EnvironmentFault:
+    """The error to end with, and what to change in a new run folder."""
+    changes: dict[str, Any] = {}
+    if settings.patches.per_case > 1 and settings.task == "segmentation":
+        changes["patches.per_case"] = settings.patches.per_case // 2
+    elif (settings.optim.batch or 1) > machine.ranks:
+        changes["optim.batch"] = max(
+            machine.ranks, (settings.optim.batch or 2) // 2 // machine.ranks * machine.ranks
+        )
+        changes["optim.accumulate"] = settings.optim.accumulate * 2
+    elif not settings.model.checkpointing:
+        changes["model.checkpointing"] = "true"
+    named = " ".join(f"--{name} {value}" for name, value in changes.items())
+    hint = f"in a new run folder, try {named}" if named else _LESS
+    return EnvironmentFault(f"out of memory on the {machine.device.type.upper()}", hint)

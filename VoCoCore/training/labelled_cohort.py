@@ -1,0 +1,268 @@
+"""The labelled cases of a run: found, divided by patient, prepared, once; a resumed run takes up the same ones.
+
+Test cases are not prepared: they are predicted from their own files, at the very end. What names cases lies in the
+run's ``private/`` folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from VoCoCore.data.cases import Case, Index, save_index
+from VoCoCore.data.images import content_hash
+from VoCoCore.data.label_maps import label_values
+from VoCoCore.data.prepare import PreparedSet, prepare_index
+from VoCoCore.data.sources import index_source
+from VoCoCore.data.splits import assign_splits, use_fold
+from VoCoCore.data.store import Store
+from VoCoCore.data.wanted import Wanted
+from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.models.card import OutputClass, palette
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.files import read_json, write_json
+from VoCoCore.runs.space import default_store
+from VoCoCore.training.cohort import PLACES, now_and_then, places_of, short_hash
+from VoCoCore.training.monitor import Emit
+
+
+@dataclass(frozen=True)
+class Member:
+    """One prepared case: its key, its id (private), its class for a classification, `short_hash` of its images."""
+
+    key: str
+    id: str
+    target: int
+    content: str
+
+
+@dataclass(frozen=True)
+class LabelledCohort:
+    """Cases to train on, to validate on, and ids of those kept for the end (with their content).
+
+    ``fingerprint`` covers the content of all prepared cases. ``unlabelled``: cases without a label, left aside.
+    """
+
+    store: str
+    train: tuple[Member, ...]
+    val: tuple[Member, ...]
+    test: tuple[tuple[str, str], ...]
+    fingerprint: str
+    skipped: int = 0
+    unlabelled: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """What may be told to anyone: no paths, no names."""
+        return {
+            "cases": len(self.train) + len(self.val) + len(self.test),
+            "train": len(self.train),
+            "held_out": len(self.val),
+            "test": len(self.test),
+            "skipped": self.skipped,
+            "unlabelled": self.unlabelled,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def labelled_index(settings: FinetuneSettings) -> tuple[Index, int]:
+    """The labelled cases of the source, divided; and how many are left aside because they have no label.
+
+    Raises DataError where none is usable, SettingsError for a division that cannot be.
+    """
+    data = settings.data
+    if not data.source:
+        raise SettingsError("there is no data to train on", "name a folder or a list of cases with --data")
+    index = index_source(data.source, body_part=data.body_part)
+    known = [case for case in index.cases if _is_labelled(case, settings.task)]
+    if not known:
+        what = "label" if settings.task == "segmentation" else "class (target)"
+        raise DataError(
+            f"no case in {data.source} has a {what}",
+            "'voco data index' says what was found; docs/guide.md shows how lists and folders name labels",
+        )
+    divided = _divided(replace(index, cases=tuple(known[: data.limit])), settings)
+    if not any(case.split == "train" for case in divided.cases):
+        raise DataError(
+            f"no labelled case in {data.source} is left to train on",
+            "change the split of some cases to 'train', or lower data.val_fraction and data.test_fraction",
+        )
+    return _few(divided, settings), len(index.cases) - len(known)
+
+
+def _is_labelled(case: Case, task: str) -> bool:
+    return case.label is not None if task == "segmentation" else case.target is not None
+
+
+def _divided(index: Index, settings: FinetuneSettings) -> Index:
+    data, several = settings.data, len({case.patient for case in index.cases}) > 1
+    test = data.test_fraction if several else 0.0
+    if data.fold is not None:
+        folded = assign_splits(index, val=0.0, test=test, folds=data.folds, seed=data.split_seed)
+        return use_fold(folded, int(data.fold))
+    return assign_splits(index, val=data.val_fraction if several else 0.0, test=test, seed=data.split_seed)
+
+
+def _few(index: Index, settings: FinetuneSettings) -> Index:
+    """The division with only so many training cases as data.labels says; smaller choices are parts of larger ones."""
+    wanted = settings.data.labels
+    if wanted is None:
+        return index
+    train = sorted((case for case in index.cases if case.split == "train"), key=lambda case: case.id)
+    count = max(1, round(wanted * len(train))) if wanted < 1 else int(wanted)
+    if count > len(train):
+        raise SettingsError(
+            f"data.labels asks for {count} training cases, but there are {len(train)}",
+            "ask for fewer, or leave it out for all",
+        )
+    order = np.random.Generator(np.random.Philox(settings.data.label_seed)).permutation(len(train))
+    chosen = {train[place].id for place in order[:count]}
+    return replace(
+        index, cases=tuple(case for case in index.cases if case.split != "train" or case.id in chosen)
+    )
+
+
+def classes_of(index: Index, settings: FinetuneSettings) -> tuple[tuple[OutputClass, ...], str]:
+    """What the network tells apart, from the source's list of labels or else from the labels; and the activation."""
+    if settings.task == "classification":
+        names = sorted({str(case.target) for case in index.cases}, key=_as_number)
+        colours = palette(len(names) + 1)[1:]
+        return tuple(
+            OutputClass(n, (i,), c) for i, (n, c) in enumerate(zip(names, colours, strict=True))
+        ), "softmax"
+    if index.regions:
+        colours = palette(len(index.regions) + 1)[1:]
+        regions = zip(index.regions.items(), colours, strict=True)
+        return tuple(OutputClass(name, values, colour) for (name, values), colour in regions), "sigmoid"
+    named = dict(index.labels or _found_labels(index))
+    if 0 not in named.values():
+        named = {"background": 0, **named}
+    ordered = sorted(named.items(), key=lambda item: item[1])
+    if len(ordered) < 2:
+        raise DataError(
+            "the labels mark nothing: only the background is known", "give label maps with structures"
+        )
+    colours = palette(len(ordered))
+    return tuple(OutputClass(n, (v,), c) for (n, v), c in zip(ordered, colours, strict=True)), "softmax"
+
+
+def _as_number(word: str) -> tuple[int, str]:
+    return (int(word), "") if word.isdecimal() else (1 << 62, word)
+
+
+def _found_labels(index: Index) -> dict[str, int]:
+    values = {value for case in index.cases if case.label for value in label_values(case.label)}
+    return {f"label {value}" if value else "background": value for value in sorted(values)}
+
+
+def declared_values(index: Index, classes: Sequence[OutputClass]) -> tuple[int, ...]:
+    """All values that a label file may hold."""
+    return tuple(sorted({0, *(index.labels or {}).values(), *(v for kind in classes for v in kind.values)}))
+
+
+def gather_labelled(
+    settings: FinetuneSettings,
+    run: RunDirectory,
+    index: Index,
+    unlabelled: int,
+    classes: Sequence[OutputClass],
+    emit: Emit,
+    should_stop: Callable[[], bool],
+) -> LabelledCohort:
+    """Prepare the training and validation cases of ``index``.
+
+    Raises DataError when nothing usable is found, SettingsError when a resumed run's data have changed.
+    """
+    store = Store(os.path.abspath(settings.data.store or default_store()))
+    kept = kept_cohort(run)
+    save_index(index, run.private / "index.json")
+    wanted = wanted_of(settings, declared_values(index, classes))
+    prepared = prepare_index(
+        replace(index, cases=tuple(case for case in index.cases if case.split != "test")),
+        wanted,
+        store,
+        workers=settings.data.workers,
+        progress=now_and_then(emit),
+        should_stop=should_stop,
+        skip_bad=settings.data.skip_bad,
+    )
+    write_json(run.private / "skipped.json", [list(pair) for pair in prepared.skipped])
+    if prepared.skipped:
+        emit(
+            "warning",
+            message=f"{len(prepared.skipped)} cases cannot be used and are left out",
+            hint="private/skipped.json names them and says why",
+        )
+    cohort = _cohort(index, prepared, store.root, classes, unlabelled)
+    if kept is not None and kept.fingerprint != cohort.fingerprint:
+        raise SettingsError(
+            f"these are not the cases that the run {run.path} began with: their content differs",
+            "resume with the same data (they may lie elsewhere), or start a new run folder",
+        )
+    cohort = cohort if kept is None else replace(kept, store=cohort.store)
+    write_json(run.private / "cohort.json", asdict(cohort))
+    write_json(run.private / PLACES, places_of(settings))
+    return cohort
+
+
+def wanted_of(settings: FinetuneSettings, values: tuple[int, ...]) -> Wanted:
+    """How the cases of a fine-tuning are prepared: at one voxel size with labels, or whole at one size."""
+    size = settings.patches.size if settings.task == "classification" else (1, 1, 1)
+    assert size
+    labels = values if settings.task == "segmentation" else None
+    return Wanted(settings.prepare, size, settings.data.body_part, labels, "int16")
+
+
+def _cohort(
+    index: Index, prepared: PreparedSet, store: Path, classes: Sequence[OutputClass], unlabelled: int
+) -> LabelledCohort:
+    numbers = {kind.name: number for number, kind in enumerate(classes)}
+    members: dict[str, list[Member]] = {"train": [], "val": []}
+    for case, key, content in zip(prepared.cases, prepared.keys, prepared.content, strict=True):
+        target = numbers.get(str(case.target), -1)
+        members[case.split or "train"].append(Member(key, case.id, target, short_hash(content)))
+    if len({len(case.images) for case in prepared.cases}) > 1:
+        raise DataError(
+            "the cases have different numbers of channels",
+            "'voco data check' names those that differ; leave them out",
+        )
+    if not members["train"]:
+        raise DataError(
+            "no usable case is left to train on", "'voco data check' says what is wrong with each"
+        )
+    test = tuple((case.id, _content(case)) for case in index.cases if case.split == "test")
+    fingerprint = hashlib.sha256("\n".join(sorted(set(prepared.content))).encode()).hexdigest()
+    skipped = len(prepared.skipped) + len(index.skipped)
+    return LabelledCohort(
+        str(store), tuple(members["train"]), tuple(members["val"]), test, fingerprint, skipped, unlabelled
+    )
+
+
+def _content(case: Case) -> str:
+    return short_hash("+".join(content_hash(source) for source in case.images))
+
+
+def kept_cohort(run: RunDirectory) -> LabelledCohort | None:
+    """The cohort that an earlier attempt, or the first rank, has left."""
+    found = read_json(run.private / "cohort.json")
+    try:
+        members = {name: tuple(Member(**m) for m in found[name]) for name in ("train", "val")}
+        return LabelledCohort(**{**found, **members, "test": tuple((i, c) for i, c in found["test"])})
+    except (TypeError, KeyError, ValueError):
+        return None
+
+
+def absent_classes(cohort: LabelledCohort, classes: Sequence[OutputClass], task: str) -> list[str]:
+    """Names of the classes that no training case shows."""
+    if task != "segmentation":
+        shown = {member.target for member in cohort.train}
+        return [kind.name for number, kind in enumerate(classes) if number not in shown]
+    store = Store(cohort.store)
+    values = {v for member in cohort.train for v in store.header(member.key)["labels"]["values"]}
+    return [kind.name for kind in classes if not values & set(kind.values)]
