@@ -6,49 +6,16 @@ import json
 
 import pytest
 import torch
-from monai.networks.nets import UNETR, DynUNet, SwinUNETR
+from made_models import WHOLE, card_of, network_of
 from safetensors.torch import load_file, save_file
 
 from VoCoCore.errors import DataError, SettingsError
-from VoCoCore.models.card import ModelCard, OutputClass, palette
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.heads import pool_maps
 from VoCoCore.models.model_files import load_model, model_paths, save_model
-from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork, build_network
+from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
 from VoCoCore.models.published import canonical
 from VoCoCore.runs.directory import RunDirectory
-
-# Feature size, crop, and MONAI's whole network of it for two channels and three outputs.
-WHOLE = {
-    "swin_unetr": (12, (64, 64, 64), lambda: SwinUNETR(2, 3, feature_size=12, use_v2=True)),
-    "unetr": (4, (32, 48, 32), lambda: UNETR(2, 3, (32, 48, 32), 4, 64, 256, 1)),
-    "unet": (
-        4,
-        (32, 32, 48),
-        lambda: DynUNet(3, 2, 3, [3] * 5, [1, 2, 2, 2, 2], [2] * 4, [4, 8, 16, 32, 64]),
-    ),
-}
-
-
-def card_of(encoder="unet", task="segmentation", outputs=3, **changes):
-    size, window, _ = WHOLE[encoder]
-    names = zip((f"class {i}" for i in range(outputs)), palette(outputs), strict=True)
-    facts = {
-        "task": task,
-        "encoder": encoder,
-        "feature_size": size,
-        "window": window,
-        "classes": tuple(OutputClass(name, (i,), colour) for i, (name, colour) in enumerate(names)),
-        "activation": "softmax",
-        "prepare": {"spacing": [1.0, 1.0, 1.0]},
-        "channels": ("t1", "t2"),
-    }
-    return ModelCard(**{**facts, **changes})
-
-
-def network_of(encoder="unet", **changes):
-    torch.manual_seed(0)
-    return build_network(card_of(encoder, **changes))
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -27,6 +27,13 @@ def save_attention_memory(module: nn.Module) -> None:
             part.__class__ = ChunkedWindowAttention
 
 
+def use_plain_attention(module: nn.Module) -> None:
+    """Undo `save_attention_memory`: programs made from a network are read by others, in the plain formula."""
+    for part in module.modules():
+        if type(part) is ChunkedWindowAttention:
+            part.__class__ = WindowAttention  # type: ignore[assignment]
+
+
 class ChunkedWindowAttention(WindowAttention):
     """MONAI's window attention without dropout; tokens (windows, N, C), shift mask (kinds, N, N) or None."""
 

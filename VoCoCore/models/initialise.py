@@ -6,11 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
+from VoCoCore.finetune_settings import SCRATCH
 from VoCoCore.models.coverage import Coverage
 from VoCoCore.models.model_files import weights_file
 from VoCoCore.models.weights import load_weights
-
-SCRATCH = "scratch"
 
 
 def initialise(

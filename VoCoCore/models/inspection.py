@@ -102,7 +102,7 @@ def described(found: Identity, wanted: Mapping[str, str]) -> dict[str, str]:
     if "encoder" not in own and "encoder" not in wanted:
         return {}
     if wanted.get("encoder", own.get("encoder")) != own.get("encoder"):
-        own.pop("feature_size", None)
+        own = {name: value for name, value in own.items() if name == "in_channels"}
     return {"in_channels": "1", "feature_size": "48", **own, **wanted}
 
 

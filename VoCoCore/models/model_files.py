@@ -129,7 +129,7 @@ def unfinished(path: Path) -> DataError:
     status = run.read_status()
     how_far = f", step {status.step} of {status.total}" if status and status.total else ""
     kept = sorted(run.checkpoints.glob(f"step-*/{MODEL}"))
-    other = f"start from its checkpoint {kept[-1].parent.name}" if kept else "name another run"
+    other = f"start from its checkpoint {kept[-1].parent}" if kept else "name another run"
     return DataError(
         f"{path} has no weights yet: it is {run.state()}{how_far}",
         f"finish it (voco jobs resume), or {other}",

@@ -10,6 +10,7 @@ from VoCoCore.cli.main import choose_action
 ACTIONS = {
     "inspect": "format, network, and how much of it a file fills",
     "convert": "published weights, or weights of a run, as a file of ours",
+    "export": "weights or a fine-tuned network for other programs",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ def add_encoder(parser: Parser) -> None:
     group.add_argument("--encoder", choices=tuple(ENCODER_LIMITS), help="network")
     group.add_argument("--feature-size", type=int, metavar="N", help="channels of the first feature map")
     group.add_argument("--channels", type=int, metavar="N", help="input channels: images per case")
+    group.add_argument("--size", metavar="X,Y,Z", help="crop in voxels that a unetr's position table is for")
 
 
 def wanted_encoder(asked: argparse.Namespace) -> dict[str, str]:
@@ -35,10 +37,13 @@ def wanted_encoder(asked: argparse.Namespace) -> dict[str, str]:
             raise SettingsError(
                 f"{option} must be from 1 to 4096, not {value}", "leave it out to take the file's"
             )
+    if asked.size and not re.fullmatch(r"[1-9]\d{0,4}(,[1-9]\d{0,4}){2}", asked.size):
+        raise SettingsError(f"--size cannot be '{asked.size}'", "write three whole numbers, as in 96,96,96")
     given = {
         "encoder": asked.encoder,
         "feature_size": asked.feature_size,
         "in_channels": asked.channels,
+        "input_size": asked.size,
     }
     return {name: str(value) for name, value in given.items() if value is not None}
 
