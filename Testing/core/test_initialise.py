@@ -127,7 +127,7 @@ def test_a_run_gives_its_weights_and_says_how_it_stands_without(tmp_path, stoppe
     assert initialise(segmenting(channels=2), str(run.path)).fraction == 1.0, "the whole network comes first"
     for file in stopped_run.weights.iterdir():
         file.unlink()
-    with pytest.raises(DataError, match="start from its checkpoint .*step-0000000"):
+    with pytest.raises(DataError, match=r"start from its checkpoint .*step-0000000"):
         weights_file(stopped_run.path)
 
 
