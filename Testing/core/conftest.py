@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from VoCoCore.data.phantom import make_cohort
+from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.presets import resolve_pretrain
+from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.pretrain import pretrain
@@ -57,6 +59,44 @@ def small_cohort(tmp_path_factory) -> SmallCohort:
     """Six synthetic cases of about 40 x 40 x 24 voxels."""
     root = tmp_path_factory.mktemp("cohort")
     return SmallCohort(make_cohort(root / "cases", cases=6, size=(40, 40, 24), labels=False), root / "store")
+
+
+# A segmentation network of seconds.
+SMALL_FINETUNE = {
+    "model.encoder": "unet",
+    "model.feature_size": 4,
+    "patches.size": "32,32,32",
+    "prepare.spacing": "8,8,10",
+    "optim.steps": 6,
+    "optim.batch": 2,
+    "patches.per_case": 1,
+    "data.val_fraction": 0.34,
+    "run.log_every": 1,
+    "run.validate_every": 3,
+    "run.checkpoint_every": 3,
+    "run.threads": 1,
+    "data.workers": 0,
+}
+
+
+@dataclass(frozen=True)
+class LabelledCohort:
+    """Where labelled cases lie; ``settings`` gives those of a small fine-tuning on them."""
+
+    source: Path
+    store: Path
+
+    def settings(self, **changes: Any) -> FinetuneSettings:
+        places = {"data.source": str(self.source), "data.store": str(self.store)}
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        return resolve_finetune({}, {**SMALL_FINETUNE, **places, **named})
+
+
+@pytest.fixture(scope="session")
+def labelled_cohort(tmp_path_factory) -> LabelledCohort:
+    """Six labelled synthetic cases of about 40 x 40 x 24 voxels."""
+    root = tmp_path_factory.mktemp("labelled")
+    return LabelledCohort(make_cohort(root / "cases", cases=6, size=(40, 40, 24)), root / "store")
 
 
 @pytest.fixture

@@ -123,8 +123,8 @@ def curves_figure(events: Iterable[Event]) -> Figure | None:
         grid = figure.subplots(2, 3)
         for axes, (title, lines) in zip(grid.flat, PANELS, strict=True):
             for line in lines:
-                _draw_line(axes, line, *series(metrics, line.split, line.name))
-            _finish(axes, title)
+                draw_line(axes, line, *series(metrics, line.split, line.name))
+            finish(axes, title)
         _draw_interval(grid[0, 1], metrics)
         grid[0, 1].set_ylim(0, 1)
         grid[0, 2].set_ylim(min(0.0, grid[0, 2].get_ylim()[0]), 1)
@@ -141,7 +141,7 @@ def draw_curves(events: Iterable[Event], path: str | Path) -> Path | None:
     return None if figure is None else write_whole(Path(path), png_bytes(figure))
 
 
-def _draw_line(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> None:
+def draw_line(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> None:
     if not len(steps):
         return
     x, mean, low, high = thinned(steps, values)
@@ -172,7 +172,7 @@ def _draw_interval(axes: Axes, metrics: list[Event]) -> None:
             axes.vlines(steps, low, high, color=_RED, lw=1)
 
 
-def _finish(axes: Axes, title: str) -> None:
+def finish(axes: Axes, title: str) -> None:
     axes.set_title(title)
     axes.grid(True, axis="y")
     axes.yaxis.set_major_formatter("{x:.4g}")

@@ -11,7 +11,9 @@ from VoCoCore.errors import SettingsError
 from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.verdict import number
 from VoCoCore.fields import flatten
+from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.presets import resolve_pretrain
+from VoCoCore.protocols import resolve_finetune
 from VoCoCore.settings import PretrainSettings
 
 Event = Mapping[str, Any]
@@ -29,6 +31,8 @@ DATA_WORDS = {
     "cases": "volumes used",
     "train": "volumes to train on",
     "held_out": "volumes held out",
+    "test": "volumes kept for the end",
+    "unlabelled": "left aside without a label",
     "skipped": "left out as unusable",
     "channels": "channels per volume",
     "fingerprint": "fingerprint of the content (SHA-256)",
@@ -105,8 +109,9 @@ def _shown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def settings_rows(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every setting with its meaning, marked where recipe and preset alone would give another value."""
-    known = {option.name: option.facts for option in PretrainSettings().options()}
+    """Every setting with its meaning, marked where recipe and preset (or protocol) alone would give another value."""
+    kind = PretrainSettings if "recipe" in settings else FinetuneSettings
+    known = {option.name: option.facts for option in kind.options()}
     usual = _usual(settings)
     rows = []
     for name, value in settings.items():
@@ -122,11 +127,14 @@ def settings_rows(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _usual(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the names of recipe and preset, or of the protocol, stand for; what they leave open is not among it."""
     try:
-        chosen = resolve_pretrain({name: settings[name] for name in ("recipe", "preset", "model.encoder")})
+        if "recipe" in settings:
+            return resolve_pretrain({n: settings[n] for n in ("recipe", "preset", "model.encoder")}).flat()
+        usual = resolve_finetune({n: settings[n] for n in ("task", "protocol")}).flat()
     except (SettingsError, KeyError):
         return {}
-    return dict(chosen.flat())
+    return {name: value for name, value in usual.items() if value is not None}
 
 
 def _text(value: Any) -> str:

@@ -72,6 +72,12 @@ def describe(path: str | Path) -> Description:
     )
 
 
+def command_of(run: RunDirectory) -> str:
+    """The command that made a run, by what its settings are about: ``pretrain`` or ``finetune``."""
+    settings = files.read_json(run.settings_file)
+    return "finetune" if isinstance(settings, dict) and "patches" in settings else "pretrain"
+
+
 def last_checkpoint(run: RunDirectory) -> int | None:
     """Step of the newest checkpoint whose manifest is there, None where there is none; files are not hashed."""
     steps = []

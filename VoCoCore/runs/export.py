@@ -15,6 +15,7 @@ from typing import Any
 
 from VoCoCore.errors import SettingsError
 from VoCoCore.runs import files, known
+from VoCoCore.runs.describe import command_of
 from VoCoCore.runs.directory import RunDirectory, check_usable
 from VoCoCore.runs.translate import translated_index
 
@@ -92,7 +93,7 @@ def export_run(
     cluster.check(settings)
     index = _read_index(run)
     index, translated, paths = translated_index(index, str(run.private), roots)
-    words = _words(run.name, len(index["cases"]), cluster)
+    words = {**_words(run.name, len(index["cases"]), cluster), "COMMAND": command_of(run)}
     draft = folder.with_name(f".{folder.name}.export.tmp")
     with files.writing(folder):
         shutil.rmtree(draft, ignore_errors=True)  # of an export that was killed

@@ -60,6 +60,7 @@ def _started(event: Mapping[str, Any]) -> str:
         words += f", going on from step {event['step']} (attempt {event.get('attempt')})"
     if data:
         words += f": {data.get('train')} volumes to learn from, {data.get('held_out')} held out"
+        words += f", {data['test']} for the end" if data.get("test") else ""
         words += f", {data['skipped']} left out" if data.get("skipped") else ""
     return words
 
@@ -73,6 +74,8 @@ def _stage(event: Mapping[str, Any]) -> str | None:
 def _metrics(event: Mapping[str, Any]) -> str:
     values = _table(event, "values")
     head = f"step {event.get('step')}"
+    if event.get("split") != "train" and "position_accuracy" not in values:
+        return f"{head}  {_scores(values)}"
     if event.get("split") == "val":
         return (
             f"{head}  held-out position accuracy {number(values.get('position_accuracy'), 3)} "
@@ -84,6 +87,17 @@ def _metrics(event: Mapping[str, Any]) -> str:
         f"{head}  loss {number(values.get('loss'))}  {terms}  {number(values.get('rate'), 3)} steps/s"
         f"  {number(values.get('memory_mb'), 4)} MB"
     )
+
+
+def _scores(values: Mapping[str, Any]) -> str:
+    """What a look at validation cases found: Dice with its interval and for each class, or a diagnosis' scores."""
+    if "dice" not in values:
+        shown = (n for n in ("balanced_accuracy", "accuracy", "auroc") if n in values)
+        return "validation " + ", ".join(f"{n.replace('_', ' ')} {number(values[n], 3)}" for n in shown)
+    names = [n for n in values if n.startswith("dice_") and n not in ("dice_low", "dice_high")]
+    each = [f"{name[5:]} {number(values[name], 3)}" for name in names[:8]]
+    bounds = f"(95 % {number(values.get('dice_low'), 3)} to {number(values.get('dice_high'), 3)})"
+    return f"validation Dice {number(values['dice'], 3)} {bounds}: " + ", ".join(each)
 
 
 def _progress(event: Mapping[str, Any]) -> str:

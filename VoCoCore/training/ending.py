@@ -6,7 +6,7 @@ import traceback
 from contextlib import suppress
 
 from VoCoCore.errors import StopRequested, VocoError
-from VoCoCore.runs.describe import last_checkpoint
+from VoCoCore.runs.describe import command_of, last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
 
 
@@ -25,7 +25,7 @@ def cut_short(run: RunDirectory) -> StopRequested:
     with suppress(Exception):
         stopped(run, step, message)
         run.log(message)
-    return StopRequested(message, f"voco pretrain --run {run.path} --resume goes on from there")
+    return StopRequested(message, f"voco {command_of(run)} --run {run.path} --resume goes on from there")
 
 
 def failed(run: RunDirectory, error: BaseException) -> None:

@@ -21,7 +21,6 @@ from VoCoCore.models.initialise import initialise
 from VoCoCore.models.model_files import save_model, weights_file
 from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
 from VoCoCore.models.weight_files import read_weight_file
-from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.training import checkpoint
 from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.finetune_look import Looker, best_of, values_of
@@ -35,7 +34,7 @@ from VoCoCore.training.labelled_cohort import (
     labelled_index,
 )
 from VoCoCore.training.loop import Look
-from VoCoCore.training.opening import public
+from VoCoCore.training.opening import as_chosen, public
 from VoCoCore.training.planning import Planner, facts_of, finished_plan, is_planned
 from VoCoCore.training.updates import Updater
 
@@ -58,7 +57,7 @@ class Finetuning(Attempt):
 
     def gather(self) -> None:
         """Find the cases, fill what is open, prepare; other ranks take up what the first one has written."""
-        self.settings = _with_kept(self.settings, self.run)
+        self.settings = as_chosen(self.settings, self.run)
         self.source = _source_of(self.settings.init)
         index, unlabelled = labelled_index(self.settings)
         self.channels = tuple(index.channels)
@@ -247,18 +246,6 @@ class Finetuning(Attempt):
             body_part=settings.data.body_part,
             facts=facts,
         )
-
-
-def _with_kept(settings: FinetuneSettings, run: RunDirectory) -> FinetuneSettings:
-    """What is open is taken from the run's own settings, where an earlier attempt or the first rank has chosen."""
-    kept = dict(FinetuneSettings.from_dict(run.read_settings()).flat())
-    return settings.with_values(
-        {
-            name: kept[name]
-            for name, value in settings.flat().items()
-            if value is None and kept[name] is not None
-        }
-    )
 
 
 def _source_of(init: str) -> dict[str, str]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from VoCoCore.errors import SettingsError
-from VoCoCore.fields import Group
+from VoCoCore.fields import Group, flatten
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.files import read_json
 from VoCoCore.training.checkpoint import checkpoints
 from VoCoCore.training.cohort import PLACES, forget_cohort, places_of
+
+SomeGroup = TypeVar("SomeGroup", bound=Group)
 
 
 def open_run(settings: Group, folder: Path, environment: dict[str, Any], resume: bool) -> RunDirectory:
     if not resume:
         run = RunDirectory.create(folder, public(settings), environment)
         run.write_json(f"private/{PLACES}", places_of(settings))
+        run.write_json(f"private/{ASKED}", public(settings))
         return run
     run = RunDirectory.open(folder)
     changed = _changed(settings, run)
@@ -32,10 +36,11 @@ def take_up(settings: Group, run: RunDirectory) -> None:
     if _changed(settings, run) and not checkpoints(run.checkpoints):
         forget_cohort(run)  # its volumes may have been prepared in another way
         run.write_json("settings.json", public(settings))
+        run.write_json(f"private/{ASKED}", public(settings))
 
 
 def _changed(settings: Group, run: RunDirectory) -> list[str]:
-    """Names of settings with another value than in the run; one that is left open now is no other value."""
+    """Names of settings with another value than the run has, and than it was asked for when it began."""
     try:
         before, now = (
             dict(type(settings).from_dict(d).flat()) for d in (run.read_settings(), public(settings))
@@ -45,7 +50,29 @@ def _changed(settings: Group, run: RunDirectory) -> list[str]:
             f"the settings of {run.path} are of another job: {error.message}",
             "resume it with its own command",
         ) from None
-    return [name for name in now if now[name] not in (None, before[name]) and name not in MAY_CHANGE]
+    asked = asked_of(run)
+    return [
+        name
+        for name in now
+        if now[name] not in (before[name], asked.get(name, before[name])) and name not in MAY_CHANGE
+    ]
+
+
+ASKED = "asked.json"
+
+
+def asked_of(run: RunDirectory) -> dict[str, Any]:
+    """The settings that a run was begun with, by dotted name, before what they left open was chosen."""
+    found = read_json(run.private / ASKED)
+    return dict(flatten(found)) if isinstance(found, dict) else {}
+
+
+def as_chosen(settings: SomeGroup, run: RunDirectory) -> SomeGroup:
+    """``settings`` with what the run has chosen in the place of what was left open."""
+    asked, kept = asked_of(run), dict(type(settings).from_dict(run.read_settings()).flat())
+    return settings.with_values(
+        {name: kept[name] for name, value in settings.flat().items() if value == asked.get(name, kept[name])}
+    )
 
 
 # Settings that do not change what is computed, or only where.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 
 from VoCoCore.cli.jobs.words import parser_of_run, under_way
 from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested
@@ -108,12 +109,11 @@ def resume_(words: list[str]) -> int:
     asked = parser.parse_args(words)
     run = RunDirectory.open(asked.run)
     _check_resumable(run)
-    arguments = ["pretrain", "--run", str(run.path), "--resume"]
-    if asked.foreground:
-        from VoCoCore.cli.pretrain import run as pretrain
+    from VoCoCore.runs.describe import checkpoint_words, command_of
 
-        return pretrain(arguments[1:])
-    from VoCoCore.runs.describe import checkpoint_words
+    arguments = [command_of(run), "--run", str(run.path), "--resume"]
+    if asked.foreground:
+        return import_module(f"VoCoCore.cli.{arguments[0]}").run(arguments[1:])
     from VoCoCore.runs.launch import launch
 
     start = checkpoint_words(run)

@@ -1,0 +1,89 @@
+"""`voco finetune`: from weights and labelled cases to a segmentation or classification network, one fold or all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.cli.job import check_run, detach, kept_settings, run_parser, train
+from VoCoCore.cli.main import Parser
+from VoCoCore.cli.options import add_settings, given_settings, read_config
+from VoCoCore.errors import SettingsError
+from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.protocols import resolve_finetune
+from VoCoCore.runs.directory import is_run
+from VoCoCore.runs.files import read_json
+
+
+def parser() -> Parser:
+    """The command's options: its own, then every setting."""
+    made = run_parser("finetune", "Fine-tune a network on labelled cases.")
+    add_settings(made, FinetuneSettings)
+    return made
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out the command; the exit code is 0, or 5 when the job was stopped before its end."""
+    asked = parser().parse_args(list(words))
+    check_run(asked)
+    folds = _folds(asked)
+    if folds is None:
+        settings = _settings(asked, asked.run, asked.resume)
+        if asked.detach:
+            return detach("finetune", asked.run, words)
+        _train(settings, asked.run, asked.resume)
+        return 0
+    if asked.detach:
+        raise SettingsError(
+            "--detach starts one job, and --data.fold all is several",
+            "start each fold with --data.fold 0, 1, ... and a run folder of its own, named fold-0, fold-1, ...",
+        )
+    for number in range(folds):
+        _one_fold(asked, number)
+    print(f"ensemble of {folds} folds: voco predict --model {asked.run} ...")
+    return 0
+
+
+def _folds(asked: Any) -> int | None:
+    """How many runs there will be with ``--data.fold all``; None for one run."""
+    given = {**read_config(asked.config), **given_settings(asked, FinetuneSettings)}
+    if asked.resume and not is_run(Path(asked.run)) and (Path(asked.run) / "fold-0").is_dir():
+        first = read_json(Path(asked.run) / "fold-0" / "settings.json") or {}
+        return int(first.get("data", {}).get("folds", 5))
+    if str(given.get("data.fold", "")) != "all":
+        return None
+    return resolve_finetune(given).data.folds
+
+
+def _one_fold(asked: Any, number: int) -> None:
+    """Train one fold, unless it is finished; one that was begun goes on with --resume."""
+    folder = Path(asked.run) / f"fold-{number}"
+    if asked.resume and (folder / "weights" / "model.safetensors").is_file():
+        print(f"{folder} is finished")
+        return
+    resume = asked.resume and is_run(folder)
+    print(f"fold {number}: {folder}")
+    asked_fold = {"data.fold": str(number)}
+    source = str(Path(asked.run) / "fold-0") if asked.resume and not resume else str(folder)
+    _train(_settings(asked, source, asked.resume, asked_fold), str(folder), resume)
+
+
+def _settings(
+    asked: Any, folder: str, resume: bool, more: dict[str, Any] | None = None
+) -> FinetuneSettings:
+    kept = kept_settings(folder) if resume else {}
+    given = {**given_settings(asked, FinetuneSettings), **(more or {})}
+    return resolve_finetune({**kept, **read_config(asked.config)}, given)
+
+
+def _train(settings: FinetuneSettings, folder: str, resume: bool) -> None:
+    from VoCoCore.evaluation.final import examine
+    from VoCoCore.evaluation.finetune_report import write_finetune_report
+    from VoCoCore.training.finetune import finetune
+
+    def closing(path: Path) -> None:
+        examine(path)
+        write_finetune_report(path)
+
+    train("finetune", finetune, settings, folder, resume, closing)

@@ -1,0 +1,93 @@
+"""The course of a fine-tuning as four charts: losses, scores on validation cases, each class, learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from VoCoCore.evaluation.curves import Line, draw_line, finish, series
+from VoCoCore.evaluation.pages import COLOURS, INK, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Event = Mapping[str, Any]
+DESCRIPTION = (
+    "Charts over training steps: loss, scores on validation cases, scores of each class, learning rate"
+)
+MOST_CLASSES = 20
+_ORANGE, _BLUE, _GREEN, _PINK, _RED = COLOURS[:5]
+_LOSSES = (
+    Line("train", "loss", "all terms", INK),
+    Line("train", "loss_dice", "Dice", _ORANGE),
+    Line("train", "loss_tversky", "Tversky", _ORANGE),
+    Line("train", "loss_cross_entropy", "cross-entropy", _GREEN),
+    Line("train", "loss_focal", "focal", _GREEN),
+)
+_SCORES = (
+    Line("train", "dice", "Dice, training crops", _BLUE),
+    Line("val", "dice", "Dice, validation, 95 %", _RED, "o-"),
+    Line("train", "accuracy", "accuracy, training", _BLUE),
+    Line("val", "accuracy", "accuracy, validation", _GREEN, "o-"),
+    Line("val", "balanced_accuracy", "balanced accuracy", _RED, "o-"),
+    Line("val", "auroc", "AUROC", _PINK, "o-"),
+)
+_STYLES = ("o-", "s--", "^:", "d-.")
+
+
+def class_names(events: Sequence[Event]) -> list[str]:
+    """Names of the classes that looks at validation cases scored, in their order."""
+    names: dict[str, None] = {}
+    for event in events:
+        if event.get("type") == "metrics" and event.get("split") == "val":
+            found = event.get("values", {})
+            for prefix in ("dice_", "auroc_"):
+                names |= {n[len(prefix) :]: None for n in found if n.startswith(prefix)}
+    return [name for name in names if name not in ("low", "high")]
+
+
+def finetune_figure(events: Sequence[Event]) -> Figure | None:
+    """The charts of a fine-tuning's ``metrics`` events; None before the first."""
+    from matplotlib.figure import Figure
+
+    metrics = [event for event in events if event.get("type") == "metrics"]
+    if not metrics:
+        return None
+    with styled():
+        figure = Figure(figsize=(11, 5.2))
+        figure.subplots_adjust(0.045, 0.085, 0.99, 0.95, 0.2, 0.3)
+        grid = figure.subplots(2, 2)
+        for axes, title, lines in (
+            (grid[0, 0], "loss", _LOSSES),
+            (grid[0, 1], "scores", _SCORES),
+            (grid[1, 0], "validation, each class", _class_lines(metrics)),
+            (grid[1, 1], "learning rate", (Line("train", "learning_rate", "", INK),)),
+        ):
+            for line in lines:
+                draw_line(axes, line, *series(metrics, line.split, line.name))
+            finish(axes, title)
+        _draw_interval(grid[0, 1], metrics)
+        for axes in (grid[0, 1], grid[1, 0]):
+            axes.set_ylim(0, 1)
+        for axes in grid[1]:
+            axes.set_xlabel("step")
+    return figure
+
+
+def _class_lines(metrics: Sequence[Event]) -> tuple[Line, ...]:
+    prefix = "dice_" if len(series(metrics, "val", "dice")[0]) else "auroc_"
+    names = class_names(metrics)[:MOST_CLASSES]
+    return tuple(
+        Line("val", prefix + name, name, COLOURS[n % 5], _STYLES[n // 5 % len(_STYLES)])
+        for n, name in enumerate(names)
+    )
+
+
+def _draw_interval(axes: Axes, metrics: Sequence[Event]) -> None:
+    steps, low = series(metrics, "val", "dice_low")
+    others, high = series(metrics, "val", "dice_high")
+    if len(steps) and np.array_equal(steps, others):
+        axes.fill_between(steps, low, high, color=_RED, alpha=0.2, lw=0)
