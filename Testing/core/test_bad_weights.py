@@ -144,22 +144,26 @@ def test_a_checkpoint_with_code_in_it_is_never_run(capsys, tmp_path, monkeypatch
     assert not (tmp_path / "was-run").exists()
 
 
-def test_programs_given_as_weights(capsys, tmp_path, model):
-    from VoCoCore.cli import main
+def test_a_program_given_as_weights(capsys, tmp_path):
+    torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), tmp_path / "p.pt2")
+    for action in (["inspect", tmp_path / "p.pt2"], convert(tmp_path / "p.pt2")[1:]):
+        meet(
+            capsys,
+            "a torch.export program as weights",
+            3,
+            ["weights", *action],
+            ["program, not weights", "p.pt2"],
+        )
 
-    for form, name in (("torchscript", "p.pt"), ("torch-export", "p.pt2")):
-        assert main([str(word) for word in export(model, form, tmp_path / name)]) == 0
-        kind = f"a {form} program as weights"
-        meet(capsys, kind, 3, ["weights", "inspect", tmp_path / name], ["program, not weights", name])
 
-
-def test_runs_and_folders_without_weights(capsys, tmp_path, stopped_run):
-    run = RunDirectory.create(tmp_path / "new", {}, {})
+def test_runs_and_folders_without_weights(capsys, tmp_path):
+    run, stopped = (RunDirectory.create(tmp_path / name, {}, {}) for name in ("new", "stopped"))
+    save_weights(build_encoder("unet", 1, 4, 32), stopped.checkpoints / "step-00000002" / "model.safetensors")
     (tmp_path / "folds" / "fold-0").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
     for kind, path, says in (
         ("a run that has not begun as weights", run.path, "no weights yet"),
-        ("a stopped run as weights", stopped_run.path, "start from its checkpoint"),
+        ("a stopped run as weights", stopped.path, "start from its checkpoint"),
         ("a folder of folds as weights", tmp_path / "folds", "several folds"),
         ("a folder that is no run as weights", tmp_path / "empty", "neither a run nor a checkpoint"),
         ("weights that are gone", tmp_path / "gone.pt", "No such file"),

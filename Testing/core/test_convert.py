@@ -47,7 +47,6 @@ def transformer(state):
 HEADS = {f"layer{n}.0.{kind}": torch.zeros(4, 4)[:, 0] for n in (1, 2, 3) for kind in ("weight", "bias")}
 # How a published or trained file may wrap an encoder.
 WRAPPED = {
-    "bare": lambda s: s,
     "DDP with a score": lambda s: {
         "epoch": 3,
         "best_acc": np.float64(0.8),
@@ -89,7 +88,7 @@ def test_published_encoders_become_files_of_ours(tmp_path, capsys, wrapping):
     assert len(facts["metadata"]["source_sha256"]) == 64
 
 
-@pytest.mark.parametrize(("given", "asked"), [(4, 4), (1, 4), (4, 1), (2, 3)])
+@pytest.mark.parametrize(("given", "asked"), [(4, 4), (1, 4), (3, 2)])
 def test_any_number_of_input_channels_becomes_another(tmp_path, capsys, given, asked):
     state = published(channels=given)
     torch.save({"state_dict": state}, tmp_path / "w.pt")

@@ -23,6 +23,7 @@ from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.export_bundle import preprocessing
 from VoCoCore.models.model_files import load_model, save_model
 from VoCoCore.models.weights import save_weights
+from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PrepareSettings
 
 pytestmark = [
@@ -187,19 +188,14 @@ def test_the_page_tells_what_is_known_and_no_names(tmp_path, model):
     assert "MrSmith" not in text and "| intensity | mr |" in text
 
 
-def test_a_run_adds_its_figures(tmp_path, stopped_run):
-    save_weights(build_encoder("unet", 1, 4, 32), stopped_run.weights / "encoder.safetensors")
-    seen = {
-        "v": 1,
-        "time": 1.0,
-        "type": "metrics",
-        "step": 2,
-        "split": "val",
-        "values": {"position_accuracy": 0.5},
-    }
-    with stopped_run.events_file.open("a", encoding="utf-8") as events:
-        events.write(json.dumps(seen) + "\n")
-    assert export(stopped_run.path, tmp_path / "e.pt", "torch") == 0
+def test_a_run_adds_its_figures(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {}, {})
+    save_weights(build_encoder("unet", 1, 4, 32), run.weights / "encoder.safetensors")
+    seen = {"type": "metrics", "step": 2, "split": "val", "values": {"position_accuracy": 0.5}}
+    events = [{"type": "started", "attempt": 1, "step": 0}, seen]
+    lines = [json.dumps({"v": 1, "time": 1.0, **event}) for event in events]
+    run.events_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert export(run.path, tmp_path / "e.pt", "torch") == 0
     assert "| held-out position accuracy | 0.5 |" in (tmp_path / "e.pt.md").read_text(encoding="utf-8")
 
 

@@ -112,8 +112,8 @@ def test_a_pre_training_and_its_checkpoints(stopped_run):
     assert torch.equal(network.encoder.bottleneck.conv1.conv.weight, student)
 
 
-def test_a_run_gives_its_weights_and_says_how_it_stands_without(tmp_path, stopped_run):
-    run = RunDirectory.create(tmp_path / "other", {}, {})
+def test_a_run_gives_its_weights_and_says_how_it_stands_without(tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {}, {})
     (run.path / "status.json").write_text(
         json.dumps({"state": "stopped", "step": 2, "total": 4, "heartbeat": 1.0})
     )
@@ -121,14 +121,13 @@ def test_a_run_gives_its_weights_and_says_how_it_stands_without(tmp_path, stoppe
         DataError, match=r"no weights yet: it is stopped, step 2 of 4  \(finish it.*another run"
     ):
         initialise(segmenting(), run.path)
+    save_weights(build_encoder("unet", 1, 4, 32), run.checkpoints / "step-00000002" / "model.safetensors")
+    with pytest.raises(DataError, match=r"start from its checkpoint .*step-00000002\)"):
+        initialise(segmenting(), run.path)
     save_weights(build_encoder("unet", 1, 4, 32), run.weights / "encoder.safetensors")
     assert initialise(segmenting(), run.path).share("encoder.") == 1.0
     save_model(network_of(), card_of(), run.weights / "model.safetensors")
     assert initialise(segmenting(channels=2), str(run.path)).fraction == 1.0, "the whole network comes first"
-    for file in stopped_run.weights.iterdir():
-        file.unlink()
-    with pytest.raises(DataError, match=r"start from its checkpoint .*step-0000000"):
-        weights_file(stopped_run.path)
 
 
 def test_folders_that_are_no_run(tmp_path):
