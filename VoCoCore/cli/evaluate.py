@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from VoCoCore.cli.main import Parser
@@ -26,13 +27,13 @@ def run(words: Sequence[str]) -> int:
     if asked.workers is not None and asked.workers < 0:
         raise SettingsError(f"--workers cannot be {asked.workers}", "give 0 or more")
     from VoCoCore.cli.data import Progress
-    from VoCoCore.evaluation.evaluate import evaluate
+    from VoCoCore.evaluation.evaluate import evaluate, open_folder, write_evaluation
 
+    folder = open_folder(asked.output)
     with Progress("evaluating") as progress:
         done = evaluate(
             asked.predictions,
             asked.references,
-            asked.output,
             labels=asked.labels,
             tolerance=asked.tolerance,
             split=asked.split,
@@ -41,7 +42,7 @@ def run(words: Sequence[str]) -> int:
             progress=progress,
         )
     _name_unscored(done.problems)
-    _tell(done)
+    _tell(done, write_evaluation(folder, done))
     if fault := _fault(done.problems, asked.allow_missing, len(done.scores)):
         raise fault
     return 0
@@ -90,7 +91,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _tell(done: Evaluation) -> None:
+def _tell(done: Evaluation, folder: Path) -> None:
     """Print a table of the labels, and where everything is."""
     from rich.console import Console
     from rich.table import Table
@@ -117,7 +118,7 @@ def _tell(done: Evaluation) -> None:
     if overall["low"] is not None:
         print(f"mean Dice {overall['mean']:.1%}, 95 % interval {overall['low']:.1%} to {overall['high']:.1%}")
     cases = "1 case" if len(done.scores) == 1 else f"{len(done.scores)} cases"
-    print(f"{cases} scored; evaluation.html, per_case.csv and summary.json are in {done.folder}")
+    print(f"{cases} scored; evaluation.html, per_case.csv and summary.json are in {folder}")
 
 
 def _name_unscored(problems: Problems) -> None:

@@ -32,7 +32,7 @@ def boxes_figure(tables: Mapping[str, np.ndarray], labels: Sequence[str]) -> Fig
                 f"{measure.title} [{measure.unit}], {'more' if measure.better > 0 else 'less'} is better"
             )
             if measure.unit == "%":  # to 100, whatever the cases reach
-                low = np.floor(np.nanmin(tables[name], initial=1.0) * 10) * 10
+                low = min(90.0, np.floor(np.nanmin(tables[name], initial=1.0) * 10) * 10)
                 axes.set_xlim(low - 0.02 * (100 - low), 100 + 0.02 * (100 - low))
             else:
                 axes.set_xlim(left=0)

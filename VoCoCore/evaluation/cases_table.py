@@ -175,7 +175,7 @@ def spread(values: np.ndarray) -> dict[str, float | int | None]:
     return {**{key: v if isfinite(v) else None for key, v in figures.items()}, "n": len(cases)}
 
 
-def write_summary(path: str | Path, content: Mapping[str, Any]) -> Path:
-    """Write summary.json with its format and version. Raises EnvironmentFault where it cannot be written."""
-    write_json(Path(path), {"format": FORMAT, "version": VERSION, **content})
-    return Path(path)
+def write_results(folder: str | Path, scores: Scores, summary: Mapping[str, Any]) -> None:
+    """Write per_case.csv and summary.json. Raises EnvironmentFault where they cannot be written."""
+    write_per_case(Path(folder) / PER_CASE, scores)
+    write_json(Path(folder) / SUMMARY, {"format": FORMAT, "version": VERSION, **summary})

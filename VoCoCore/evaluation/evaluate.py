@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from VoCoCore.evaluation.cases_table import (
     Scores,
     summarise,
     with_all_labels,
-    write_per_case,
-    write_summary,
+    write_results,
 )
 from VoCoCore.evaluation.evaluation_page import PAGE, write_page
 from VoCoCore.evaluation.label_names import LabelNames, choose_labels
@@ -55,18 +54,30 @@ class Problems:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found, and where it was written. ``summary`` is the content of summary.json."""
+    """What was found: the scores of every case with every label, which labels, how, and what went wrong."""
 
-    folder: Path
     scores: Scores
-    summary: dict[str, Any]
+    labels: Labels
+    names: LabelNames
+    rules: Rules
+    pairs: tuple[Pair, ...] = ()
     problems: Problems = field(default_factory=Problems)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json."""
+        return {
+            "cases": len(self.scores),
+            "tolerance_mm": self.rules.tolerance,
+            "labels_from": self.names.source,
+            **summarise(self.scores, self.labels),
+            **self.problems.to_dict(),
+        }
 
 
 def evaluate(
     predictions: str | Path,
     references: str | Path,
-    folder: str | Path,
     *,
     labels: str = "",
     tolerance: float = TOLERANCE,
@@ -75,34 +86,43 @@ def evaluate(
     workers: int | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Evaluation:
-    """Score the predictions below a folder against the references of a folder or list of cases; write ``folder``.
+    """Score the predictions below a folder against the references of a folder or list of cases.
 
     ``labels``: see `label_names.parse_asked`. ``tolerance`` in mm, of the surface Dice. ``split``: of the references.
     ``resample``: bring predictions on another grid onto the reference's. ``workers``: processes, 0 for none, None
     chooses. Cases that cannot be scored are among the problems of what is returned. Raises DataError where there is
-    nothing to score, SettingsError for a bad option, EnvironmentFault where the folder cannot be written.
+    nothing to score, SettingsError for a bad option.
     """
-    check_rules({"any": (1,)}, tolerance)
-    target = open_folder(folder)
     found, index = find_references(references, split)
     place = Path(os.path.abspath(os.path.expanduser(predictions)))
     pairing = make_pairs(found, find_predictions(place))
     names = choose_labels(labels, index, place)
+    check_rules(names.labels or {"any": (1,)}, tolerance)
     rules = Rules(names.labels, names.declared, tolerance, resample)
     scored = _score_all(pairing.pairs, rules, workers, progress)
     problems = _problems(pairing, scored)
     scores, known = _gathered(scored, names.labels)
-    if not scores:
-        bad = problems.failed
-        why = f"none of {len(pairing.pairs)} predictions can be scored"
-        if bad:
-            raise DataError(f"{why}; the first: {bad[0].fault}", bad[0].hint or "mend the files")
-        raise DataError(
-            f"{why}: no label map marks anything in {place}", "check that these are the right folders"
-        )
-    written = write_results(target, scores, known, tolerance, names, problems)
-    write_page(target, scores, known, written, names.colours, pairing.pairs, resample)
-    return Evaluation(target, scores, written, problems)
+    if scores:
+        return Evaluation(scores, known, names, rules, pairing.pairs, problems)
+    why = f"none of {len(pairing.pairs)} predictions can be scored"
+    if problems.failed:
+        first = problems.failed[0]
+        raise DataError(f"{why}; the first: {first.fault}", first.hint or "mend the files")
+    raise DataError(
+        f"{why}: no label map marks anything in {place}", "check that these are the right folders"
+    )
+
+
+def write_evaluation(folder: Path, done: Evaluation) -> Path:
+    """Write per_case.csv, summary.json and evaluation.html into ``folder``; returns it.
+
+    Raises EnvironmentFault where they cannot be written.
+    """
+    write_results(folder, done.scores, done.summary)
+    write_page(
+        folder, done.scores, done.labels, done.summary, done.names.colours, done.pairs, done.rules.resample
+    )
+    return folder
 
 
 def open_folder(folder: str | Path) -> Path:
@@ -120,30 +140,6 @@ def open_folder(folder: str | Path) -> Path:
             f"{path} is not empty: it holds {others[0]}", "name a new folder for the evaluation with -o"
         )
     return path
-
-
-def write_results(
-    folder: Path,
-    scores: Scores,
-    labels: Labels,
-    tolerance: float,
-    names: LabelNames | None = None,
-    problems: Problems | None = None,
-) -> dict[str, Any]:
-    """Write per_case.csv and summary.json for ``scores`` that have every label; returns the summary's content.
-
-    Raises EnvironmentFault where they cannot be written.
-    """
-    content = {
-        "cases": len(scores),
-        "tolerance_mm": tolerance,
-        "labels_from": names.source if names else "the network's card",
-        **summarise(scores, labels),
-        **(problems or Problems()).to_dict(),
-    }
-    write_per_case(folder / PER_CASE, scores)
-    write_summary(folder / SUMMARY, content)
-    return content
 
 
 def _score_all(pairs: Sequence[Pair], rules: Rules, workers: int | None, progress: Progress) -> list[Scored]:

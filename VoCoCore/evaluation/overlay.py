@@ -6,7 +6,7 @@ slices, superior up on coronal ones. Matplotlib is imported when a picture is dr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ def overlay_figure(overlay: Overlay) -> Figure:
     widths = [across for across, _ in ratios for _ in range(2)]
     scale = 10.6 / sum(widths)
     height = float(np.clip(max(up for _, up in ratios) * scale, 1.6, 4.6))
-    names = _seen(overlay)
+    cuts = {view: worst_slice(overlay, axis) for view, (axis, _, _) in _VIEWS.items()}
+    names = _seen(overlay, cuts)
     rows = -(-len(names) // _PER_ROW)
     with styled():
         figure = Figure(figsize=(11, height + 0.55 + 0.18 * rows))
@@ -72,9 +73,8 @@ def overlay_figure(overlay: Overlay) -> Figure:
         grid = figure.subplots(1, 4, width_ratios=widths)
         figure.subplots_adjust(0.012, (0.16 + 0.18 * rows) / whole, 0.988, 1 - 0.36 / whole, 0.06)
         for place, view in enumerate(_VIEWS):
-            at = worst_slice(overlay, _VIEWS[view][0])
             for column, what in enumerate(("reference", "prediction")):
-                _draw(grid[2 * place + column], overlay, view, what, at, window)
+                _draw(grid[2 * place + column], overlay, view, what, cuts[view], window)
         _legend(figure, overlay, names)
     return figure
 
@@ -88,13 +88,17 @@ def worst_slice(overlay: Overlay, axis: int) -> int:
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 
 
-def _seen(overlay: Overlay) -> list[str]:
+def _plane(array: np.ndarray, axis: int, at: int) -> np.ndarray:
+    """One slice, as a view: ``take`` would copy the whole array first where it is not contiguous."""
+    return np.moveaxis(array, axis, 0)[at]
+
+
+def _seen(overlay: Overlay, cuts: Mapping[str, int]) -> list[str]:
     """Names that have a voxel on one of the slices drawn."""
     present: set[int] = set()
-    for axis, _, _ in _VIEWS.values():
-        at = worst_slice(overlay, axis)
+    for view, at in cuts.items():
         for array in (overlay.reference, overlay.prediction):
-            present |= set(np.unique(array.take(at, axis=axis)).tolist())
+            present |= set(np.unique(_plane(array, _VIEWS[view][0], at)).tolist())
     return [name for name, values in overlay.labels.items() if present & set(values)]
 
 
@@ -123,8 +127,8 @@ def _draw(
     cut, up, letters = _VIEWS[view]
     extent = (0, overlay.reference.shape[0], 0, overlay.reference.shape[up])
     show: dict[str, Any] = {"origin": "lower", "extent": extent, "interpolation": "nearest"}
-    labels = (overlay.reference if what == "reference" else overlay.prediction).take(at, axis=cut)
-    grey = np.full(labels.shape, 0.12) if overlay.image is None else overlay.image.take(at, axis=cut)
+    labels = _plane(overlay.reference if what == "reference" else overlay.prediction, cut, at)
+    grey = np.full(labels.shape, 0.12) if overlay.image is None else _plane(overlay.image, cut, at)
     first, last = window[up]
     axes.imshow(_coloured(grey, labels, overlay).swapaxes(0, 1), **show)
     _outline(axes, labels, overlay)
