@@ -127,8 +127,8 @@ def test_figures_worked_out_by_hand():
     assert found.dice == 0.5 and found.iou == pytest.approx(1 / 3)
     assert found.reference_ml == found.predicted_ml == pytest.approx(0.064)
     assert found.volume_error_ml == 0 and found.volume_error_percent == 0
-    # Moved by two voxels of 0.5 mm along x. Of 56 surface voxels, the end face that was left is 1 mm away, the rim of the
-    # next slice 0.5 mm, two rims coincide, and the middle of the other end face is 0.5 mm from the face inside it.
+    # Moved by two voxels of 0.5 mm along x. Of 56 surface voxels, the end face that was left is 1 mm away, the rim of
+    # the next slice 0.5 mm, two rims coincide, and the middle of the other end face is 0.5 mm from the face inside it.
     one = [1.0] * 16 + [0.5] * 12 + [0.0] * 24 + [0.5] * 4
     assert found.hd95 == 1.0
     assert found.asd == pytest.approx(sum(one) / 56)
