@@ -26,6 +26,7 @@ from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.evaluation.cases_table import read_per_case, summarise, write_per_case
 from VoCoCore.evaluation.evaluate import evaluate, write_evaluation
+from VoCoCore.evaluation.evaluation_page import overlay_of
 from VoCoCore.evaluation.label_names import choose_labels, parse_asked
 from VoCoCore.evaluation.metrics import LabelMetrics, case_metrics
 from VoCoCore.evaluation.overlay import Overlay, overlay_figure, voxel_borders, worst_slice
@@ -368,6 +369,16 @@ def test_pictures_show_the_worst_slice_with_the_patients_right_on_the_left():
     )
     with pytest.raises(SettingsError):
         Overlay(reference, prediction[1:], None, SPACING, NAMED, {})
+
+
+def test_what_is_not_scored_does_not_choose_the_slice(tmp_path):
+    references, predictions = cohort(tmp_path, 1)
+    array = moved(organs(0))
+    array[:, :, 11] = 9
+    save(predictions / "case0.nii.gz", array)
+    (pair,) = score(predictions, references, labels="liver=1").pairs
+    drawn = overlay_of(pair, {"liver": (1,)}, {"liver": (1, 2, 3)})
+    assert set(np.unique(drawn.prediction)) == {0, 1} and worst_slice(drawn, 2) != 11
 
 
 def test_evaluating_needs_no_torch(tmp_path):

@@ -174,7 +174,16 @@ def overlay_of(pair: Pair, labels: Labels, colours: dict[str, Colour], resample:
     if pair.reference.image is not None:
         image = _grey(pair, reference.array.shape, reference.affine)
     spacing = triple(reference.spacing, "the spacing of a reference")
-    return Overlay(reference.array, prediction.array, image, spacing, labels, colours)
+    ours, theirs = (_scored_only(volume.array, labels) for volume in (reference, prediction))
+    return Overlay(ours, theirs, image, spacing, labels, colours)
+
+
+def _scored_only(array: np.ndarray, labels: Labels) -> np.ndarray:
+    """The map without the values that no label has: what is not scored shall not choose the slice."""
+    table = np.zeros(int(np.iinfo(array.dtype).max) + 1, array.dtype)
+    known = [value for values in labels.values() for value in values if value < len(table)]
+    table[known] = known
+    return table[array]
 
 
 def _grey(pair: Pair, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray | None:
