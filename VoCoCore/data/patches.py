@@ -74,7 +74,7 @@ def draw_patches(
         shift=_some(rng, k, augment.shift, rng.uniform(-1, 1, k) * augment.shift_range, 0.0),
         gamma=_some(rng, k, augment.gamma, np.exp(rng.uniform(-1, 1, k) * augment.gamma_range), 1.0),
         noise=_some(rng, k, augment.noise, rng.uniform(0, 1, k) * augment.noise_range, 0.0),
-        blur=_some(rng, k, augment.blur, rng.uniform(LEAST_DEVIATION, 1, k) * augment.blur_range, 0.0),
+        blur=_some(rng, k, augment.blur, _widths(rng, k, augment.blur_range), 0.0),
         seeds=rng.integers(0, 2**62, size=k),
     )
 
@@ -136,6 +136,11 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
         turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
         matrix = turn @ matrix
     return matrix
+
+
+def _widths(rng: np.random.Generator, k: int, most: float) -> np.ndarray:
+    """Widths (k,) of blurs in voxels, up to ``most``."""
+    return rng.uniform(min(LEAST_DEVIATION, most), most, k)
 
 
 def _some(
