@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from VoCoCore.data.cases import Case, load_index
-from VoCoCore.data.images import read_case, read_image
+from VoCoCore.data.images import grid_difference, read_case, read_image
 from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores
 from VoCoCore.errors import DataError
-from VoCoCore.evaluation.cases_table import PER_CASE, write_per_case
-from VoCoCore.evaluation.metrics import LabelMetrics, case_metrics
-from VoCoCore.evaluation.statistics import bootstrap_interval
+from VoCoCore.evaluation.cases_table import Scores, summarise, table_of, write_results
+from VoCoCore.evaluation.metrics import TOLERANCE, LabelMetrics, Labels, case_metrics
+from VoCoCore.evaluation.privacy import without_names
+from VoCoCore.evaluation.statistics import bootstrap_interval, column_means, mean_of
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of
 from VoCoCore.inference.predict import Predictor
@@ -28,24 +29,30 @@ Emit = Callable[..., None]
 
 
 def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float]:
-    """Score the test cases of a finished fine-tuning, once; what came out is an event, and a table in ``test/``.
+    """Score the test cases of a finished fine-tuning, once, with the network that was kept.
 
-    Nothing happens where there are none or the run is not finished. Returns the scores.
+    Without test cases the validation cases are scored in the same way. Tables go to ``test/`` or ``validation/`` of the
+    run, scores of test cases to its events. Nothing happens where the run is not finished. Returns the scores.
     """
     run = RunDirectory(run_folder)
     status = run.read_status()
     if status is None or status.state != "finished" or _is_done(run):
         return {}
     settings = FinetuneSettings.from_dict(run.read_settings())
-    cases = [case for case in load_index(run.private / "index.json").cases if case.split == "test"]
-    if not cases:
+    known = load_index(run.private / "index.json").cases
+    split = "test" if any(case.split == "test" for case in known) else "val"
+    cases = [case for case in known if case.split == split]
+    if not cases or (split == "val" and settings.task != "segmentation"):
         return {}
-    emit = emit or run.events.emit
+    tell = emit or run.events.emit
     model, card = load_model(run.weights / "model.safetensors")
     predictor = Predictor([(model, card)], choose(settings.run), overlap=settings.run.overlap)
-    judge = _segmentations if settings.task == "segmentation" else _diagnoses
-    values = judge(run, cases, predictor, card, emit)
-    emit("metrics", step=status.step, split="test", values=values)
+    if settings.task == "segmentation":
+        values = _segmentations(run, split, cases, predictor, card, tell)
+    else:
+        values = _diagnoses(cases, predictor, card, tell)
+    if split == "test":
+        tell("metrics", step=status.step, split="test", values=values)
     return values
 
 
@@ -54,37 +61,55 @@ def _is_done(run: RunDirectory) -> bool:
 
 
 def _segmentations(
-    run: RunDirectory, cases: list[Case], predictor: Predictor, card: ModelCard, emit: Emit
+    run: RunDirectory,
+    split: str,
+    cases: Sequence[Case],
+    predictor: Predictor,
+    card: ModelCard,
+    tell: Emit,
 ) -> dict[str, float]:
     labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
     scores: dict[str, dict[str, LabelMetrics]] = {}
     for number, case in enumerate(cases, start=1):
         try:
-            array, affine = read_case(case)
-            assert case.label is not None
-            truth = read_image(case.label).array
-            found = predictor.segment(array, affine)
-            scores[case.id] = dict(case_metrics(truth, found, spacing_of(affine), labels))
+            scores[case.id] = _score(case, predictor, labels)
         except DataError as error:
-            emit("warning", message=f"a test case cannot be scored: {error.message}", hint=error.hint)
-        emit("stage", name="test cases", done=number, total=len(cases), text="")
-    folder = run.path / "test"
+            _skip(tell, error)
+        tell("stage", name="last look", done=number, total=len(cases), text="")
+    folder = run.path / ("test" if split == "test" else "validation")
     folder.mkdir(exist_ok=True)
-    write_per_case(folder / PER_CASE, scores)
-    by_case = [_mean([m.dice for m in case.values()]) for case in scores.values()]
-    known = np.asarray([value for value in by_case if np.isfinite(value)])
-    values = {"dice": _mean(by_case), "cases": float(len(scores))}
-    if len(known):
-        values["dice_low"], values["dice_high"] = bootstrap_interval(known)
-    for name in labels:
-        values[f"dice_{name}"] = _mean([case[name].dice for case in scores.values()])
-        values[f"hd95_{name}"] = _mean([case[name].hd95 for case in scores.values()])
-    return {name: float(value) for name, value in values.items() if np.isfinite(value)}
+    summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
+    write_results(folder, scores, summary)
+    return _values(scores, labels)
 
 
-def _diagnoses(
-    run: RunDirectory, cases: list[Case], predictor: Predictor, card: ModelCard, emit: Emit
-) -> dict[str, float]:
+def _score(case: Case, predictor: Predictor, labels: Labels) -> dict[str, LabelMetrics]:
+    array, affine = read_case(case)
+    assert case.label is not None
+    truth = read_image(case.label)
+    if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
+        raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
+    return case_metrics(truth.array, predictor.segment(array, affine), spacing_of(affine), labels)
+
+
+def _skip(tell: Emit, error: Exception) -> None:
+    # Names of files may name patients.
+    tell(
+        "warning",
+        message=f"a case cannot be scored: {without_names(str(error))}",
+        hint="see private/index.json",
+    )
+
+
+def _values(scores: Scores, labels: Labels) -> dict[str, float]:
+    table = table_of(scores, list(labels), "dice")
+    low, high = bootstrap_interval(table)
+    each = dict(zip((f"dice_{name}" for name in labels), column_means(table), strict=True))
+    values = {"dice": mean_of(column_means(table)), "dice_low": low, "dice_high": high, "cases": len(table)}
+    return {name: float(v) for name, v in {**values, **each}.items() if np.isfinite(v)}
+
+
+def _diagnoses(cases: Sequence[Case], predictor: Predictor, card: ModelCard, tell: Emit) -> dict[str, float]:
     names = [kind.name for kind in card.classes]
     probabilities, targets = [], []
     for number, case in enumerate(cases, start=1):
@@ -92,13 +117,8 @@ def _diagnoses(
             probabilities.append(predictor.classify(*read_case(case)))
             targets.append(names.index(str(case.target)))
         except (DataError, ValueError) as error:
-            emit("warning", message=f"a test case cannot be scored: {error}", hint="look at its file")
-        emit("stage", name="test cases", done=number, total=len(cases), text="")
+            _skip(tell, error)
+        tell("stage", name="last look", done=number, total=len(cases), text="")
     found: dict[str, Any] = diagnosis_scores(np.asarray(probabilities), np.asarray(targets))
     values = {name: found[name] for name in ("accuracy", "balanced_accuracy", "auroc")}
     return {name: float(v) for name, v in {**values, "cases": len(targets)}.items() if np.isfinite(v)}
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")

@@ -24,6 +24,7 @@ from VoCoCore.settings import ENCODER_LIMITS
 
 SAMPLED = 12  # cases whose voxels are looked at
 MEASURED = 300  # cases whose headers are looked at
+MOST_STRETCH = 3.0  # between the cases' voxel size and that of pre-training, along any axis
 LONGEST = 320  # voxels along an axis beyond which cases are made coarser
 # Voxels of a crop: what a step holds beside a network of the usual size.
 CROP_VOXELS = {"cpu": 50_000, "mps": 96**3, "cuda": 96**3}
@@ -156,7 +157,11 @@ class Planner:
     def _spacing(self) -> None:
         if self.settings.task != "segmentation" or self.settings.prepare.spacing is not None:
             return
-        usual = self.facts.spacing
+        usual, parent = self.facts.spacing, _spacing_of(self.source)
+        if parent is not None and np.all(np.abs(np.log(parent / usual)) < np.log(MOST_STRETCH)):
+            values = tuple(float(edge) for edge in parent)
+            self._choose({"prepare.spacing": values}, "the mean of the volumes in pre-training")
+            return
         coarser = np.maximum(usual, self.facts.extent / LONGEST)
         spacing = tuple(float(f"{edge:.3g}") for edge in coarser)
         why = "the median of the cases"
@@ -240,6 +245,15 @@ def is_planned(settings: FinetuneSettings) -> bool:
     return all(
         value is not None for value in (*needed, optim.steps, optim.warmup, settings.run.validate_every)
     )
+
+
+def _spacing_of(source: Mapping[str, str]) -> np.ndarray | None:
+    """Mean voxel size (3,) that the weights were pre-trained at; None where it is not known."""
+    try:
+        found = np.asarray([float(edge) for edge in source.get("spacing", "").split(",")])
+    except ValueError:
+        return None
+    return found if found.shape == (3,) and np.all(found > 0) else None
 
 
 def _prepare_of(source: Mapping[str, str]) -> dict[str, Any]:
