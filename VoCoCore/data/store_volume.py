@@ -45,7 +45,7 @@ class PreparedVolume:
             ends = np.cumsum(np.minimum(counts, STORED_PLACES))
             if voxels.shape != (ends[-1], 3):
                 raise ValueError("its places do not match its header")
-        except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError) as error:
             raise damaged(self.folder, str(error)) from error
         return Places(values, counts, tuple(np.split(voxels, ends[:-1])))
 
