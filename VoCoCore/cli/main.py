@@ -20,6 +20,7 @@ COMMANDS = {
     "data": "index, check, prepare and show cases",
     "pretrain": "pre-train an encoder on volumes without labels",
     "finetune": "train a segmentation or a classification on labelled cases, from pre-trained weights or none",
+    "predict": "segment or classify cases with a fine-tuned network",
     "evaluate": "score segmentations against references, by label and case",
     "compare": "say whether one run's scores differ from another's, case by case",
     "crops": "draw base crops, random crops and their position labels on a volume",

@@ -44,7 +44,7 @@ def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float
     cases = [case for case in known if case.split == split]
     if not cases or (split == "val" and settings.task != "segmentation"):
         return {}
-    tell = emit or run.events.emit
+    tell: Any = emit or run.events.emit
     model, card = load_model(run.weights / "model.safetensors")
     predictor = Predictor([(model, card)], choose(settings.run), overlap=settings.run.overlap)
     if settings.task == "segmentation":

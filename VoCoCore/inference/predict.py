@@ -1,0 +1,167 @@
+"""One case through one or several networks: a label map in its own grid, or the probabilities of a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor, nn
+
+from VoCoCore.data.apply import apply_plan
+from VoCoCore.data.plan import Plan, plan_case
+from VoCoCore.devices import Machine
+from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.inference.allocator import kept_memory
+from VoCoCore.inference.restore import planes, to_source
+from VoCoCore.inference.swift import swift
+from VoCoCore.inference.tiling import tile
+from VoCoCore.inference.windows import Say, silent, slabs
+from VoCoCore.models.card import ModelCard
+from VoCoCore.settings import PrepareSettings
+
+Model = tuple[nn.Module, ModelCard]
+Sink = Callable[[int, tuple[int, int], tuple[int, int], np.ndarray], None]
+# What must be the same in all networks of an ensemble.
+_SHARED = ("task", "window", "classes", "activation", "prepare", "channels", "body_part")
+
+
+class Predictor:
+    """Networks ready to predict on one machine.
+
+    ``models``: networks with their cards, whose logits are averaged; ``overlap`` of the windows; ``batch`` windows at a
+    time (None: usual); ``mirror``: axes (0, 1, 2) along which views are mirrored and averaged too; ``largest``: keep
+    only the largest connected part of each label; ``say`` is told where memory runs out. Raises SettingsError where the
+    cards do not agree.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        machine: Machine,
+        *,
+        overlap: float = 0.5,
+        batch: int | None = None,
+        mirror: Sequence[int] = (),
+        largest: bool = False,
+        say: Say = silent,
+    ) -> None:
+        self.card, self.machine = models[0][1], machine
+        for _, card in models[1:]:
+            differ = [name for name in _SHARED if getattr(card, name) != getattr(self.card, name)]
+            if differ:
+                raise SettingsError(
+                    f"these networks cannot predict together: they differ in {', '.join(differ)}",
+                    "name the folds of one fine-tuning",
+                )
+        tile(self.card.window, self.card.window, overlap)  # says what is wrong with an overlap
+        if batch is not None and batch < 1:
+            raise SettingsError(f"--batch cannot be {batch}", "predict at least one window at a time")
+        half = machine.precision != "fp32"
+        self.networks = [n.to(machine.device).eval() if half else swift(n, machine.device) for n, _ in models]
+        self.overlap, self.batch, self.largest, self.say = overlap, batch, largest, say
+        self.views = [
+            axes for count in range(len(mirror) + 1) for axes in combinations(sorted(mirror), count)
+        ]
+
+    def segment(self, array: np.ndarray, affine: np.ndarray, sink: Sink | None = None) -> np.ndarray:
+        """Label map (X, Y, Z), uint8 or uint16, of a case (C, X, Y, Z) with ``affine`` (4, 4), in the case's own grid.
+
+        Logits are interpolated linearly back to the case's voxels, then the class is chosen; outside the foreground
+        box all is background. ``sink`` gets, plane by plane, probabilities (K, u, v) with the place in the oriented
+        volume. Raises DataError for another number of channels or values that cannot be used.
+        """
+        plan = self.plan(array, affine)
+        most = max(self.card.written_values())
+        shape = tuple(array.shape[1:][place] for place in plan.order)
+        found = np.zeros(shape, np.uint8 if most < 256 else np.uint16)
+        axis = tile(plan.shape, self.card.window, self.overlap).axis
+        others = [other for other in range(3) if other != axis]
+        for at, (a, b), (c, d), logits in planes(self._pieces(array, plan), plan, axis):
+            where: list[Any] = [0, 0, 0]
+            where[axis], where[others[0]], where[others[1]] = at, slice(a, b), slice(c, d)
+            found[tuple(where)] = self._labels(logits).cpu().numpy()
+            if sink is not None:
+                sink(at, (a, b), (c, d), self._probabilities(logits).cpu().numpy())
+        if self.largest:
+            _keep_largest(found)
+        return np.ascontiguousarray(to_source(found, plan))
+
+    def classify(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        """Probabilities (K,) of the classes for a whole case (C, X, Y, Z)."""
+        plan = self._plan(array, affine, self.card.window)
+        images = torch.from_numpy(apply_plan(array, plan, np.float32))[None].to(self.machine.device)
+        with torch.no_grad(), self.machine.autocast():
+            return self._views(images).float().softmax(1)[0].double().cpu().numpy()
+
+    def plan(self, array: np.ndarray, affine: np.ndarray) -> Plan:
+        """How a case to segment is prepared."""
+        return self._plan(array, affine, (1, 1, 1))
+
+    def _plan(self, array: np.ndarray, affine: np.ndarray, size: tuple[int, int, int]) -> Plan:
+        if len(array) != self.card.in_channels:
+            raise DataError(
+                f"the case has {len(array)} images, the network takes {self.card.in_channels}: "
+                f"{', '.join(self.card.channels)}",
+                "name the same channels, in the same order, as in training",
+            )
+        prepare = PrepareSettings.from_dict(self.card.prepare)
+        return plan_case(array, affine, prepare, size, self.card.body_part)
+
+    def _pieces(self, array: np.ndarray, plan: Plan) -> Iterator[tuple[int, Tensor]]:
+        images = torch.from_numpy(apply_plan(array, plan, np.float32))
+        context = kept_memory() if self.machine.device.type == "cpu" else nullcontext()
+        with context:
+            yield from slabs(
+                images,
+                self._predict,
+                self.card.window,
+                self.overlap,
+                batch=self.batch,
+                device=self.machine.device,
+                say=self.say,
+            )
+
+    def _predict(self, windows: Tensor) -> Tensor:
+        with self.machine.autocast():
+            return self._views(windows).float()
+
+    def _views(self, images: Tensor) -> Tensor:
+        """Mean logits over all networks and mirrored views."""
+        total: Tensor | None = None
+        for network in self.networks:
+            for axes in self.views:
+                dims = [2 + axis for axis in axes]
+                logits = network(images.flip(dims) if dims else images)
+                logits = logits.flip(dims) if dims and logits.ndim == 5 else logits
+                total = logits if total is None else total + logits
+        assert total is not None
+        count = len(self.networks) * len(self.views)
+        return total if count == 1 else total / count
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        """Voxel values (u, v) of logits (K, u, v)."""
+        values = torch.tensor(self.card.written_values(), device=logits.device)
+        if self.card.activation == "softmax":
+            return values[logits.argmax(0)]
+        out = torch.zeros_like(logits[0], dtype=torch.long)
+        for number in self.card.writing_order():
+            out = torch.where(logits[number] > 0, values[number], out)
+        return out
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(0) if self.card.activation == "softmax" else logits.sigmoid()
+
+
+def _keep_largest(labels: np.ndarray) -> None:
+    """Leave of each label only its largest part connected by faces, in place."""
+    for value in np.unique(labels)[1:] if labels.any() else ():
+        parts, count = ndimage.label(labels == value)
+        if count > 1:
+            sizes = np.bincount(parts.ravel())
+            sizes[0] = 0
+            labels[(parts > 0) & (parts != sizes.argmax())] = 0
