@@ -129,8 +129,8 @@ def test_sums_that_do_not_fit_the_memory_go_to_a_file(last, monkeypatch, tmp_pat
     def predict(x: Tensor) -> Tensor:
         return network(x).contiguous(memory_format=torch.channels_last_3d) if last else network(x)
 
-    volume, said = torch.rand(2, 20, 20, 50), []
-    expected = slide(volume, predict, (8, 8, 8))
+    volume, said, shape = torch.rand(2, 20, 20, 50), [], (4, 20, 20, 50)
+    expected = joined(slabs(volume, predict, (8, 8, 8)), shape, 2)
     monkeypatch.setattr(sums, "free_memory", lambda: 1000.0)
     abandoned = slabs(volume, predict, (8, 8, 8), scratch=tmp_path)
     next(abandoned)
@@ -138,7 +138,7 @@ def test_sums_that_do_not_fit_the_memory_go_to_a_file(last, monkeypatch, tmp_pat
     abandoned.close()
     assert not list(tmp_path.iterdir()), "the file goes, whatever happens"
     pieces = slabs(volume, predict, (8, 8, 8), say=said.append, scratch=tmp_path)
-    assert torch.equal(joined(pieces, tuple(expected.shape), 2), expected)
+    assert torch.equal(joined(pieces, shape, 2), expected)
     assert not list(tmp_path.iterdir())
     assert len(said) == 1 and "do not fit the memory: kept in a file" in said[0]
 
@@ -155,8 +155,8 @@ def test_sums_leave_the_memory_when_the_network_needs_it(tmp_path):
 
     volume = torch.rand(1, 16, 16, 40)
     pieces = slabs(volume, predict, (8, 8, 8), batch=1, scratch=tmp_path)
-    found = joined(pieces, (3, 16, 16, 40), 2)
-    assert torch.equal(found, slide(volume, network, (8, 8, 8), batch=1))
+    expected = slabs(volume, network, (8, 8, 8), batch=1)
+    assert torch.equal(joined(pieces, (3, 16, 16, 40), 2), joined(expected, (3, 16, 16, 40), 2))
     assert len(calls) == len(tile((16, 16, 40), (8, 8, 8))) + 1
 
 
