@@ -115,7 +115,7 @@ def test_label_and_image_stay_on_the_same_voxels(orientation, foreground, tmp_pa
         image, label = volume.read().astype(float)
         value = image / 32767 * (shape[axis] - 1)
         assert np.abs(value - label).max() < 0.5 + 1e-3
-        assert np.array_equal(np.rint(value), label) and len(np.unique(label)) > 5
+        assert np.array_equal(np.rint(value), label) and len(np.unique(label)) > 3
         low = foreground * (shape[axis] - 1)
         assert low < value.min() < low + 4, "the same box of the foreground is cut from both"
 
