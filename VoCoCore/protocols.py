@@ -143,7 +143,8 @@ def resolve_finetune(
     What the protocol leaves open stays None. Raises SettingsError for an unknown name, a wrong value, or values that do
     not fit together.
     """
-    given = {**(config or {}), **(options or {})}
+    layers = [_with_words(layer or {}) for layer in (config, options)]
+    given = {**layers[0], **layers[1]}
     start = FinetuneSettings().with_values({k: given[k] for k in ("task", "protocol") if k in given})
     values = PROTOCOLS[start.protocol]
     if given.get("task", values.get("task", start.task)) != values.get("task", start.task):
@@ -151,11 +152,31 @@ def resolve_finetune(
             f"protocol {start.protocol} is for {values['task']}, not {start.task}",
             "leave --task out, or use --protocol auto",
         )
-    made = start.with_values({**values, **given})
+    made = start.with_values(_over_each_other(values, *layers))
     if made.task == "classification" and "prepare.fit" not in given:
         made = made.with_values({"prepare.fit": "resize", "patches.per_case": 1})
     check_finetune(made)
     return made
+
+
+# Each of them says how long a job is.
+_LENGTHS = ("optim.steps", "optim.epochs", "run.hours")
+
+
+def _over_each_other(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of all layers, later ones first; a length given anew makes an earlier one void, whatever its unit."""
+    made: dict[str, Any] = {}
+    for layer in layers:
+        if any(layer.get(name) is not None for name in _LENGTHS):
+            made = {name: value for name, value in made.items() if name not in _LENGTHS}
+        made |= layer
+    return made
+
+
+def _with_words(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A settings file may give the number of a fold as a number."""
+    fold = layer.get("data.fold")
+    return {**layer, "data.fold": str(fold)} if type(fold) is int else dict(layer)
 
 
 def check_finetune(settings: FinetuneSettings) -> None:
@@ -176,6 +197,11 @@ def check_finetune(settings: FinetuneSettings) -> None:
         raise SettingsError(
             "a segmentation is trained at one voxel size: prepare.fit must be pad, without prepare.by_body_part",
             "leave both out; prepare.spacing sets the voxel size",
+        )
+    if settings.task == "classification" and settings.prepare.fit != "resize":
+        raise SettingsError(
+            "a classification sees each case whole, at one size: prepare.fit must be resize",
+            "leave it out; patches.size sets the size",
         )
 
 

@@ -12,7 +12,7 @@ from VoCoCore.cli.options import add_settings, given_settings, read_config
 from VoCoCore.errors import SettingsError
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.protocols import resolve_finetune
-from VoCoCore.runs.directory import is_run
+from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.files import read_json
 
 
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
     check_run(asked)
     folds = _folds(asked)
     if folds is None:
-        settings = _settings(asked, asked.run, asked.resume)
+        settings = _settings(asked, asked.run if asked.resume else None)
         if asked.detach:
             return detach("finetune", asked.run, words)
         _train(settings, asked.run, asked.resume)
@@ -58,21 +58,22 @@ def _folds(asked: Any) -> int | None:
 
 def _one_fold(asked: Any, number: int) -> None:
     """Train one fold, unless it is finished; one that was begun goes on with --resume."""
-    folder = Path(asked.run) / f"fold-{number}"
-    if asked.resume and (folder / "weights" / "model.safetensors").is_file():
+    folder, first = Path(asked.run) / f"fold-{number}", Path(asked.run) / "fold-0"
+    status = RunDirectory(folder).read_status()
+    if asked.resume and status is not None and status.state == "finished":
         print(f"{folder} is finished")
         return
     resume = asked.resume and is_run(folder)
     print(f"fold {number}: {folder}")
-    asked_fold = {"data.fold": str(number)}
-    source = str(Path(asked.run) / "fold-0") if asked.resume and not resume else str(folder)
-    _train(_settings(asked, source, asked.resume, asked_fold), str(folder), resume)
+    # What the first fold has chosen holds for all: networks of different plans could not predict together.
+    source = folder if resume else first if is_run(first) else None
+    settings = _settings(asked, source, {"data.fold": str(number)})
+    _train(settings, str(folder), resume)
 
 
-def _settings(
-    asked: Any, folder: str, resume: bool, more: dict[str, Any] | None = None
-) -> FinetuneSettings:
-    kept = kept_settings(folder) if resume else {}
+def _settings(asked: Any, source: str | Path | None, more: dict[str, Any] | None = None) -> FinetuneSettings:
+    """What was asked for, over the settings of the run ``source``."""
+    kept = kept_settings(str(source)) if source else {}
     given = {**given_settings(asked, FinetuneSettings), **(more or {})}
     return resolve_finetune({**kept, **read_config(asked.config)}, given)
 

@@ -79,7 +79,7 @@ class Segmentation(Downstream):
 
     def target(self, labels: Tensor) -> Tensor:
         """Label values (M, X, Y, Z), -1 where none, to class numbers (M, X, Y, Z) or regions (M, K, X, Y, Z) bool."""
-        found = self.lookup[labels.long() + 1]
+        found = self.lookup[(labels.long() + 1).clamp(max=len(self.lookup) - 1)]
         return found if self.activation == "softmax" else found.movedim(-1, 1)
 
     def forward(self, batch: Batch) -> Outcome:
@@ -119,18 +119,19 @@ class Segmentation(Downstream):
 
 
 def lookup_table(classes: Sequence[OutputClass], activation: str) -> Tensor:
-    """Row value + 1 says what a label value is: its class number (V + 2,), or its regions (V + 2, K) bool.
+    """Row value + 1 says what a label value is: its class number (V + 3,), or its regions (V + 3, K) bool.
 
-    Values of no class are background. Row 0 is for voxels that do not count (-1).
+    Values of no class are background. Row 0 is for voxels that do not count (-1), the last one for all values above V,
+    the highest of any class: regions need not name every value that labels have.
     """
     most = max(value for kind in classes for value in kind.values)
     if activation == "softmax":
-        table = torch.zeros(most + 2, dtype=torch.long)
+        table = torch.zeros(most + 3, dtype=torch.long)
         table[0] = -1
         for number, kind in enumerate(classes):
             table[[value + 1 for value in kind.values]] = number
         return table
-    regions = torch.zeros(most + 2, len(classes), dtype=torch.bool)
+    regions = torch.zeros(most + 3, len(classes), dtype=torch.bool)
     for number, kind in enumerate(classes):
         regions[[value + 1 for value in kind.values], number] = True
     return regions

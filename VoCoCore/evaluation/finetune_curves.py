@@ -35,6 +35,7 @@ _SCORES = (
     Line("val", "balanced_accuracy", "balanced accuracy", _RED, "o-"),
     Line("val", "auroc", "AUROC", _PINK, "o-"),
 )
+_BOUNDS = ("dice_low", "dice_high")
 _STYLES = ("o-", "s--", "^:", "d-.")
 
 
@@ -45,8 +46,9 @@ def class_names(events: Sequence[Event]) -> list[str]:
         if event.get("type") == "metrics" and event.get("split") == "val":
             found = event.get("values", {})
             for prefix in ("dice_", "auroc_"):
-                names |= {n[len(prefix) :]: None for n in found if n.startswith(prefix)}
-    return [name for name in names if name not in ("low", "high")]
+                scores = (n for n in found if n.startswith(prefix) and n not in _BOUNDS)
+                names |= {name[len(prefix) :]: None for name in scores}
+    return list(names)
 
 
 def finetune_figure(events: Sequence[Event]) -> Figure | None:

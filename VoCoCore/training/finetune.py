@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from VoCoCore import __version__
+from VoCoCore.data.cases import Index
 from VoCoCore.data.labelled import LabelledSamples
 from VoCoCore.downstream.classification import Classification
 from VoCoCore.downstream.groups import parameter_groups
@@ -21,6 +22,8 @@ from VoCoCore.models.initialise import initialise
 from VoCoCore.models.model_files import save_model, weights_file
 from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
 from VoCoCore.models.weight_files import read_weight_file
+from VoCoCore.protocols import check_finetune
+from VoCoCore.runs.files import read_json
 from VoCoCore.training import checkpoint
 from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.finetune_look import Looker, best_of, values_of
@@ -40,6 +43,8 @@ from VoCoCore.training.updates import Updater
 
 __all__ = ["Finetuning", "finetune"]
 
+SOURCE = "source.json"  # in a run's private folder
+
 
 class Finetuning(Attempt):
     """One attempt at a fine-tuning; `finetune` is the way to it."""
@@ -52,14 +57,16 @@ class Finetuning(Attempt):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.since_best, self.channels, self.source = 0, ("image",), dict[str, str]()
+        self.first = not checkpoint.checkpoints(self.run.checkpoints)
 
     # Cases, and what was left open
 
     def gather(self) -> None:
         """Find the cases, fill what is open, prepare; other ranks take up what the first one has written."""
         self.settings = as_chosen(self.settings, self.run)
-        self.source = _source_of(self.settings.init)
+        self.source = self._source()
         index, unlabelled = labelled_index(self.settings)
+        self._count_labels(index)
         self.channels = tuple(index.channels)
         self.classes, self.activation = classes_of(index, self.settings)
         if not is_planned(self.settings):
@@ -69,6 +76,7 @@ class Finetuning(Attempt):
             self.settings, reasons = planner.plan()
             for reason in reasons:
                 self.emit("stage", name="plan", text=reason)
+            check_finetune(self.settings)
         kept = None if self.machine.main else kept_cohort(self.run)
         self.cohort = kept or gather_labelled(
             self.settings, self.run, index, unlabelled, self.classes, self.emit, self.should_stop_alone
@@ -77,6 +85,24 @@ class Finetuning(Attempt):
             self._set_steps()
             self._warn()
 
+    def _source(self) -> dict[str, str]:
+        """What the weights to start from say of themselves; once it is under way, a run does without their file."""
+        kept = read_json(self.run.private / SOURCE)
+        if not self.first and isinstance(kept, dict):
+            return kept
+        found = _source_of(self.settings.init)
+        if self.machine.main:
+            self.run.write_json(f"private/{SOURCE}", found)
+        return found
+
+    def _count_labels(self, index: Index) -> None:
+        """A share of the labels becomes a number, which says the same of a list without the cases left out."""
+        labels = self.settings.data.labels
+        if labels is not None and labels < 1:
+            count = sum(case.split == "train" for case in index.cases)
+            self.settings = self.settings.with_values({"data.labels": count})
+            self.emit("stage", name="plan", text=f"data.labels {count}: {labels:g} of the labelled cases")
+
     def _set_steps(self) -> None:
         """The number of steps may depend on how long one takes, so it comes last; then all values are written."""
         if self.settings.optim.steps is None:
@@ -84,7 +110,8 @@ class Finetuning(Attempt):
             self.settings = self.settings.with_values({"optim.steps": steps})
             self.emit("stage", name="plan", text=reason)
         self.settings = finished_plan(self.settings)
-        if not checkpoint.checkpoints(self.run.checkpoints):
+        check_finetune(self.settings)
+        if self.first:
             self.run.write_json("settings.json", public(self.settings))
         self.run.write_status("preparing", total=self.settings.optim.steps)
 
@@ -141,10 +168,8 @@ class Finetuning(Attempt):
     def build(self) -> Any:
         """The network with the weights that it starts from, in its task."""
         network = self.network()
-        first = not checkpoint.checkpoints(self.run.checkpoints)
-        coverage = (
-            initialise(network, self.settings.init, self.settings.model.allow_partial) if first else None
-        )
+        init, partial = self.settings.init, self.settings.model.allow_partial
+        coverage = initialise(network, init, partial) if self.first else None
         if coverage is not None:
             self.emit("stage", name="weights", text=coverage.summary())
             self.note(coverage={"fraction": coverage.fraction, **coverage.to_dict()["parts"]})
@@ -187,7 +212,8 @@ class Finetuning(Attempt):
             return Look()
         looker = Looker(self.task, self.cohort, self.settings, self.machine, self.classes)
         seen = looker.look()
-        values, score = values_of(seen, self.classes, self.settings.task), best_of(seen, self.settings.task)
+        values = values_of(seen, self.classes, self.settings.task)
+        score = best_of(seen, self.classes, self.settings.task)
         self.is_best = score > self.best
         self.best, self.since_best = max(self.best, score), 0 if self.is_best else self.since_best + 1
         self.emit("metrics", step=done, split="val", values=values)
@@ -232,7 +258,7 @@ class Finetuning(Attempt):
             "data": self.cohort.fingerprint,
             "start": str(self._own_facts()["init"]),
             "vococore": __version__,
-            **({"validation_score": f"{self.best:.4f}"} if self.cohort.val else {}),
+            **({"validation_score": f"{self.best:.4f}"} if self.best >= 0 else {}),
         }
         return ModelCard(
             task=settings.task,

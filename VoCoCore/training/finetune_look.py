@@ -139,7 +139,9 @@ class Looker:
 
     def _pictures(self, seen: Seen) -> dict[str, Any]:
         scores = case_scores(seen, self.task.activation)
-        order = [n for n in np.argsort(np.nan_to_num(scores, nan=2.0)) if int(n) in seen.slices]
+        shown = [n for n in np.argsort(scores) if int(n) in seen.slices]
+        # A case with nothing to find is no best one.
+        order = [n for n in shown if np.isfinite(scores[n])] or shown
         picked = list(dict.fromkeys([order[0], order[len(order) // 2], order[-1]])) if order else []
         content: dict[str, Any] = {
             "scores": np.asarray([scores[n] for n in picked]),
@@ -148,8 +150,8 @@ class Looker:
             "dice": seen.dice(),
         }
         for place, number in enumerate(picked):
-            shown = seen.slices[int(number)]
-            content |= {f"{name}_{place}": value for name, value in vars(shown).items()}
+            of_case = vars(seen.slices[int(number)])
+            content |= {f"{name}_{place}": value for name, value in of_case.items()}
         return content
 
 
@@ -191,14 +193,10 @@ def values_of(seen: Seen, classes: Sequence[OutputClass], task: str) -> dict[str
     return _finite({"dice": _mean(known), "dice_low": low, "dice_high": high, "cases": len(known), **named})
 
 
-def best_of(seen: Seen, task: str) -> float:
+def best_of(seen: Seen, classes: Sequence[OutputClass], task: str) -> float:
     """The number by which states are compared: mean Dice over cases, or balanced accuracy."""
     if task == SEGMENTATION:
-        return (
-            _mean([_mean(row) for row in seen.dice()[:, 1:]])
-            if seen.counts.shape[2] > 1
-            else _mean(seen.dice())
-        )
+        return _mean(case_scores(seen, "softmax" if classes[0].values == (0,) else "sigmoid"))
     right = seen.counts.argmax(1) == seen.targets
     return _mean([right[seen.targets == kind].mean() for kind in np.unique(seen.targets)])
 

@@ -28,8 +28,8 @@ def steps_in(
 ) -> tuple[int, str]:
     """The number of steps that fit into run.hours, by timing two, and the reason in words."""
     assert settings.run.hours
-    network, crops = network.to(machine.device).train(), _crops(settings, channels, machine)
-    seconds = []
+    network = network.to(machine.device).train()
+    crops, seconds = _crops(settings, channels, machine, _count(settings, machine)), []
     for _ in range(3):
         began = time.perf_counter()
         _pass(network, crops, machine)
@@ -44,12 +44,16 @@ def steps_in(
     )
 
 
-def _crops(settings: FinetuneSettings, channels: int, machine: Machine, most: int | None = None) -> Tensor:
-    size, batch = settings.patches.size, settings.optim.batch
-    assert size and batch
+def _count(settings: FinetuneSettings, machine: Machine) -> int:
+    """Crops that one rank sees in a step."""
+    assert settings.optim.batch
     each = settings.patches.per_case if settings.task == "segmentation" else 1
-    count = max(1, batch // machine.ranks) * each
-    return torch.rand(min(count, most or count), channels, *size, device=machine.device)
+    return max(1, settings.optim.batch // machine.ranks) * each
+
+
+def _crops(settings: FinetuneSettings, channels: int, machine: Machine, count: int) -> Tensor:
+    assert settings.patches.size
+    return torch.rand(count, channels, *settings.patches.size, device=machine.device)
 
 
 def _pass(network: nn.Module, crops: Tensor, machine: Machine) -> None:
@@ -72,12 +76,12 @@ def say_needs(
     Raises EnvironmentFault where the disk of the run's ``folder`` is too small for the checkpoints.
     """
     room, trained = room_mb(machine), sum(p.numel() for p in network.parameters())
-    network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, most=1)
+    network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
     began = time.perf_counter()
     with LivePeak(known=[*network.parameters(), crops]) as live:
         _pass(network, crops, machine)
     seconds = time.perf_counter() - began
-    count = len(_crops(settings, channels, machine))
+    count = _count(settings, machine)
     weights = 4 * trained * (4 + (settings.optim.ema > 0)) / MB
     memory = weights + count * live.peak / MB
     disk = 3 * 4 * trained * (3 + (settings.optim.ema > 0)) / MB

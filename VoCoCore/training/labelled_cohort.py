@@ -47,7 +47,7 @@ class Member:
 class LabelledCohort:
     """Cases to train on, to validate on, and ids of those kept for the end (with their content).
 
-    ``fingerprint`` covers the content of all prepared cases. ``unlabelled``: cases without a label, left aside.
+    ``fingerprint`` covers images and labels of all prepared cases. ``unlabelled``: cases without a label, left aside.
     """
 
     store: str
@@ -79,6 +79,8 @@ def labelled_index(settings: FinetuneSettings) -> tuple[Index, int]:
     data = settings.data
     if not data.source:
         raise SettingsError("there is no data to train on", "name a folder or a list of cases with --data")
+    if data.fold == "all":
+        raise SettingsError("one run trains one fold, not all", "give the number of one: data.fold 0, 1, ...")
     index = index_source(data.source, body_part=data.body_part)
     known = [case for case in index.cases if _is_labelled(case, settings.task)]
     if not known:
@@ -101,7 +103,10 @@ def _is_labelled(case: Case, task: str) -> bool:
 
 
 def _divided(index: Index, settings: FinetuneSettings) -> Index:
-    data, several = settings.data, len({case.patient for case in index.cases}) > 1
+    data, patients = settings.data, {case.patient for case in index.cases}
+    # The only patient to train on is trained on: a warning then says that nothing is validated on.
+    opened = {case.patient for case in index.cases if case.split in (None, "train")}
+    several = len(patients) > 1 and len(opened) != 1
     test = data.test_fraction if several else 0.0
     if data.fold is not None:
         folded = assign_splits(index, val=0.0, test=test, folds=data.folds, seed=data.split_seed)
@@ -140,7 +145,7 @@ def classes_of(index: Index, settings: FinetuneSettings) -> tuple[tuple[OutputCl
         colours = palette(len(index.regions) + 1)[1:]
         regions = zip(index.regions.items(), colours, strict=True)
         return tuple(OutputClass(name, values, colour) for (name, values), colour in regions), "sigmoid"
-    named = dict(index.labels or _found_labels(index))
+    named = dict(index.labels or _found_labels(index, settings.data.skip_bad))
     if 0 not in named.values():
         named = {"background": 0, **named}
     ordered = sorted(named.items(), key=lambda item: item[1])
@@ -156,8 +161,14 @@ def _as_number(word: str) -> tuple[int, str]:
     return (int(word), "") if word.isdecimal() else (1 << 62, word)
 
 
-def _found_labels(index: Index) -> dict[str, int]:
-    values = {value for case in index.cases if case.label for value in label_values(case.label)}
+def _found_labels(index: Index, skip_bad: bool) -> dict[str, int]:
+    values: set[int] = set()
+    for case in index.cases:
+        try:
+            values.update(label_values(case.label) if case.label else ())
+        except DataError:
+            if not skip_bad:
+                raise
     return {f"label {value}" if value else "background": value for value in sorted(values)}
 
 
@@ -237,7 +248,8 @@ def _cohort(
             "no usable case is left to train on", "'voco data check' says what is wrong with each"
         )
     test = tuple((case.id, _content(case)) for case in index.cases if case.split == "test")
-    fingerprint = hashlib.sha256("\n".join(sorted(set(prepared.content))).encode()).hexdigest()
+    files = {"+".join(Store(store).header(key)["content"]) for key in prepared.keys}
+    fingerprint = hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()
     skipped = len(prepared.skipped) + len(index.skipped)
     return LabelledCohort(
         str(store), tuple(members["train"]), tuple(members["val"]), test, fingerprint, skipped, unlabelled

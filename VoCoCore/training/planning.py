@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from VoCoCore.data.images import read_case, read_header, read_image
 from VoCoCore.data.intensity import recognise
 from VoCoCore.data.resample import spaced_size
 from VoCoCore.devices import Machine
+from VoCoCore.errors import DataError
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of, to_ras
 from VoCoCore.settings import ENCODER_LIMITS
@@ -47,27 +49,22 @@ class Facts:
 
 def facts_of(index: Index, settings: FinetuneSettings) -> Facts:
     """Look at the headers of the training cases and at the voxels of some. Raises DataError for files of no use."""
-    train = [case for case in index.cases if case.split == "train"]
-    spacings, extents = [], []
-    for case in _some(train, MEASURED):
-        header = read_header(case.images[0])
-        order, _, affine = to_ras(header.shape, header.affine)
-        spacings.append(spacing_of(affine))
-        extents.append(spacing_of(affine) * [header.shape[axis] for axis in order])
-    kinds, low, high = set(), [], []
-    for case in _some(train, SAMPLED):
-        array, _ = read_case(case)
-        kinds.add(recognise(array[0])[0])
-        inside = _under_label(array[0], case) if settings.task == "segmentation" else None
-        if inside is not None:
-            low.append(np.percentile(inside, 0.5))
-            high.append(np.percentile(inside, 99.5))
+    # All folds look at the same cases: networks of different plans could not predict together.
+    folded, bad = settings.data.fold is not None, settings.data.skip_bad
+    looked_at = [case for case in index.cases if case.split == "train" or (folded and case.split == "val")]
+    sizes = _usable(_measured, _some(looked_at, MEASURED), bad)
+    seen = _usable(partial(_values_in, task=settings.task), _some(looked_at, SAMPLED), bad)
+    if not sizes or not seen:
+        raise DataError("no case can be used", "'voco data check' says what is wrong with each")
+    spacings, extents = zip(*sizes, strict=True)
+    kinds, ranges = {kind for kind, _ in seen}, [found for _, found in seen if found is not None]
+    low, high = np.median(ranges, axis=0).tolist() if ranges else (0.0, 0.0)
     return Facts(
         np.median(spacings, axis=0),
         np.median(extents, axis=0),
         kinds.pop() if len(kinds) == 1 else "auto",
-        (float(np.median(low)), float(np.median(high))) if low else None,
-        len(train),
+        (low, high) if ranges else None,
+        sum(case.split == "train" for case in index.cases),
     )
 
 
@@ -75,10 +72,37 @@ def _some(cases: Sequence[Case], most: int) -> list[Case]:
     return [cases[int(place)] for place in np.linspace(0, len(cases) - 1, min(most, len(cases)))]
 
 
+def _usable(look: Callable[[Case], Any], cases: Sequence[Case], skip_bad: bool) -> list[Any]:
+    """What ``look`` finds of each case; bad ones are left out, or raise DataError as they do later."""
+    found = []
+    for case in cases:
+        try:
+            found.append(look(case))
+        except DataError:
+            if not skip_bad:
+                raise
+    return found
+
+
+def _measured(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Voxel size (3,) and size (3,) in mm along R, A, S."""
+    header = read_header(case.images[0])
+    order, _, affine = to_ras(header.shape, header.affine)
+    return spacing_of(affine), spacing_of(affine) * [header.shape[axis] for axis in order]
+
+
+def _values_in(case: Case, task: str) -> tuple[str, np.ndarray | None]:
+    """The kind of image, and the range (2,) of nearly all values under its label."""
+    array, _ = read_case(case)
+    inside = _under_label(array[0], case) if task == "segmentation" else None
+    return recognise(array[0])[0], None if inside is None else np.percentile(inside, (0.5, 99.5))
+
+
 def _under_label(channel: np.ndarray, case: Case) -> np.ndarray | None:
     assert case.label is not None
     label = read_image(case.label).array
     inside = channel[label > 0] if label.shape == channel.shape else np.empty(0)
+    inside = inside[np.isfinite(inside)]
     return inside if len(inside) else None
 
 
