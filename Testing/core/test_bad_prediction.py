@@ -67,7 +67,7 @@ def test_inputs(capsys, place) -> None:
         "a damaged image among good ones",
         3,
         given,
-        ["1 cases could not", "all others are done", "bad"],
+        ["1 case could not", "all others are done", "bad"],
     )
     assert (place / "out" / "good.nii.gz").is_file()
 

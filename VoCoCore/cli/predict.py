@@ -9,7 +9,8 @@ from typing import Any
 from VoCoCore.cli.main import Parser
 from VoCoCore.errors import DataError, SettingsError, StopRequested, nearest
 
-_FORMATS = ("nii.gz", "nrrd", "seg.nrrd")
+_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "dicom-seg")
+_SPLITS = ("all", "train", "val", "test")
 
 
 def parser() -> Parser:
@@ -26,11 +27,21 @@ def parser() -> Parser:
     )
     made.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where the predictions go")
     made.add_argument("--format", default="nii.gz", metavar="|".join(_FORMATS), help="of label maps (nii.gz)")
-    made.add_argument("--split", choices=("train", "val", "test"), help="only cases of this split of a list")
+    made.add_argument(
+        "--split", default="all", choices=_SPLITS, help="only cases of this split of a list (all)"
+    )
+    made.add_argument(
+        "--channels", metavar="A,B", help="file name endings of the images of one case in a folder, in order"
+    )
     made.add_argument("--overlap", type=float, default=0.5, help="of the windows, 0 to below 1 (0.5)")
     made.add_argument("--batch", type=int, help="windows at a time; default: by their size")
     made.add_argument(
-        "--mirror", default="", metavar="AXES", help="also average views mirrored along these, as xyz"
+        "--mirror",
+        nargs="?",
+        const="xyz",
+        default="",
+        metavar="AXES",
+        help="also average views mirrored along these axes (all: xyz, eight views)",
     )
     made.add_argument("--largest", action="store_true", help="keep the largest connected part of each label")
     made.add_argument("--probabilities", action="store_true", help="also write probabilities/CASE.nii.gz")
@@ -55,7 +66,7 @@ def run(words: Sequence[str]) -> int:
 
     paths = model_paths(asked.model)
     models = [load_model(path) for path in paths]
-    cases = _cases(asked)
+    cases = _cases(asked, models[0][1].in_channels)
     machine = choose(RunSettings(device=asked.device, precision=asked.precision, threads=asked.threads))
     options = {
         name: getattr(asked, name) for name in ("format", "overlap", "mirror", "largest", "probabilities")
@@ -68,15 +79,16 @@ def run(words: Sequence[str]) -> int:
         mirror=mirror,
         largest=asked.largest,
         say=lambda text: print(text, flush=True),
+        scratch=Path(asked.output),
     )
     made = Predictions(Path(asked.output), predictor, paths, {**options, "overwrite": asked.overwrite})
-    print(f"{len(models)} network{'s' * (len(models) > 1)} on {machine.words}, {len(cases)} cases")
+    print(f"{_count(len(models), 'network')} on {machine.words}, {_count(len(cases), 'case')}")
     with interrupts("the case in work") as should_stop, Progress("predicting") as progress:
         done = made.predict(cases, progress, should_stop)
-    print(
-        f"{done.predicted} cases predicted into {asked.output}"
-        + (f", {done.skipped} were done before" * bool(done.skipped))
-    )
+    for case, reason in done.failed:
+        print(f"left out {case}: {reason}")
+    before = f", {done.skipped} were done before" * bool(done.skipped)
+    print(f"{_count(done.predicted, 'case')} predicted into {asked.output}{before}")
     if done.stopped:
         raise StopRequested(
             f"{done.predicted + done.skipped} of {len(cases)} cases are done", "run it again to go on"
@@ -93,6 +105,10 @@ def _checked(asked: Any) -> tuple[int, ...]:
             f"--format cannot be '{asked.format}'.{nearest(asked.format, _FORMATS)}",
             "one of " + ", ".join(_FORMATS),
         )
+    if asked.format == "dicom-seg":
+        from VoCoCore.data.dicom_seg import check_available
+
+        check_available()
     if not 0 <= asked.overlap < 1:
         raise SettingsError(f"--overlap must be from 0 to below 1, not {asked.overlap}", "0.5 is usual")
     if asked.batch is not None and asked.batch < 1:
@@ -102,14 +118,25 @@ def _checked(asked: Any) -> tuple[int, ...]:
     return tuple("xyz".index(letter) for letter in sorted(asked.mirror))
 
 
-def _cases(asked: Any) -> list[Any]:
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _cases(asked: Any, channels: int) -> list[Any]:
     from VoCoCore.data.cases import with_unique_ids
     from VoCoCore.data.sources import index_source
 
-    found = [case for source in asked.inputs for case in index_source(source).cases]
-    cases = [case for case in with_unique_ids(found) if asked.split in (None, case.split)]
-    if not cases:
+    patterns = tuple(asked.channels.split(",")) if asked.channels else None
+    # A 4D file holds the images of one case where the network takes several.
+    volumes = "channels" if channels > 1 else None
+    found = [index_source(source, channels=patterns, volumes=volumes) for source in asked.inputs]
+    skipped = sum(item.count for index in found for item in index.skipped)
+    if skipped:
+        print(f"{_count(skipped, 'file')} of the inputs are no case: 'voco data check' says why")
+    cases = with_unique_ids(case for index in found for case in index.cases)
+    chosen = [case for case in cases if asked.split in ("all", case.split)]
+    if not chosen:
         raise DataError(
             f"no case of the split {asked.split} in {', '.join(asked.inputs)}", "leave --split out for all"
         )
-    return cases
+    return chosen

@@ -5,23 +5,24 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from VoCoCore.data.cases import Case
 from VoCoCore.data.images import content_hash, read_case
+from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
 from VoCoCore.inference import results
 from VoCoCore.inference.predict import Predictor
-from VoCoCore.inference.restore import to_source
-from VoCoCore.inference.tiling import tile
-from VoCoCore.runs.files import read_json, write_json, writing
+from VoCoCore.inference.probabilities import Probabilities
+from VoCoCore.runs.files import FULL, fault, read_json, write_json, writing
 from VoCoCore.runs.narrate import duration
 
 MEMORY = ".voco-predictions.json"
+PROBABILITIES = "probabilities"
+_CHANGING = ("overlap", "mirror", "largest", "probabilities")  # options that change what is predicted
 Progress = Callable[[int, int, str], None]
 
 
@@ -34,9 +35,21 @@ class Done:
     failed: list[tuple[str, str]] = field(default_factory=list)
     stopped: bool = False
 
+    def add(self, case: Case, outcome: bool | str) -> None:
+        """Count a case: predicted, done before, or failed for a reason."""
+        if isinstance(outcome, str):
+            self.failed.append((case.id, outcome))
+        else:
+            self.predicted += outcome
+            self.skipped += not outcome
+
 
 class Predictions:
-    """A folder of predictions by one model. Raises SettingsError where it holds another model's."""
+    """A folder of predictions by one model.
+
+    ``options``: ``format``, ``overwrite``, and those of the predictor that change what is predicted. Raises
+    SettingsError where the folder holds another model's predictions, EnvironmentFault where it cannot be written.
+    """
 
     def __init__(
         self, folder: Path, predictor: Predictor, models: Sequence[Path], options: dict[str, Any]
@@ -45,16 +58,17 @@ class Predictions:
         self.maker = _maker(models, options)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        kept = read_json(folder / MEMORY) or {}
-        if kept and kept.get("maker") != self.maker and not options.get("overwrite"):
+        kept = read_json(folder / MEMORY)
+        kept = kept if isinstance(kept, dict) else {}
+        same = kept.get("maker") == self.maker
+        if kept and not same and not options.get("overwrite"):
             raise SettingsError(
                 f"{folder} holds predictions of another model or with other options",
                 "name a new folder, or use --overwrite",
             )
-        same = kept.get("maker") == self.maker
-        self.known: dict[str, str] = dict(kept.get("cases", {})) if same else {}
-        table = results.DIAGNOSES if self.classifies else results.VOLUMES
-        self.table = folder / table
+        cases = kept.get("cases")
+        self.known: dict[str, Any] = dict(cases) if same and isinstance(cases, dict) else {}
+        self.table = folder / (results.DIAGNOSES if self.classifies else results.VOLUMES)
         self.rows = [list(row.values()) for row in results.read_table(self.table)] if same else []
 
     @property
@@ -63,81 +77,110 @@ class Predictions:
         return self.predictor.card.task == "classification"
 
     def predict(self, cases: Sequence[Case], progress: Progress, should_stop: Callable[[], bool]) -> Done:
-        """Predict what is not done. Raises EnvironmentFault for disk or memory; bad cases are counted."""
-        done, began = Done(), time.monotonic()
+        """Predict what is not done. Raises EnvironmentFault for a disk or a folder; bad cases are counted."""
+        done, clock = Done(), _Clock(progress, len(cases))
         if not self.classifies:
             results.write_names(self.folder, self.predictor.card)
-        for number, case in enumerate(cases):
+        for case, name in zip(cases, _file_names(cases), strict=True):
             if should_stop():
                 done.stopped = True
                 break
-            try:
-                fresh = self._one(case)
-                done.predicted += fresh
-                done.skipped += not fresh
-            except EnvironmentFault:
-                raise
-            except VocoError as error:
-                done.failed.append((case.id, str(error)))
-            except Exception as error:  # one file that nobody foresaw must not end the work on all others
-                done.failed.append((case.id, f"{type(error).__name__}: {error}"))
-            rate = (time.monotonic() - began) / (number + 1)
-            left = len(cases) - number - 1
-            words = f"about {duration(rate * left)} left" if left else ""
-            progress(number + 1, len(cases), words)
+            done.add(case, self._attempt(case, name, clock))
+            clock.next()
         return done
 
-    def _one(self, case: Case) -> bool:
-        """Predict one case; False where it is done already."""
-        content = hashlib.sha256(
-            "+".join(content_hash(source) for source in case.images).encode()
-        ).hexdigest()
-        path = self.folder / f"{_file_name(case.id)}.{self.options['format']}"
+    def _attempt(self, case: Case, name: str, clock: _Clock) -> bool | str:
+        """Whether the case had to be predicted, or why it cannot be."""
+        try:
+            return self._one(case, name, clock)
+        except EnvironmentFault:
+            raise
+        except VocoError as error:
+            return str(error)
+        except Exception as error:  # one file that nobody foresaw must not end the work on all others
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise fault(self.folder, error) from error
+            if is_out_of_memory(error):
+                return "there is not enough memory for it  (close other programs, or use a larger machine)"
+            return f"{type(error).__name__}: {error}"
+
+    def _one(self, case: Case, name: str, clock: _Clock) -> bool:
+        hashes = "+".join(content_hash(source) for source in case.images)
+        content = hashlib.sha256(hashes.encode()).hexdigest()
+        path = self.folder / (name + results.FORMATS[self.options["format"]])
         if self.known.get(case.id) == content and (self.classifies or path.is_file()):
+            clock.lightly()
             return False
-        array, affine = read_case(case)
-        rows = (
-            self._diagnose(case, array, affine)
-            if self.classifies
-            else self._segment(case, path, array, affine)
-        )
+        if self.known.get(case.id, content) != content:
+            self.predictor.say(f"{case.id}: its images are not those of the last call: it is predicted again")
+        rows = self._diagnose(case) if self.classifies else self._segment(case, path, clock)
         self.rows = [row for row in self.rows if row[0] != case.id] + rows
-        header = ["case", "predicted", *(kind.name for kind in self.predictor.card.classes)]
-        results.write_table(
-            self.table, header if self.classifies else ["case", "label", "value", "volume_ml"], self.rows
-        )
+        results.write_table(self.table, self._header(), self.rows)
         self.known[case.id] = content
         write_json(self.folder / MEMORY, {"maker": self.maker, "cases": self.known}, durable=False)
         return True
 
-    def _diagnose(self, case: Case, array: np.ndarray, affine: np.ndarray) -> list[list[Any]]:
-        found = self.predictor.classify(array, affine)
+    def _header(self) -> list[str]:
+        if self.classifies:
+            return ["case", "predicted", *(kind.name for kind in self.predictor.card.classes)]
+        return ["case", "label", "value", "volume_ml"]
+
+    def _diagnose(self, case: Case) -> list[list[Any]]:
+        found = self.predictor.classify(*read_case(case))
         name = self.predictor.card.classes[int(found.argmax())].name
         return [[case.id, name, *(f"{value:.6f}" for value in found)]]
 
-    def _segment(self, case: Case, path: Path, array: np.ndarray, affine: np.ndarray) -> list[list[Any]]:
-        card, sink = self.predictor.card, None
+    def _segment(self, case: Case, path: Path, clock: _Clock) -> list[list[Any]]:
+        predictor, card = self.predictor, self.predictor.card
+        array, affine = read_case(case)
+        prepared = predictor.prepare(array, affine)
+        del array  # of a large case it is hundreds of megabytes, which the windows need
+        sink: Any = nullcontext()
         if self.options.get("probabilities"):
-            plan = self.predictor.plan(array, affine)
-            shape = tuple(array.shape[1:][place] for place in plan.order)
-            axis = tile(plan.shape, card.window, self.predictor.overlap).axis
-            folder = self.folder / "probabilities"
-            sink = results.Probabilities(folder, card.outputs, shape, axis)
-        labels = self.predictor.segment(array, affine, sink)
-        if sink is not None:
-            target = self.folder / "probabilities" / f"{_file_name(case.id)}.nii.gz"
-            sink.write(target, lambda values: to_source(values, plan), affine)
-        results.write_labels(path, labels, affine, card)
+            stem = path.name.removesuffix(results.FORMATS[self.options["format"]])
+            target = self.folder / PROBABILITIES / f"{stem}.nii.gz"
+            sink = Probabilities(target, card, prepared.plan, predictor.axis(prepared.plan))
+        with sink as taken:
+            labels = predictor.segment_prepared(prepared, taken, clock.within)
+        del prepared
+        results.write_labels(path, labels, affine, card, case)
         values = {name: value for name, (value, _) in results.segments_of(card).items()}
         return results.as_rows(case.id, results.volumes_ml(labels, affine, card), values)
+
+
+class _Clock:
+    """Says how far the work is, and how long the rest may take by what this call has done itself."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.total = progress, total
+        self.done, self.light, self.began = 0, 0, time.monotonic()
+        progress(0, total, "")
+
+    def lightly(self) -> None:
+        """The case in work was done before: it says nothing about the others."""
+        self.light += 1
+
+    def next(self) -> None:
+        """One case is through."""
+        self.done += 1
+        self._tell(self.done - self.light, "")
+
+    def within(self, planes: int, total: int) -> None:
+        """``planes`` of ``total`` of the case in work are through."""
+        if planes < total:
+            self._tell(self.done - self.light + planes / total, f"{100 * planes // total} % of the next, ")
+
+    def _tell(self, worked: float, words: str) -> None:
+        left = self.total - self.light - worked
+        if worked and left:
+            words += f"about {duration((time.monotonic() - self.began) / worked * left)} left"
+        self.progress(self.done, self.total, words)
 
 
 def _maker(models: Sequence[Path], options: dict[str, Any]) -> str:
     """What made a prediction: the content of all weights, and every option that changes it."""
     facts = [content_hash_of(path) for path in models]
-    facts += [
-        f"{name}={options.get(name)}" for name in ("format", "overlap", "mirror", "largest", "probabilities")
-    ]
+    facts += [f"{name}={options.get(name)}" for name in _CHANGING]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
@@ -147,15 +190,27 @@ def content_hash_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _file_name(case: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case) or "case"
+def _file_names(cases: Sequence[Case]) -> list[str]:
+    """A name for each case's files, without what file systems do not take; no two are the same, whatever the case."""
+    taken: set[str] = set()
+    names = []
+    for case in cases:
+        plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case.id)
+        plain = plain.lstrip(".") or "case"
+        name, number = plain, 2
+        while name.lower() in taken:
+            name, number = f"{plain}-{number}", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
 
 
 def failures(done: Done) -> DataError:
     """The error that names what failed."""
     named = "; ".join(f"{case}: {why}" for case, why in done.failed[:5])
     more = f"; and {len(done.failed) - 5} more" if len(done.failed) > 5 else ""
+    count = len(done.failed)
     return DataError(
-        f"{len(done.failed)} cases could not be predicted: {named}{more}",
+        f"{count} case{'s' * (count > 1)} could not be predicted: {named}{more}",
         "all others are done; mend these and run the same command again",
     )

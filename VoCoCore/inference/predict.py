@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError, SettingsError
-from VoCoCore.inference.allocator import kept_memory
-from VoCoCore.inference.restore import planes, to_source
+from VoCoCore.inference.restore import planes
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.tiling import tile
 from VoCoCore.inference.windows import Say, silent, slabs
@@ -26,8 +26,17 @@ from VoCoCore.settings import PrepareSettings
 
 Model = tuple[nn.Module, ModelCard]
 Sink = Callable[[int, tuple[int, int], tuple[int, int], np.ndarray], None]
+Tick = Callable[[int, int], None]
 # What must be the same in all networks of an ensemble.
 _SHARED = ("task", "window", "classes", "activation", "prepare", "channels", "body_part")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case as a network sees it, float32 (C, X, Y, Z) in [0, 1], and how it was made from its source."""
+
+    images: Tensor
+    plan: Plan
 
 
 class Predictor:
@@ -35,8 +44,8 @@ class Predictor:
 
     ``models``: networks with their cards, whose logits are averaged; ``overlap`` of the windows; ``batch`` windows at a
     time (None: usual); ``mirror``: axes (0, 1, 2) along which views are mirrored and averaged too; ``largest``: keep
-    only the largest connected part of each label; ``say`` is told where memory runs out. Raises SettingsError where the
-    cards do not agree.
+    only the largest connected part of each label; ``say`` is told where memory runs out; ``scratch``: folder of files
+    that memory is too small for. Raises SettingsError where the cards do not agree.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Predictor:
         mirror: Sequence[int] = (),
         largest: bool = False,
         say: Say = silent,
+        scratch: Path | None = None,
     ) -> None:
         self.card, self.machine = models[0][1], machine
         for _, card in models[1:]:
@@ -58,12 +68,19 @@ class Predictor:
                     f"these networks cannot predict together: they differ in {', '.join(differ)}",
                     "name the folds of one fine-tuning",
                 )
+        prepare = self.card.prepare
+        if self.card.task == "segmentation" and (prepare.get("fit") != "pad" or prepare.get("by_body_part")):
+            raise SettingsError(
+                "this network was trained on cases resized as a whole, which cannot be led back to their grid",
+                "fine-tune with prepare.fit pad, and without prepare.by_body_part",
+            )
         tile(self.card.window, self.card.window, overlap)  # says what is wrong with an overlap
         if batch is not None and batch < 1:
             raise SettingsError(f"--batch cannot be {batch}", "predict at least one window at a time")
         half = machine.precision != "fp32"
         self.networks = [n.to(machine.device).eval() if half else swift(n, machine.device) for n, _ in models]
-        self.overlap, self.batch, self.largest, self.say = overlap, batch, largest, say
+        self.overlap, self.batch, self.largest = overlap, batch, largest
+        self.say, self.scratch = say, scratch
         self.views = [
             axes for count in range(len(mirror) + 1) for axes in combinations(sorted(mirror), count)
         ]
@@ -71,25 +88,42 @@ class Predictor:
     def segment(self, array: np.ndarray, affine: np.ndarray, sink: Sink | None = None) -> np.ndarray:
         """Label map (X, Y, Z), uint8 or uint16, of a case (C, X, Y, Z) with ``affine`` (4, 4), in the case's own grid.
 
-        Logits are interpolated linearly back to the case's voxels, then the class is chosen; outside the foreground
-        box all is background. ``sink`` gets, plane by plane, probabilities (K, u, v) with the place in the oriented
-        volume. Raises DataError for another number of channels or values that cannot be used.
+        Raises DataError for another number of channels or values that cannot be used. See `segment_prepared`.
         """
+        return self.segment_prepared(self.prepare(array, affine), sink)
+
+    def prepare(self, array: np.ndarray, affine: np.ndarray) -> Prepared:
+        """Prepare a case to segment; after this, the memory of ``array`` may be let go."""
         plan = self.plan(array, affine)
-        most = max(self.card.written_values())
-        shape = tuple(array.shape[1:][place] for place in plan.order)
-        found = np.zeros(shape, np.uint8 if most < 256 else np.uint16)
-        axis = tile(plan.shape, self.card.window, self.overlap).axis
+        return Prepared(torch.from_numpy(apply_plan(array, plan, np.float32)), plan)
+
+    def segment_prepared(
+        self, case: Prepared, sink: Sink | None = None, tick: Tick = lambda done, total: None
+    ) -> np.ndarray:
+        """The label map of a prepared case, in the grid of its source.
+
+        Logits are interpolated linearly back to the source's voxels, then the class is chosen; outside the foreground
+        box all is background. ``sink`` gets, plane by plane, probabilities (K, u, v) with the place in the oriented
+        volume; ``tick`` hears how many planes are done.
+        """
+        plan, most = case.plan, max(self.card.written_values())
+        found = np.zeros(plan.source_shape, np.uint8 if most < 256 else np.uint16)
+        oriented, axis = plan.oriented(found), self.axis(plan)
         others = [other for other in range(3) if other != axis]
-        for at, (a, b), (c, d), logits in planes(self._pieces(array, plan), plan, axis):
+        for at, (a, b), (c, d), logits in planes(self._pieces(case), plan, axis):
             where: list[Any] = [0, 0, 0]
             where[axis], where[others[0]], where[others[1]] = at, slice(a, b), slice(c, d)
-            found[tuple(where)] = self._labels(logits).cpu().numpy()
+            oriented[tuple(where)] = self._labels(logits).cpu().numpy()
             if sink is not None:
                 sink(at, (a, b), (c, d), self._probabilities(logits).cpu().numpy())
+            tick(at + 1, oriented.shape[axis])
         if self.largest:
             _keep_largest(found)
-        return np.ascontiguousarray(to_source(found, plan))
+        return found
+
+    def axis(self, plan: Plan) -> int:
+        """The axis of the oriented volume along which planes are finished one after the other."""
+        return tile(plan.shape, self.card.window, self.overlap).axis
 
     def classify(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Probabilities (K,) of the classes for a whole case (C, X, Y, Z)."""
@@ -112,19 +146,17 @@ class Predictor:
         prepare = PrepareSettings.from_dict(self.card.prepare)
         return plan_case(array, affine, prepare, size, self.card.body_part)
 
-    def _pieces(self, array: np.ndarray, plan: Plan) -> Iterator[tuple[int, Tensor]]:
-        images = torch.from_numpy(apply_plan(array, plan, np.float32))
-        context = kept_memory() if self.machine.device.type == "cpu" else nullcontext()
-        with context:
-            yield from slabs(
-                images,
-                self._predict,
-                self.card.window,
-                self.overlap,
-                batch=self.batch,
-                device=self.machine.device,
-                say=self.say,
-            )
+    def _pieces(self, case: Prepared) -> Iterator[tuple[int, Tensor]]:
+        return slabs(
+            case.images,
+            self._predict,
+            self.card.window,
+            self.overlap,
+            batch=self.batch,
+            device=self.machine.device,
+            say=self.say,
+            scratch=self.scratch,
+        )
 
     def _predict(self, windows: Tensor) -> Tensor:
         with self.machine.autocast():
@@ -159,9 +191,12 @@ class Predictor:
 
 def _keep_largest(labels: np.ndarray) -> None:
     """Leave of each label only its largest part connected by faces, in place."""
-    for value in np.unique(labels)[1:] if labels.any() else ():
-        parts, count = ndimage.label(labels == value)
+    for value, box in enumerate(ndimage.find_objects(labels), start=1):
+        if box is None:
+            continue
+        inside = labels[box]
+        parts, count = ndimage.label(inside == value)
         if count > 1:
             sizes = np.bincount(parts.ravel())
             sizes[0] = 0
-            labels[(parts > 0) & (parts != sizes.argmax())] = 0
+            inside[(parts > 0) & (parts != sizes.argmax())] = 0

@@ -5,21 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
+from VoCoCore.data.cases import Case
+from VoCoCore.data.dicom_seg import write_dicom_seg
 from VoCoCore.data.images import write_image
 from VoCoCore.data.segmentations import write_segmentation
-from VoCoCore.geometry import spacing_of
 from VoCoCore.models.card import ModelCard
 from VoCoCore.runs.files import patiently, write_json, writing
 
-FORMATS = ("nii.gz", "nrrd", "seg.nrrd")
+# Formats of label maps, and how their files end.
+FORMATS = {"nii.gz": ".nii.gz", "nrrd": ".nrrd", "seg.nrrd": ".seg.nrrd", "dicom-seg": ".dcm"}
 LABELS, VOLUMES, DIAGNOSES = "labels.json", "volumes.csv", "predictions.csv"
 
 
@@ -29,10 +29,12 @@ def segments_of(card: ModelCard) -> dict[str, tuple[int, tuple[int, int, int]]]:
     return {kind.name: (value, kind.colour) for kind, value in pairs if kind.values != (0,)}
 
 
-def write_labels(path: Path, labels: np.ndarray, affine: np.ndarray, card: ModelCard) -> None:
-    """Write a label map in the format that the name of ``path`` says."""
-    if path.name.endswith(".seg.nrrd"):
+def write_labels(path: Path, labels: np.ndarray, affine: np.ndarray, card: ModelCard, case: Case) -> None:
+    """Write a case's label map in the format that the name of ``path`` says."""
+    if path.name.endswith(FORMATS["seg.nrrd"]):
         write_segmentation(path, labels, affine, segments_of(card))
+    elif path.name.endswith(FORMATS["dicom-seg"]):
+        write_dicom_seg(path, labels, case.images[0], segments_of(card))
     else:
         write_image(path, labels, affine)
 
@@ -40,22 +42,26 @@ def write_labels(path: Path, labels: np.ndarray, affine: np.ndarray, card: Model
 def write_names(folder: Path, card: ModelCard) -> None:
     """Write what the voxel values mean beside the label maps."""
     segments = segments_of(card)
-    write_json(
-        folder / LABELS,
-        {
-            "labels": {name: value for name, (value, _) in segments.items()},
-            "colours": {name: list(colour) for name, (_, colour) in segments.items()},
-        },
-    )
+    facts: dict[str, Any] = {
+        "labels": {name: value for name, (value, _) in segments.items()},
+        "colours": {name: list(colour) for name, (_, colour) in segments.items()},
+    }
+    if card.activation != "softmax":
+        facts["regions"] = {kind.name: list(kind.values) for kind in card.classes}
+    write_json(folder / LABELS, facts)
 
 
 def volumes_ml(labels: np.ndarray, affine: np.ndarray, card: ModelCard) -> dict[str, float]:
-    """Volume of each label in millilitres; of a region, of all voxels with its own value alone."""
-    each = float(np.prod(spacing_of(affine))) / 1000
-    counts = np.bincount(labels.ravel(), minlength=1)
+    """Volume of each label in millilitres; of a region with all the smaller ones in it."""
+    each = abs(float(np.linalg.det(np.asarray(affine)[:3, :3]))) / 1000
+    most = max(int(value) for kind in card.classes for value in kind.values)
+    counts = np.zeros(max(most, *card.written_values()) + 1, np.int64)
+    for plane in labels:  # at once, numpy would make a copy of eight bytes a voxel
+        counts += np.bincount(plane.ravel(), minlength=len(counts))
     return {
-        name: float(counts[value]) * each if value < len(counts) else 0.0
-        for name, (value, _) in segments_of(card).items()
+        kind.name: float(counts[list(kind.values)].sum()) * each
+        for kind in card.classes
+        if kind.values != (0,)
     }
 
 
@@ -75,36 +81,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return []
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-class Probabilities:
-    """Collects probabilities plane by plane in a file, and writes them as one 4D image of hundredths of percent."""
-
-    def __init__(self, folder: Path, classes: int, shape: Sequence[int], axis: int) -> None:
-        """``shape`` (3,) of the oriented volume, ``axis`` along which planes come."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=".voco-probabilities-", dir=folder)
-        self.axis = axis
-        path = Path(self._folder.name) / "values"
-        self.values = np.memmap(path, np.uint8, "w+", shape=(*shape, classes))
-
-    def __call__(self, at: int, rows: tuple[int, int], columns: tuple[int, int], found: np.ndarray) -> None:
-        """Take one plane (K, u, v); what never comes stays 0."""
-        where: list[Any] = [slice(*rows), slice(*columns)]
-        where.insert(self.axis, at)
-        self.values[tuple(where)] = np.rint(np.moveaxis(found, 0, -1) * 255)
-
-    def write(self, path: Path, turn: Any, affine: np.ndarray) -> None:
-        """Write (X, Y, Z, K), in the case's own axes by ``turn``, as NIfTI with values from 0 to 1."""
-        turned = np.stack([turn(self.values[..., k]) for k in range(self.values.shape[3])], axis=3)
-        image = nib.Nifti1Image(turned, affine)
-        image.header.set_slope_inter(1 / 255, 0)
-        beside = path.with_name(f".{os.getpid()}-{path.name}")
-        with writing(path):
-            nib.save(image, beside)
-            patiently(lambda: os.replace(beside, path))
-        del self.values
-        self._folder.cleanup()
 
 
 def as_rows(case: str, volumes: Mapping[str, float], values: Mapping[str, int]) -> list[list[Any]]:
