@@ -211,6 +211,8 @@ class Planner:
             longest = int(np.argmax(np.multiply(size, np.asarray(size) > low)))
             size[longest] -= step
         what = "the whole of a median case" if np.all(np.greater_equal(size, voxels)) else "a part of a case"
+        if self.settings.task != "segmentation":
+            what = "every case is resized to it, the median one"
         self._choose(
             {"patches.size": tuple(size)},
             f"{what} ({_words(tuple(voxels))} voxels), of the size that {encoder} and a "
