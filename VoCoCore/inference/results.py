@@ -14,7 +14,7 @@ import numpy as np
 from VoCoCore.data.cases import Case
 from VoCoCore.data.dicom_seg import write_dicom_seg
 from VoCoCore.data.images import write_image
-from VoCoCore.data.segmentations import write_segmentation
+from VoCoCore.data.segmentations import write_label_nrrd, write_segmentation
 from VoCoCore.models.card import ModelCard
 from VoCoCore.runs.files import patiently, write_json, writing
 
@@ -35,6 +35,8 @@ def write_labels(path: Path, labels: np.ndarray, affine: np.ndarray, card: Model
         write_segmentation(path, labels, affine, segments_of(card))
     elif path.name.endswith(FORMATS["dicom-seg"]):
         write_dicom_seg(path, labels, case.images[0], segments_of(card))
+    elif path.name.endswith(FORMATS["nrrd"]):
+        write_label_nrrd(path, labels, affine)
     else:
         write_image(path, labels, affine)
 
