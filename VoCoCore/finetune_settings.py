@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from VoCoCore.fields import Group, setting
-from VoCoCore.settings import ENCODER_LIMITS, DataSettings, PrepareSettings, RunSettings, UpdateSettings
+from VoCoCore.settings import (
+    ENCODER_LIMITS,
+    SCRATCH,
+    DataSettings,
+    PrepareSettings,
+    RunSettings,
+    UpdateSettings,
+)
 
 TASKS = ("segmentation", "classification")
 PROTOCOL_NAMES = (
@@ -24,7 +31,6 @@ PROTOCOL_NAMES = (
     "brats21",
     "ccii",
 )
-SCRATCH = "scratch"
 
 
 @dataclass(frozen=True)

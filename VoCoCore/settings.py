@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from VoCoCore.fields import Group, setting
 
 RECIPES = ("paper", "v1", "v2")
+SCRATCH = "scratch"
 PRESETS = ("tiny", "base", "large", "huge")
 # Smallest edge of an input, and what it must be a multiple of.
 ENCODER_LIMITS = {"swin_unetr": (64, 32), "unetr": (32, 16), "unet": (32, 16)}
@@ -196,6 +197,9 @@ class PretrainSettings(Group):
 
     recipe: str = setting("v1", "form of the method", choices=RECIPES)
     preset: str = setting("base", "size of everything", choices=PRESETS)
+    init: str = setting(
+        SCRATCH, "weights to start from: a run folder, a weights file, or scratch", private=True
+    )
     data: DataSettings = field(default_factory=DataSettings)
     prepare: PrepareSettings = field(default_factory=PrepareSettings)
     crops: CropSettings = field(default_factory=CropSettings)

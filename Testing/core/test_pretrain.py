@@ -237,3 +237,14 @@ def test_asked_to_stop_while_preparing(small_cohort, tmp_path):
         pretrain(settings, tmp_path / "run", should_stop=lambda: True)
     assert RunDirectory(tmp_path / "run").state() == "stopped"
     assert pretrain(settings, tmp_path / "run", resume=True).finished
+
+
+def test_pre_training_goes_on_from_another_ones_weights(small_cohort, tmp_path):
+    pretrain(small_cohort.settings(optim__steps=1), tmp_path / "first")
+    settings = small_cohort.settings(optim__steps=1, optim__lr=0.0, init=str(tmp_path / "first"), run__seed=5)
+    pretrain(settings, tmp_path / "second")
+    first, second = (
+        load_file(tmp_path / name / "weights" / "encoder.safetensors") for name in ("first", "second")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert str(tmp_path) not in (tmp_path / "second" / "settings.json").read_text()

@@ -24,7 +24,7 @@ COMMANDS = {
     "evaluate": "score segmentations against references, by label and case",
     "compare": "say whether one run's scores differ from another's, case by case",
     "crops": "draw base crops, random crops and their position labels on a volume",
-    "weights": "say what a file of weights holds",
+    "weights": "look into files of weights, convert and export them",
     "jobs": "list, show, follow, stop, resume and export runs, and free space",
     "doctor": "say what this machine can do",
 }

@@ -21,6 +21,7 @@ SHORT = {
     "data.fold": "--fold",
     "data.skip_bad": "--skip-bad",
     "model.encoder": "--encoder",
+    "model.allow_partial": "--allow-partial",
     "optim.steps": "--steps",
     "optim.batch": "--batch",
     "optim.freeze": "--freeze",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
-from VoCoCore.finetune_settings import SCRATCH
 from VoCoCore.models.coverage import Coverage
 from VoCoCore.models.model_files import weights_file
 from VoCoCore.models.weights import load_weights
+from VoCoCore.settings import SCRATCH
 
 
 def initialise(

@@ -22,12 +22,11 @@ from VoCoCore.data.splits import assign_splits
 from VoCoCore.data.store import Store
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.fields import Group
-from VoCoCore.finetune_settings import SCRATCH
 from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
 from VoCoCore.runs.space import default_store
-from VoCoCore.settings import PretrainSettings
+from VoCoCore.settings import SCRATCH, PretrainSettings
 from VoCoCore.training.monitor import Emit
 
 

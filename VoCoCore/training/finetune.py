@@ -14,7 +14,7 @@ from VoCoCore.downstream.classification import Classification
 from VoCoCore.downstream.groups import parameter_groups
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.errors import EnvironmentFault
-from VoCoCore.finetune_settings import SCRATCH, FinetuneSettings
+from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import ModelCard, OutputClass
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.identify import identify
@@ -24,6 +24,7 @@ from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
 from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.protocols import check_finetune
 from VoCoCore.runs.files import read_json
+from VoCoCore.settings import SCRATCH
 from VoCoCore.training import checkpoint
 from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.finetune_look import Looker, best_of, values_of
