@@ -147,7 +147,7 @@ class Bench:
 
     def score(self, cell: Cell, source: Path, start: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         """Carry a cell out; what it scored, by class."""
-        run = self.work / "finetune" / cell.name
+        run = self.work / "finetune" / f"{cell.name}-{options['optim.steps']}"
         began = time.monotonic()
         if not (run / "weights" / "model.safetensors").is_file():
             chosen = {
@@ -216,13 +216,14 @@ def _carry_out(
 ) -> None:
     for cell in made:
         path = results / f"{cell.name}.json"
-        if path.is_file():
+        budget = [before["optim.steps"], after["optim.steps"]]
+        if path.is_file() and json.loads(path.read_text()).get("steps") == budget:
             continue
         start = bench.pretrained(source, cell.method, cell.grid, before, name)
         if "prepare.spacing" not in after:
             reference = bench.pretrained(source, "L_pred + L_reg", "4x4x1", before, name)
             after = {**after, "prepare.spacing": _scale(reference)}
-        found = bench.score(cell, labelled, start, after)
+        found = {**bench.score(cell, labelled, start, after), "steps": budget}
         write_json(path, found)
         print(f"{cell.name}: mean Dice {found['scores']['dice']:.3f} in {found['seconds']:.0f} s", flush=True)
 
@@ -264,10 +265,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="finished cells, as JSON")
     parser.add_argument("--all", action="store_true", help="every grid and number of labels")
     parser.add_argument("--hippocampus", type=Path, metavar="FOLDER", help="the Decathlon's Task04 instead")
+    parser.add_argument("--steps", type=int, help=f"of a fine-tuning, default {FINETUNE['optim.steps']}")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     asked = parser.parse_args(words)
     asked.results.mkdir(parents=True, exist_ok=True)
+    for settings in (FINETUNE, MR_FINETUNE):
+        settings["optim.steps"] = asked.steps or settings["optim.steps"]
     bench = Bench(asked.work.resolve(), asked.device, asked.threads)
     if asked.hippocampus:
         hippocampus(bench, asked.hippocampus, asked.results)

@@ -35,6 +35,7 @@ def write_page(results: Path) -> Path:
             lines += ["", f"## {title}", "", *_tables(cells)]
     if any(cell["table"] == "torso" for cell in found):
         lines += ["", *_grids([cell for cell in found if cell["table"] == "torso" and cell["labels"] == 2])]
+    lines += ["", *_verdict(found)]
     _figure(found, results.parent / "pictures" / "evidence.png")
     lines += ["", "![Mean Dice by labelled cases and method](pictures/evidence.png)", ""]
     return write_whole(results.parent / "evidence.md", "\n".join(lines).encode())
@@ -47,8 +48,28 @@ def _intro(found: Cells) -> list[str]:
         "equal budgets, and the tables. A cell is the mean Dice in percent over held-out cases that nothing was chosen",
         "by, of the last state; the range is the 95 % interval of the mean over draws (which cases are labelled, and",
         "the seed of the network). Networks and budgets are tiny, so that a laptop can repeat it: compare rows, not",
-        f"with other publications. {len(found)} cells, on {', '.join(devices)}.",
+        f"with other publications. {len(found)} cells, on {', '.join(devices)}; steps of pre-training and fine-tuning: "
+        + ", ".join(sorted({" and ".join(map(str, cell["steps"])) for cell in found}))
+        + ".",
     ]
+
+
+def _verdict(found: Cells) -> list[str]:
+    """Whether any difference from scratch is told from chance, in words."""
+    lines = ["## What this shows", ""]
+    for table in sorted({cell["table"] for cell in found}):
+        cells = [cell for cell in found if cell["table"] == table]
+        cells = [cell for cell in cells if cell["grid"] in ("4x4x1", _usual_grid(cells))]
+        scores, shown = _scores(cells, ("method", "labels")), []
+        for (method, labels), draws in sorted(scores.items()):
+            base = scores.get(("scratch", labels), {})
+            shared = sorted(set(draws) & set(base))
+            low, high = bootstrap_interval(np.asarray([draws[d] - base[d] for d in shared]))
+            if method != "scratch" and (low > 0 or high < 0):
+                shown.append(f"{method} with {labels} labels {'helps' if low > 0 else 'harms'}")
+        words = "; ".join(shown) or "no difference from scratch is told from chance at this budget"
+        lines.append(f"- {table}: {words}.")
+    return lines
 
 
 def _tables(cells: Cells) -> list[str]:
