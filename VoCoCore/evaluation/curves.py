@@ -145,7 +145,7 @@ def draw_line(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> 
     if not len(steps):
         return
     x, mean, low, high = thinned(steps, values)
-    alone = "o" if np.isfinite(mean).sum() == 1 and line.style[0] not in "ox" else ""
+    alone = "o" if np.isfinite(mean).sum() == 1 and line.style[0] in "-:" else ""
     width, size = (1.3, 3.5 if len(x) <= 60 else 0) if line.split == "val" else (1.0, 2.5)
     axes.plot(x, mean, alone + line.style, color=line.colour, lw=width, ms=size, label=line.label or None)
     if low is not high:

@@ -291,4 +291,6 @@ def _prepare_of(source: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _words(value: Any) -> str:
-    return " x ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
+    if not isinstance(value, tuple):
+        return str(value)
+    return (" x " if len(value) == 3 else " to ").join(f"{v:g}" for v in value)
