@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -12,6 +13,11 @@ import pytest
 
 from VoCoCore import cli, errors
 from VoCoCore.cli.main import COMMANDS
+from VoCoCore.cli.options import given_settings
+from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.presets import resolve_pretrain
+from VoCoCore.protocols import resolve_finetune
+from VoCoCore.settings import PretrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -21,10 +27,17 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+RESOLVE = {
+    "pretrain": (PretrainSettings, resolve_pretrain),
+    "finetune": (FinetuneSettings, resolve_finetune),
+}
 # Options that make a shown command quick; the later one of two wins.
 QUICKLY = {
     "pretrain": "--steps 2 --batch 1 --encoder unet --workers 0 --device cpu --run.validation_rounds 1",
     "doctor": "--encoder unet",
+    "finetune": "--steps 2 --batch 1 --patches.size 32,32,32 --prepare.spacing 8,8,10 --workers 0 --device cpu",
+    "predict": "--device cpu --overlap 0.25",
+    "evaluate": "--workers 0",
 }
 
 
@@ -40,9 +53,10 @@ def shown_commands(page: Path) -> list[list[str]]:
 
 @pytest.fixture
 def cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the folder ``volumes`` that the pages speak of, and homes of its own."""
+    """A working folder with the folders ``volumes`` and ``labelled`` that the pages speak of, and homes of its own."""
     from VoCoCore.data.phantom import make_cohort
 
+    make_cohort(tmp_path / "labelled", cases=5, seed=1, size=(32, 32, 24))
     made = make_cohort(tmp_path / "made", cases=6, size=(32, 32, 24), labels=False)
     (tmp_path / "volumes").mkdir()
     for number, image in enumerate(sorted((made / "imagesTr").iterdir()), start=1):
@@ -79,6 +93,17 @@ def test_the_other_commands_of_a_page_exist(page: Path) -> None:
             assert f"python3 run.py {words[2]} " in usage, f"run.py has no {words[2]}"
         else:
             assert words[0] in {"voco", "git", "cd", ".venv/bin/voco", "uv", "pre-commit", "torchrun"}, words
+
+
+def test_the_jobs_for_a_server_are_understood() -> None:
+    """What only a server can run is read as far as its settings."""
+    shown = shown_commands(ROOT / "docs" / "reproduce.md")
+    jobs = [words[words.index(name) :] for words in shown for name in RESOLVE if name in words]
+    assert len(jobs) > 20
+    for name, *words in jobs:
+        module = importlib.import_module(f"VoCoCore.cli.{name}")
+        kind, resolve = RESOLVE[name]
+        resolve(given_settings(module.parser().parse_args(words), kind))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
