@@ -233,7 +233,15 @@ def test_a_collapse_is_said_with_what_to_change():
 
     updater = Updater([nn.Parameter(torch.zeros(1))], settings.optim, CPU)
     updater.norm = torch.tensor(0.0)
-    monitor = Monitor(settings.run, settings.optim.steps, CPU, updater, Alike(), lambda kind, **fields: told.append((kind, fields)), 0)
+    monitor = Monitor(
+        settings.run,
+        settings.optim.steps,
+        CPU,
+        updater,
+        Alike(),
+        lambda kind, **fields: told.append((kind, fields)),
+        0,
+    )
     outcome = Outcome({"prediction": torch.tensor(1.0)})
     for step in range(1, 101):
         monitor.after_step(step, 1e-3, outcome, step == 100)
