@@ -74,7 +74,7 @@ def _stage(event: Mapping[str, Any]) -> str | None:
 def _metrics(event: Mapping[str, Any]) -> str:
     values = _table(event, "values")
     head = f"step {event.get('step')}"
-    if event.get("split") != "train" and "position_accuracy" not in values:
+    if event.get("split") != "train" and ("dice" in values or "balanced_accuracy" in values):
         return f"{head}  {_scores(values)}"
     if event.get("split") == "val":
         return (
