@@ -34,6 +34,9 @@ class Classification(Downstream):
         images, _ = self.crops(batch)
         logits, target = self.network(images), batch["target"].flatten()
         loss = classification_loss(logits, target, self.weights, self.settings.loss.smoothing)
+        if self.weights is not None:
+            # Divided by the number of cases, not by their weights, which would undo them in a batch of one.
+            loss = loss * self.weights[target].mean()
         return Outcome({"cross_entropy": loss}, {"logits": logits.detach(), "target": target})
 
     @torch.no_grad()

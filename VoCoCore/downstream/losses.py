@@ -62,16 +62,19 @@ def _of_regions(logits: Tensor, target: Tensor, valid: Tensor | None, squared: b
 
 
 def _voxel_term(sums: _Sums, gamma: float, weights: Tensor | None, target: Tensor) -> Tensor:
-    """Mean of -(1 - p_t)^gamma log p_t; with gamma 0 this is the cross-entropy."""
+    """Mean of -(1 - p_t)^gamma log p_t over voxels, then crops; with gamma 0 this is the cross-entropy."""
     terms, counts = -sums.log_true, sums.counts
     if gamma:
         terms = terms * (-torch.expm1(sums.log_true)).clamp(min=SMALLEST_REST) ** gamma
-    if weights is not None:
-        weights = weights.to(counts)
-        counts = counts * weights
-        of_classes = terms.ndim == 2
-        terms = terms * (weights[target.flatten(1).long().clamp(min=0)] if of_classes else weights[:, None])
-    return terms.sum() / counts.sum().clamp(min=torch.finfo(counts.dtype).tiny)
+    least = torch.finfo(counts.dtype).tiny
+    if weights is None:
+        # Crop by crop, as Dice: where crops have gone outside by different shares, ranks would otherwise weigh them
+        # in another way than one rank does.
+        return (terms.flatten(1).sum(1) / counts.sum(1).clamp(min=least)).mean()
+    weights, of_classes = weights.to(counts), terms.ndim == 2
+    counts = counts * weights
+    terms = terms * (weights[target.flatten(1).long().clamp(min=0)] if of_classes else weights[:, None])
+    return terms.sum() / counts.sum().clamp(min=least)
 
 
 def segmentation_loss(
@@ -100,8 +103,8 @@ def segmentation_loss(
     ``tversky`` = 1 - (sum(p g) + a) / (sum(p g) + alpha sum(p (1 - g)) + beta sum((1 - p) g) + b);
     ``cross_entropy`` = mean of -log p_t over voxels (and regions), p_t the probability of what is true there;
     ``focal`` = mean of -(1 - p_t)^gamma log p_t. ``weights`` (K,) weight the voxels of a class (or a region) in the
-    last two, which are divided by the sum of weights. In ``dice``, a class that its crop lacks gives 1 and, with a = 0,
-    no gradient, as published. b must be above 0.
+    last two, which are then divided by the sum of weights in all crops. In ``dice``, a class that its crop lacks gives
+    1 and, with a = 0, no gradient, as published. b must be above 0.
 
     ``kind``: `dice_ce`, `dice_focal`, `tversky_ce`. Returns scalars; raises SettingsError for unknown names.
     """
