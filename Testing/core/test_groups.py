@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from VoCoCore.devices import Machine
+from VoCoCore.downstream.classification import Classification
 from VoCoCore.downstream.groups import DEEPEST, freeze, level_of, parameter_groups
+from VoCoCore.downstream.losses import segmentation_loss
 from VoCoCore.downstream.segmentation import Segmentation, lookup_table
 from VoCoCore.finetune_settings import FinetuneOptimSettings
 from VoCoCore.models.card import OutputClass
@@ -228,3 +230,40 @@ def test_a_diagnosis_is_compared_by_balanced_accuracy() -> None:
     values = values_of(seen, CLASSES[:2], "classification")
     assert values["accuracy"] == 0.5 and values["balanced_accuracy"] == pytest.approx(1 / 3)
     assert values["auroc"] == pytest.approx(2 / 3), "0.4 is above two of three"
+
+
+# What several ranks, or batches added up, rely on: the loss of a batch is the mean of its crops' or cases'
+
+
+@pytest.mark.parametrize(("classes", "activation"), [(CLASSES, "softmax"), (REGIONS, "sigmoid")])
+@pytest.mark.parametrize("kind", ["dice_ce", "dice_focal", "tversky_ce"])
+def test_crops_weigh_the_same_however_much_of_them_lies_outside(classes, activation, kind) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, len(classes), 6, 6, 6)
+    labels = torch.randint(0, 6, (2, 6, 6, 6), dtype=torch.int16)
+    labels[0, 2:] = -1
+    target = task(classes, activation).target(labels)
+    valid = None if activation == "softmax" else labels >= 0
+
+    def loss(part: slice) -> torch.Tensor:
+        kept = None if valid is None else valid[part]
+        terms = segmentation_loss(logits[part], target[part], kind=kind, activation=activation, valid=kept)
+        return torch.stack(list(terms.values()))
+
+    both = loss(slice(0, 2))
+    torch.testing.assert_close(both, (loss(slice(0, 1)) + loss(slice(1, 2))) / 2)
+
+
+def test_a_rare_class_weighs_more_also_alone_in_its_batch() -> None:
+    settings = resolve_finetune({}, {"task": "classification", "patches.size": "32,32,32"})
+    diagnosis = Classification(settings, network("unet", ClassificationNetwork), [9, 3, 0]).eval()
+    images = torch.randint(0, 32767, (4, 1, 1, 32, 32, 32), dtype=torch.int16)
+    target = torch.tensor([[0], [1], [0], [0]])
+
+    def loss(*cases: int) -> torch.Tensor:
+        part = list(cases)
+        return diagnosis({"images": images[part], "target": target[part]}).loss
+
+    torch.testing.assert_close(loss(0, 1, 2, 3), (loss(0, 1) + loss(2, 3)) / 2)
+    plain = torch.nn.functional.cross_entropy(diagnosis.network(images[1].float() / 32767), target[1])
+    assert loss(1).item() == pytest.approx(plain.item() * 13 / (3 * 3)), "13 cases with at least one of each"
