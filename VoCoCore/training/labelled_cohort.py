@@ -103,10 +103,10 @@ def _is_labelled(case: Case, task: str) -> bool:
 
 
 def _divided(index: Index, settings: FinetuneSettings) -> Index:
-    data, patients = settings.data, {case.patient for case in index.cases}
+    data = settings.data
     # The only patient to train on is trained on: a warning then says that nothing is validated on.
     opened = {case.patient for case in index.cases if case.split in (None, "train")}
-    several = len(patients) > 1 and len(opened) != 1
+    several = len(opened) > 1
     test = data.test_fraction if several else 0.0
     if data.fold is not None:
         folded = assign_splits(index, val=0.0, test=test, folds=data.folds, seed=data.split_seed)
@@ -137,6 +137,11 @@ def classes_of(index: Index, settings: FinetuneSettings) -> tuple[tuple[OutputCl
     """What the network tells apart, from the source's list of labels or else from the labels; and the activation."""
     if settings.task == "classification":
         names = sorted({str(case.target) for case in index.cases}, key=_as_number)
+        if len(names) < 2:
+            raise DataError(
+                f"all cases are of one class, '{names[0]}'",
+                "add cases of another one: there is nothing to tell apart",
+            )
         colours = palette(len(names) + 1)[1:]
         return tuple(
             OutputClass(n, (i,), c) for i, (n, c) in enumerate(zip(names, colours, strict=True))
@@ -271,10 +276,15 @@ def kept_cohort(run: RunDirectory) -> LabelledCohort | None:
 
 
 def absent_classes(cohort: LabelledCohort, classes: Sequence[OutputClass], task: str) -> list[str]:
-    """Names of the classes that no training case shows."""
+    """Names of the classes that no training case shows. Raises DataError where none shows any but the background."""
     if task != "segmentation":
         shown = {member.target for member in cohort.train}
         return [kind.name for number, kind in enumerate(classes) if number not in shown]
     store = Store(cohort.store)
     values = {v for member in cohort.train for v in store.header(member.key)["labels"]["values"]}
+    if not values - {0}:
+        raise DataError(
+            "the labels of all training cases are empty: there is nothing to learn",
+            "look at the label files, or change the division (data.split_seed)",
+        )
     return [kind.name for kind in classes if not values & set(kind.values)]
