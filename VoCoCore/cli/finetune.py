@@ -73,7 +73,7 @@ def _one_fold(asked: Any, number: int) -> None:
 
 def _settings(asked: Any, source: str | Path | None, more: dict[str, Any] | None = None) -> FinetuneSettings:
     """What was asked for, over the settings of the run ``source``."""
-    kept = kept_settings(str(source)) if source else {}
+    kept = kept_settings("finetune", source) if source else {}
     given = {**given_settings(asked, FinetuneSettings), **(more or {})}
     return resolve_finetune({**kept, **read_config(asked.config)}, given)
 

@@ -11,6 +11,7 @@ from VoCoCore.cli.main import Parser
 from VoCoCore.errors import SettingsError, StopRequested
 from VoCoCore.fields import flatten
 from VoCoCore.runs import known
+from VoCoCore.runs.describe import command_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
 
@@ -41,9 +42,17 @@ def check_run(asked: Any) -> None:
         raise SettingsError("--run names no folder", "for example --run runs/first")
 
 
-def kept_settings(folder: str) -> dict[str, Any]:
-    """The settings of a run by dotted name, with the places of this machine where they are known."""
+def kept_settings(name: str, folder: str | Path) -> dict[str, Any]:
+    """The settings of a run by dotted name, with the places of this machine where they are known.
+
+    Raises SettingsError where there is no run, or one that another command than ``name`` made.
+    """
     run = RunDirectory.open(folder)
+    if command_of(run) != name:
+        raise SettingsError(
+            f"{run.path} is a run of 'voco {command_of(run)}', not of 'voco {name}'",
+            f"voco jobs resume {run.path} goes on with it",
+        )
     places = read_json(run.private / "places.json") or {}
     return {**dict(flatten(run.read_settings())), **{name: value for name, value in places.items() if value}}
 

@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _settings(asked: Any) -> PretrainSettings:
-    kept = kept_settings(asked.run) if asked.resume else {}
+    kept = kept_settings("pretrain", asked.run) if asked.resume else {}
     return resolve_pretrain({**kept, **read_config(asked.config)}, given_settings(asked, PretrainSettings))
 
 

@@ -68,7 +68,9 @@ def _refuse_other_kinds(path: Path, start: bytes) -> None:
         raise DataError(f"{path} is empty", "copy or download it again")
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise DataError(f"{path} is a web page, not weights", "open the link in a browser and save the file")
-    if start[0] == 0x80 and start[1:2] > b"\x02":  # torch's own old format is of protocol 2
+    # A pickle's first bytes; torch's own old format is of protocol 2. The length that safetensors begin with may look
+    # the same, but a brace follows it.
+    if start[0] == 0x80 and start[1:2] > b"\x02" and start[8:9] != b"{":
         raise _refused(path)
     if text.startswith(b"version https://git-lfs"):
         raise DataError(f"{path} is a git-lfs pointer, not weights", "run 'git lfs pull' where it came from")
