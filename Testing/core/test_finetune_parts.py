@@ -1,0 +1,133 @@
+"""Parts of a fine-tuning that its other tests leave out: patience over a stop, pictures, weights of any length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_finetune import stopping_after
+
+from VoCoCore.devices import Machine
+from VoCoCore.errors import DataError
+from VoCoCore.evaluation.case_pictures import kept_pictures
+from VoCoCore.evaluation.finetune_curves import class_names
+from VoCoCore.evaluation.finetune_report import judge, write_finetune_report
+from VoCoCore.models.card import OutputClass
+from VoCoCore.models.weight_files import read_weight_file
+from VoCoCore.protocols import resolve_finetune
+from VoCoCore.training.finetune import finetune
+from VoCoCore.training.finetune_look import Looker, Seen, Slice
+from VoCoCore.training.labelled_cohort import LabelledCohort, labelled_index
+
+CLASSES = (OutputClass("background", (0,), (0, 0, 0)), OutputClass("a", (1,), (250, 0, 0)))
+
+
+def test_patience_counts_over_a_stop(labelled_cohort, tmp_path) -> None:
+    """Without learning no look is better than the first, so the third one ends the job, stopped meanwhile or not."""
+    settings = labelled_cohort.settings(
+        optim__steps=9, optim__lr=0.0, run__validate_every=1, optim__patience=2, run__checkpoint_every=1
+    )
+    assert not finetune(settings, tmp_path / "run", **stopping_after(1)).finished
+    result = finetune(settings, tmp_path / "run", resume=True)
+    assert result.finished and result.steps == 3
+
+
+def test_a_list_of_training_cases_alone_must_say_what_to_validate_on(labelled_cohort, tmp_path) -> None:
+    images = sorted((labelled_cohort.source / "imagesTr").iterdir())
+    rows = [f"{path},{str(path).replace('imagesTr', 'labelsTr')},train" for path in images]
+    (tmp_path / "list.csv").write_text("\n".join(["image,label,split", *rows]) + "\n")
+    settings = labelled_cohort.settings(data__source=str(tmp_path / "list.csv"), data__val_fraction=0.0)
+    index, _ = labelled_index(settings)
+    assert {case.split for case in index.cases} == {"train"} and len(index.cases) == 6
+
+
+# Pictures
+
+
+def kept(scores: list[float], folder: Path, on_this_rank: list[int] | None = None) -> Any:
+    """What a look leaves of cases with these scores (nan: nothing there and nothing found)."""
+    settings = resolve_finetune({}, {"patches.size": "32,32,32", "model.encoder": "unet"})
+    cohort = LabelledCohort(str(folder), (), (), (), "")
+    task = SimpleNamespace(activation="softmax")
+    looker = Looker(task, cohort, settings, Machine(torch.device("cpu"), "fp32", "cpu"), CLASSES)
+    sizes = [0 if np.isnan(score) else 100 for score in scores]
+    found = [round(size * score) if size else 0 for size, score in zip(sizes, scores, strict=True)]
+    counts = [[[9, both], [9, size], [9, size]] for both, size in zip(found, sizes, strict=True)]
+    numbers = range(len(scores)) if on_this_rank is None else on_this_rank
+    picture = np.zeros((6, 8), np.uint8)
+    slices = {n: Slice(np.full((6, 8), n / 100), picture, picture, np.array([1.0, 2.0])) for n in numbers}
+    looker.keep(folder, Seen(np.asarray(counts, np.int64), np.zeros(len(scores), int), slices), 7)
+    with np.load(folder / "latest.npz", allow_pickle=False) as content:
+        assert int(content["step"]) == 7
+        return [round(100 * content[f"image_{place}"][0, 0]) for place in range(len(content["scores"]))], [
+            shown["word"] for shown in kept_pictures(content)
+        ]
+
+
+def test_worst_median_and_best_case_are_kept(tmp_path) -> None:
+    assert kept([0.5, 0.9, 0.1, 0.7, 0.3], tmp_path) == ([2, 0, 1], ["worst", "median", "best"])
+    assert kept([0.5, 0.9], tmp_path) == ([0, 1], ["worst", "best"])
+    assert kept([0.5], tmp_path) == ([0], ["the only case"])
+    assert kept([0.5, 0.9, 0.1, 0.7, 0.3], tmp_path, on_this_rank=[0, 1, 3]) == (
+        [0, 3, 1],
+        ["worst", "median", "best"],
+    )
+
+
+def test_a_case_with_nothing_to_find_is_no_best_one(tmp_path) -> None:
+    nan = float("nan")
+    assert kept([0.5, nan, 0.2, 0.3, nan], tmp_path)[0] == [2, 3, 0]
+    assert kept([nan], tmp_path) == ([0], ["the only case"])
+
+
+# The report
+
+
+def test_classes_may_be_called_low_and_high() -> None:
+    values = {"dice": 0.5, "dice_low": 0.4, "dice_high": 0.6, "dice_liver": 0.5}
+    assert class_names([{"type": "metrics", "split": "val", "values": values}]) == ["liver"]
+    values = {"auroc": 0.5, "auroc_low": 0.4, "auroc_high": 0.6}
+    assert class_names([{"type": "metrics", "split": "val", "values": values}]) == ["low", "high"]
+
+
+def test_what_the_scores_say() -> None:
+    val = {"dice": 0.81, "dice_low": 0.7, "dice_high": 0.9, "cases": 12.0}
+    said = judge(val, None, active=False)
+    assert "81" in said.title and "validation" in said.title and "chosen by these very cases" in said.text
+    said = judge(val, {**val, "dice": 0.6, "cases": 3.0}, active=False)
+    assert "60" in said.title and "test" in said.title and "So few cases" in said.text
+    assert judge(None, None, active=True).title == "No scores yet"
+    assert "Balanced accuracy" in judge({"balanced_accuracy": 0.5, "cases": 9.0}, None, False).title
+
+
+def test_a_report_comes_without_whole_pictures(labelled_cohort, tmp_path) -> None:
+    run = tmp_path / "run"
+    finetune(labelled_cohort.settings(optim__steps=1), run)
+    path = run / "validation" / "latest.npz"
+    content = path.read_bytes()
+    for broken in (content[: len(content) // 2], b"", b"hello", None):
+        path.unlink() if broken is None else path.write_bytes(broken)
+        text = write_finetune_report(run).read_text(encoding="utf-8")
+        assert "liver" in text and "reference" not in text
+
+
+# Weights
+
+
+def test_weights_whose_header_has_the_length_of_a_pickles_first_byte(tmp_path) -> None:
+    """One in 32 files of weights begins like a pickle: none of them is refused, and no pickle is read."""
+    begins = set()
+    for padding in range(0, 400, 8):
+        path = tmp_path / f"{padding}.safetensors"
+        save_file({"w" * 900: torch.zeros(2)}, path, {"note": "x" * padding})
+        begins.add(path.read_bytes()[:1])
+        assert len(read_weight_file(path).tensors) == 1 == len(load_file(path))
+    assert b"\x80" in begins
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04\x95\x00\x00\x00\x00\x00}{" + bytes(50))
+    with pytest.raises(DataError):
+        read_weight_file(tmp_path / "pickle.safetensors")
