@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL_FINETUNE
 from safetensors.torch import load_file, save_file
 from test_finetune import stopping_after
 
+from VoCoCore.cli import main
+from VoCoCore.data.images import write_image
 from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.case_pictures import kept_pictures
@@ -20,6 +23,7 @@ from VoCoCore.evaluation.finetune_report import judge, write_finetune_report
 from VoCoCore.models.card import OutputClass
 from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.protocols import resolve_finetune
+from VoCoCore.runs.events import read_events
 from VoCoCore.training.finetune import finetune
 from VoCoCore.training.finetune_look import Looker, Seen, Slice
 from VoCoCore.training.labelled_cohort import LabelledCohort, labelled_index
@@ -114,6 +118,34 @@ def test_a_report_comes_without_whole_pictures(labelled_cohort, tmp_path) -> Non
         path.unlink() if broken is None else path.write_bytes(broken)
         text = write_finetune_report(run).read_text(encoding="utf-8")
         assert "liver" in text and "reference" not in text
+
+
+# The end
+
+
+@pytest.mark.usefixtures("own_config")
+def test_a_test_case_that_cannot_be_read_is_told_of_at_the_end(tmp_path) -> None:
+    """Without the name of its file, and the report comes."""
+    for name in ("a", "b", "secret"):
+        array = np.random.default_rng(0).normal(0, 300, (33, 34, 35)).astype(np.float32)
+        array[3, 3, 3] = np.inf if name == "secret" else 0
+        write_image(tmp_path / f"{name}.nii.gz", array, np.eye(4))
+    rows = ["image,target,split", "a.nii.gz,ill,train", "b.nii.gz,well,train", "secret.nii.gz,ill,test"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    values = {
+        **SMALL_FINETUNE,
+        "data.source": tmp_path / "list.csv",
+        "data.store": tmp_path / "store",
+        "data.val_fraction": 0.0,
+        "optim.steps": 1,
+    }
+    words = [str(word) for name, value in values.items() for word in (f"--{name}", value)]
+    assert main(["finetune", "--run", str(tmp_path / "run"), "--task", "classification", *words]) == 0
+    events = read_events(tmp_path / "run" / "events.jsonl")
+    told = [e["message"] for e in events if e["type"] == "warning" and "cannot be scored" in e["message"]]
+    assert len(told) == 1 and "not finite" in told[0] and "secret" not in told[0]
+    assert [e["values"] for e in events if e.get("split") == "test"] == [{"cases": 0.0}]
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 # Weights

@@ -84,7 +84,9 @@ def _train(settings: FinetuneSettings, folder: str, resume: bool) -> None:
     from VoCoCore.training.finetune import finetune
 
     def closing(path: Path) -> None:
-        examine(path)
-        write_finetune_report(path)
+        try:
+            examine(path)
+        finally:
+            write_finetune_report(path)
 
     train("finetune", finetune, settings, folder, resume, closing)

@@ -119,6 +119,8 @@ def _diagnoses(cases: Sequence[Case], predictor: Predictor, card: ModelCard, tel
         except (DataError, ValueError) as error:
             _skip(tell, error)
         tell("stage", name="last look", done=number, total=len(cases), text="")
-    found: dict[str, Any] = diagnosis_scores(np.asarray(probabilities), np.asarray(targets))
+    found: dict[str, Any] = diagnosis_scores(
+        np.asarray(probabilities).reshape(-1, len(names)), np.asarray(targets, int)
+    )
     values = {name: found[name] for name in ("accuracy", "balanced_accuracy", "auroc")}
     return {name: float(v) for name, v in {**values, "cases": len(targets)}.items() if np.isfinite(v)}
