@@ -143,6 +143,8 @@ def test_an_image_that_has_changed_is_predicted_again_and_said(place, capsys):
     said = capsys.readouterr().out
     assert "c1: its images are not those of the last call" in said and "1 case predicted" in said
     assert read_image(place / "out" / "c1.nii.gz").array.shape == (36, 33, 20)
+    rows = list(csv.DictReader((place / "out" / "volumes.csv").open()))
+    assert sorted(row["case"] for row in rows) == ["c0", "c1", "c2"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"maker": 3, "cases": []}'])

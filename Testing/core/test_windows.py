@@ -149,7 +149,7 @@ def test_sums_leave_the_memory_when_the_network_needs_it(tmp_path):
 
     def predict(x: Tensor) -> Tensor:
         calls.append(len(x))
-        if len(calls) == 4:
+        if len(calls) == 14:  # in the second layer, when parts of the first are still wanted
             raise MemoryError
         return network(x)
 

@@ -25,7 +25,7 @@ from VoCoCore.inference.tiling import Size, Tiling, importance, tile
 
 Network = Callable[[Tensor], Tensor]
 Say = Callable[[str], None]
-_CPU_VOXELS = 2 * 64**3  # of a batch: larger ones leave the cache, smaller ones miss the quick convolutions
+_CPU_VOXELS = 64**3  # of a batch: larger ones leave the cache
 _PLANES = 8  # that are handed on at a time
 
 
@@ -35,7 +35,7 @@ def silent(_: str) -> None:
 
 def usual_batch(window: Sequence[int], device: torch.device) -> int:
     """Windows that a network takes at a time where nobody says another number."""
-    voxels = _CPU_VOXELS if device.type == "cpu" else 8 * _CPU_VOXELS
+    voxels = _CPU_VOXELS if device.type == "cpu" else 16 * _CPU_VOXELS
     # One window alone makes torch choose slow convolutions for the small maps.
     return int(min(16, max(2, voxels // prod(window))))
 
