@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from VoCoCore import __version__
 from VoCoCore.data.cases import Source
 from VoCoCore.data.segmentations import Segments
 from VoCoCore.errors import DataError, EnvironmentFault
-from VoCoCore.runs.files import patiently, writing
+from VoCoCore.runs.files import replacing
 from VoCoCore.runs.narrate import one_line
 
 _LONGEST = 64  # characters of a label
@@ -44,13 +43,8 @@ def write_dicom_seg(path: str | Path, labels: np.ndarray, source: Source, segmen
         )
     check_available()
     made = _dataset(_numbered(labels, segments), source, segments)
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
-    with writing(path):
-        try:
-            made.save_as(beside)
-            patiently(lambda: os.replace(beside, path))
-        finally:
-            beside.unlink(missing_ok=True)
+    with replacing(path) as beside:
+        made.save_as(beside)
 
 
 def _numbered(labels: np.ndarray, segments: Segments) -> np.ndarray:

@@ -24,7 +24,7 @@ from VoCoCore.data.images_nifti import read_nifti, read_nifti_header
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import shear_of, spacing_of
-from VoCoCore.runs.files import patiently, writing
+from VoCoCore.runs.files import replacing
 
 NIFTI, ITK = (".nii.gz", ".nii"), (".nrrd", ".mha", ".mhd")
 EXTENSIONS = NIFTI + ITK
@@ -102,14 +102,9 @@ def write_image(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
         "float16": np.float32,
     }
     array = np.asarray(array, dtype=small.get(array.dtype.name, array.dtype))
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
-    with writing(path):
-        try:
-            write = _write_nifti if extension in NIFTI else _write_itk
-            write(beside, array, np.asarray(affine, dtype=np.float64))
-            patiently(lambda: os.replace(beside, path))
-        finally:
-            beside.unlink(missing_ok=True)
+    write = _write_nifti if extension in NIFTI else _write_itk
+    with replacing(path) as beside:
+        write(beside, array, np.asarray(affine, dtype=np.float64))
 
 
 def content_hash(source: Source | str | Path) -> str:
@@ -126,6 +121,11 @@ def content_hash(source: Source | str | Path) -> str:
     if source.volume is not None:
         hashes.append(f"volume {source.volume}")
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def case_content(case: Case) -> str:
+    """What a case's images hold: their `content_hash` joined by "+". Raises ImageError."""
+    return "+".join(content_hash(source) for source in case.images)
 
 
 def grid_difference(

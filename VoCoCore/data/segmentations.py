@@ -6,7 +6,6 @@ Written here rather than by ITK, whose errors do not say that a disk is full.
 from __future__ import annotations
 
 import gzip
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from VoCoCore.data.images_itk import LPS_TO_RAS
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import shear_of
-from VoCoCore.runs.files import patiently, writing
+from VoCoCore.runs.files import replacing
 from VoCoCore.runs.narrate import one_line
 
 Segments = Mapping[str, tuple[int, tuple[int, int, int]]]  # name -> (voxel value, RGB)
@@ -63,17 +62,11 @@ def write_segmentation(path: str | Path, labels: np.ndarray, affine: np.ndarray,
 def _write(path: Path, labels: np.ndarray, affine: np.ndarray, keys: Mapping[str, str]) -> None:
     if shear_of(affine) > 1e-3:
         raise DataError(f"{path.name} cannot hold sheared axes", "write it as .nii.gz")
-    beside = path.with_name(f".{os.getpid()}-{path.name}")
-    with writing(path):
-        try:
-            with open(beside, "wb") as file:
-                file.write(_header(labels, affine, keys).encode())
-                with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, filename="", mtime=0) as packed:
-                    for plane in labels.T:  # NRRD's first axis is the fastest
-                        packed.write(np.ascontiguousarray(plane).tobytes())
-            patiently(lambda: os.replace(beside, path))
-        finally:
-            beside.unlink(missing_ok=True)
+    with replacing(path) as beside, open(beside, "wb") as file:
+        file.write(_header(labels, affine, keys).encode())
+        with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, filename="", mtime=0) as packed:
+            for plane in labels.T:  # NRRD's first axis is the fastest
+                packed.write(np.ascontiguousarray(plane).tobytes())
 
 
 def _header(labels: np.ndarray, affine: np.ndarray, keys: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.data.cases import Case
-from VoCoCore.data.images import content_hash, read_case
+from VoCoCore.data.images import case_content, content_hash, read_case
 from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
 from VoCoCore.inference import results
@@ -105,8 +105,7 @@ class Predictions:
             return f"{type(error).__name__}: {error}"
 
     def _one(self, case: Case, name: str, clock: _Clock) -> bool:
-        hashes = "+".join(content_hash(source) for source in case.images)
-        content = hashlib.sha256(hashes.encode()).hexdigest()
+        content = hashlib.sha256(case_content(case).encode()).hexdigest()
         path = self.folder / (name + results.FORMATS[self.options["format"]])
         if self.known.get(case.id) == content and (self.classifies or path.is_file()):
             clock.lightly()
@@ -179,15 +178,9 @@ class _Clock:
 
 def _maker(models: Sequence[Path], options: dict[str, Any]) -> str:
     """What made a prediction: the content of all weights, and every option that changes it."""
-    facts = [content_hash_of(path) for path in models]
+    facts = [content_hash(path) for path in models]
     facts += [f"{name}={options.get(name)}" for name in _CHANGING]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
-
-def content_hash_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _file_names(cases: Sequence[Case]) -> list[str]:

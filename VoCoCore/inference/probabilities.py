@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -15,7 +14,7 @@ from VoCoCore.data.plan import Plan
 from VoCoCore.geometry import shear_of
 from VoCoCore.inference.restore import to_source
 from VoCoCore.models.card import ModelCard
-from VoCoCore.runs.files import patiently, writing
+from VoCoCore.runs.files import replacing, writing
 
 _LEVELS = 65535  # of a probability from 0 to 1, in 16 bits
 _FIRST_VOXEL = 352  # byte of a NIfTI file
@@ -67,17 +66,12 @@ class Probabilities:
 
     def _finish(self) -> None:
         self._skip_to(self.planes)
-        beside = self.path.with_name(f".{os.getpid()}-{self.path.name}")
-        with writing(self.path):
-            try:
-                self.file.flush()
-                with gzip.open(beside, "wb", compresslevel=1) as packed:
-                    packed.write(self._header().ljust(_FIRST_VOXEL, b"\0"))
-                    for number in range(len(self.empty)):
-                        packed.write(self._class(number).tobytes(order="F"))
-                patiently(lambda: os.replace(beside, self.path))
-            finally:
-                beside.unlink(missing_ok=True)
+        with replacing(self.path) as beside:
+            self.file.flush()
+            with gzip.open(beside, "wb", compresslevel=1) as packed:
+                packed.write(self._header().ljust(_FIRST_VOXEL, b"\0"))
+                for number in range(len(self.empty)):
+                    packed.write(self._class(number).tobytes(order="F"))
 
     def _class(self, number: int) -> np.ndarray:
         """One class on the grid of the source."""

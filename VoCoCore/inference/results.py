@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from VoCoCore.data.dicom_seg import write_dicom_seg
 from VoCoCore.data.images import write_image
 from VoCoCore.data.segmentations import write_label_nrrd, write_segmentation
 from VoCoCore.models.card import ModelCard
-from VoCoCore.runs.files import patiently, write_json, writing
+from VoCoCore.runs.files import replacing, write_json
 
 # Formats of label maps, and how their files end.
 FORMATS = {"nii.gz": ".nii.gz", "nrrd": ".nrrd", "seg.nrrd": ".seg.nrrd", "dicom-seg": ".dcm"}
@@ -71,10 +70,8 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
     """Write a CSV, beside its place and then in it."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
+    with replacing(path) as beside:
         beside.write_text(text.getvalue(), encoding="utf-8")
-        patiently(lambda: os.replace(beside, path))
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from VoCoCore.errors import SettingsError
@@ -41,18 +39,8 @@ def check_output(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A place beside ``path`` for a file or a folder, which takes its place at the end of the block.
-
-    Raises EnvironmentFault where it cannot be written; what was there before then stays.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """As `runs.files.replacing`, in a folder that is made where it is not there."""
     with files.writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield beside
-            if path.is_dir():
-                shutil.rmtree(path)
-            os.replace(beside, path)
-        finally:
-            with suppress(OSError):
-                shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as beside:
+        yield beside

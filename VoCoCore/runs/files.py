@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,6 +82,24 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise fault(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name beside ``path``, of the same ending, for a file or a folder that takes its place at the end.
+
+    After an error nothing is left beside it, and ``path`` is as it was. Raises like `writing`.
+    """
+    beside = path.with_name(f".{os.getpid()}-{path.name}")
+    with writing(path):
+        try:
+            yield beside
+            if path.is_dir() and beside.is_dir():
+                shutil.rmtree(path)
+            patiently(lambda: os.replace(beside, path))
+        finally:
+            with suppress(OSError):
+                shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
 
 
 def fault(path: Path, error: OSError) -> EnvironmentFault:
