@@ -20,13 +20,14 @@ from VoCoCore.data.prepare import PreparedSet, prepare_index
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits
 from VoCoCore.data.store import Store
+from VoCoCore.data.wanted import Wanted
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.fields import Group
 from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
 from VoCoCore.runs.space import default_store
-from VoCoCore.settings import SCRATCH, PretrainSettings
+from VoCoCore.settings import SCRATCH, DataSettings, PretrainSettings
 from VoCoCore.training.monitor import Emit
 
 
@@ -66,17 +67,41 @@ def gather_cohort(
     kept, places = _kept(run), places_of(settings)
     if kept is not None and _all_there(kept) and read_json(run.private / PLACES) == places:
         return kept
-    store = Store(os.path.abspath(settings.data.store or default_store()))
     index = _divided(settings)
     save_index(index, run.private / "index.json")
+    prepared, store = prepare_cases(index, settings, settings.data, run, emit, should_stop)
+    cohort = _cohort(index, prepared, store)
+    if kept is not None and kept.fingerprint != cohort.fingerprint:
+        raise other_content(run, "volumes")
+    if kept is not None and {*kept.train, *kept.val} == {*cohort.train, *cohort.val}:
+        # Elsewhere they may have other names, and so another order and another division: the first one stands.
+        cohort = replace(kept, store=cohort.store)
+    write_json(run.private / "cohort.json", asdict(cohort))
+    write_json(run.private / PLACES, places)
+    return cohort
+
+
+def prepare_cases(
+    index: Index,
+    wanted: PretrainSettings | Wanted,
+    data: DataSettings,
+    run: RunDirectory,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+) -> tuple[PreparedSet, Path]:
+    """Prepare the cases of ``index`` for a run, as ``data`` says where and how; returns them and their store.
+
+    Raises DataError where none is usable or they differ in their channels.
+    """
+    store = Store(os.path.abspath(data.store or default_store()))
     prepared = prepare_index(
         index,
-        settings,
+        wanted,
         store,
-        workers=settings.data.workers,
-        progress=now_and_then(emit),
+        workers=data.workers,
+        progress=_now_and_then(emit),
         should_stop=should_stop,
-        skip_bad=settings.data.skip_bad,
+        skip_bad=data.skip_bad,
     )
     write_json(run.private / "skipped.json", [list(pair) for pair in prepared.skipped])
     if prepared.skipped:
@@ -86,18 +111,29 @@ def gather_cohort(
             message=f"{len(prepared.skipped)} cases cannot be used and are left out",
             hint="private/skipped.json names them and says why",
         )
-    cohort = _cohort(index, prepared, store.root)
-    if kept is not None and kept.fingerprint != cohort.fingerprint:
-        raise SettingsError(
-            f"these are not the volumes that the run {run.path} began with: their content differs",
-            "resume with the same data (they may lie elsewhere), or start a new run folder",
+    if len({len(case.images) for case in prepared.cases}) > 1:
+        raise DataError(
+            "the cases have different numbers of channels",
+            "'voco data check' names those that differ; leave them out",
         )
-    if kept is not None and {*kept.train, *kept.val} == {*cohort.train, *cohort.val}:
-        # Elsewhere they may have other names, and so another order and another division: the first one stands.
-        cohort = replace(kept, store=cohort.store)
-    write_json(run.private / "cohort.json", asdict(cohort))
-    write_json(run.private / PLACES, places)
-    return cohort
+    if all(case.split == "val" for case in prepared.cases):
+        raise DataError(
+            "no usable case is left to train on", "'voco data check' says what is wrong with each"
+        )
+    return prepared, store.root
+
+
+def other_content(run: RunDirectory, what: str) -> SettingsError:
+    """The error for data of a resumed run that have changed."""
+    return SettingsError(
+        f"these are not the {what} that the run {run.path} began with: their content differs",
+        "resume with the same data (they may lie elsewhere), or start a new run folder",
+    )
+
+
+def fingerprint_of(contents: Iterable[str]) -> str:
+    """One hash over the contents of all cases, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(set(contents))).encode()).hexdigest()
 
 
 PLACES = "places.json"
@@ -118,7 +154,7 @@ def places_of(settings: Group) -> dict[str, str | None]:
     }
 
 
-def now_and_then(emit: Emit, every: float = 1.0) -> Callable[[int, int, str], None]:
+def _now_and_then(emit: Emit, every: float = 1.0) -> Callable[[int, int, str], None]:
     """Progress as events, at most one in ``every`` seconds: there may be 100 000 cases."""
     last = -every
 
@@ -156,16 +192,7 @@ def _cohort(index: Index, prepared: PreparedSet, store: Path) -> Cohort:
     pairs = list(zip(prepared.cases, prepared.keys, strict=True))
     train = tuple(key for case, key in pairs if case.split != "val")
     val = tuple(dict.fromkeys(key for case, key in pairs if case.split == "val"))
-    if len({len(case.images) for case in prepared.cases}) > 1:
-        raise DataError(
-            "the cases have different numbers of channels",
-            "'voco data check' names those that differ; leave them out",
-        )
-    if not train:
-        raise DataError(
-            "no usable case is left to train on", "'voco data check' says what is wrong with each"
-        )
-    content = hashlib.sha256("\n".join(sorted(set(prepared.content))).encode()).hexdigest()
+    content = fingerprint_of(prepared.content)
     channels, skipped = len(prepared.cases[0].images), len(prepared.skipped) + len(index.skipped)
     seen = tuple(sorted({short_hash(each) for each in prepared.content}))[:MOST_SEEN]
     return Cohort(

@@ -6,8 +6,6 @@ run's ``private/`` folder.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.data.cases import Case, Index, save_index
-from VoCoCore.data.images import content_hash
+from VoCoCore.data.images import case_content
 from VoCoCore.data.label_maps import label_values
-from VoCoCore.data.prepare import PreparedSet, prepare_index
+from VoCoCore.data.prepare import PreparedSet
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits, use_fold
 from VoCoCore.data.store import Store
@@ -28,8 +26,14 @@ from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import OutputClass, palette
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
-from VoCoCore.runs.space import default_store
-from VoCoCore.training.cohort import PLACES, now_and_then, places_of, short_hash
+from VoCoCore.training.cohort import (
+    PLACES,
+    fingerprint_of,
+    other_content,
+    places_of,
+    prepare_cases,
+    short_hash,
+)
 from VoCoCore.training.monitor import Emit
 
 
@@ -195,33 +199,20 @@ def gather_labelled(
 
     Raises DataError when nothing usable is found, SettingsError when a resumed run's data have changed.
     """
-    store = Store(os.path.abspath(settings.data.store or default_store()))
     kept = kept_cohort(run)
     save_index(index, run.private / "index.json")
     wanted = wanted_of(settings, declared_values(index, classes))
-    prepared = prepare_index(
-        replace(index, cases=tuple(case for case in index.cases if case.split != "test")),
-        wanted,
-        store,
-        workers=settings.data.workers,
-        progress=now_and_then(emit),
-        should_stop=should_stop,
-        skip_bad=settings.data.skip_bad,
-    )
-    write_json(run.private / "skipped.json", [list(pair) for pair in prepared.skipped])
-    if prepared.skipped:
-        emit(
-            "warning",
-            message=f"{len(prepared.skipped)} cases cannot be used and are left out",
-            hint="private/skipped.json names them and says why",
-        )
-    cohort = _cohort(index, prepared, store.root, classes, unlabelled)
-    if kept is not None and kept.fingerprint != cohort.fingerprint:
-        raise SettingsError(
-            f"these are not the cases that the run {run.path} began with: their content differs",
-            "resume with the same data (they may lie elsewhere), or start a new run folder",
-        )
-    cohort = cohort if kept is None else replace(kept, store=cohort.store)
+    seen = replace(index, cases=tuple(case for case in index.cases if case.split != "test"))
+    prepared, store = prepare_cases(seen, wanted, settings.data, run, emit, should_stop)
+    # The labels too: a corrected one makes other cases.
+    files = ("+".join(Store(store).header(key)["content"]) for key in prepared.keys)
+    fingerprint = fingerprint_of(files)
+    if kept is None:
+        cohort = _cohort(index, prepared, store, classes, unlabelled, fingerprint)
+    elif kept.fingerprint == fingerprint:
+        cohort = replace(kept, store=str(store))
+    else:
+        raise other_content(run, "cases")
     write_json(run.private / "cohort.json", asdict(cohort))
     write_json(run.private / PLACES, places_of(settings))
     return cohort
@@ -236,33 +227,23 @@ def wanted_of(settings: FinetuneSettings, values: tuple[int, ...]) -> Wanted:
 
 
 def _cohort(
-    index: Index, prepared: PreparedSet, store: Path, classes: Sequence[OutputClass], unlabelled: int
+    index: Index,
+    prepared: PreparedSet,
+    store: Path,
+    classes: Sequence[OutputClass],
+    unlabelled: int,
+    fingerprint: str,
 ) -> LabelledCohort:
     numbers = {kind.name: number for number, kind in enumerate(classes)}
     members: dict[str, list[Member]] = {"train": [], "val": []}
     for case, key, content in zip(prepared.cases, prepared.keys, prepared.content, strict=True):
         target = numbers.get(str(case.target), -1)
         members[case.split or "train"].append(Member(key, case.id, target, short_hash(content)))
-    if len({len(case.images) for case in prepared.cases}) > 1:
-        raise DataError(
-            "the cases have different numbers of channels",
-            "'voco data check' names those that differ; leave them out",
-        )
-    if not members["train"]:
-        raise DataError(
-            "no usable case is left to train on", "'voco data check' says what is wrong with each"
-        )
-    test = tuple((case.id, _content(case)) for case in index.cases if case.split == "test")
-    files = {"+".join(Store(store).header(key)["content"]) for key in prepared.keys}
-    fingerprint = hashlib.sha256("\n".join(sorted(files)).encode()).hexdigest()
+    test = tuple((case.id, short_hash(case_content(case))) for case in index.cases if case.split == "test")
     skipped = len(prepared.skipped) + len(index.skipped)
     return LabelledCohort(
         str(store), tuple(members["train"]), tuple(members["val"]), test, fingerprint, skipped, unlabelled
     )
-
-
-def _content(case: Case) -> str:
-    return short_hash("+".join(content_hash(source) for source in case.images))
 
 
 def kept_cohort(run: RunDirectory) -> LabelledCohort | None:
