@@ -7,7 +7,7 @@ on the step axis.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,8 +39,9 @@ class Line:
     style: str = "-"
 
 
+Panels = Sequence[tuple[str, Sequence[Line]]]  # title and curves of each chart
 _ORANGE, _BLUE, _GREEN, _PINK, _RED = COLOURS[:5]
-PANELS: tuple[tuple[str, tuple[Line, ...]], ...] = (
+PANELS: Panels = (
     (
         "loss",
         (
@@ -112,27 +113,41 @@ def thinned(steps: np.ndarray, values: np.ndarray, most: int = MOST_POINTS) -> t
 
 def curves_figure(events: Iterable[Event]) -> Figure | None:
     """The charts of ``events`` (as `runs.events.read_events` gives them), None before the first metrics."""
-    from matplotlib.figure import Figure
-
-    metrics = [event for event in events if event.get("type") == "metrics"]
+    metrics = metrics_of(events)
     if not metrics:
         return None
+    figure, grid = charts(metrics, PANELS, interval="accuracy")
+    grid[0, 1].set_ylim(0, 1)
+    grid[0, 2].set_ylim(min(0.0, grid[0, 2].get_ylim()[0]), 1)
+    grid[1, 0].set_ylim(bottom=0)
+    grid[1, 2].set_ylim(bottom=0, top=max(1.0, grid[1, 2].get_ylim()[1]))
+    return figure
+
+
+def metrics_of(events: Iterable[Event]) -> list[Event]:
+    """The ``metrics`` events among ``events``."""
+    return [event for event in events if event.get("type") == "metrics"]
+
+
+def charts(metrics: Sequence[Event], panels: Panels, interval: str) -> tuple[Figure, np.ndarray]:
+    """A figure with a chart for each panel in two rows, and its axes (2, n).
+
+    Behind the second chart lies the band from the validation metric ``interval`` + "_low" to "_high".
+    """
+    from matplotlib.figure import Figure
+
     with styled():
         figure = Figure(figsize=(11, 5.2))
         figure.subplots_adjust(0.045, 0.085, 0.99, 0.95, 0.2, 0.3)
-        grid = figure.subplots(2, 3)
-        for axes, (title, lines) in zip(grid.flat, PANELS, strict=True):
+        grid = figure.subplots(2, len(panels) // 2)
+        for axes, (title, lines) in zip(grid.flat, panels, strict=True):
             for line in lines:
-                draw_line(axes, line, *series(metrics, line.split, line.name))
-            finish(axes, title)
-        _draw_interval(grid[0, 1], metrics)
-        grid[0, 1].set_ylim(0, 1)
-        grid[0, 2].set_ylim(min(0.0, grid[0, 2].get_ylim()[0]), 1)
-        grid[1, 0].set_ylim(bottom=0)
-        grid[1, 2].set_ylim(bottom=0, top=max(1.0, grid[1, 2].get_ylim()[1]))
+                _draw_line(axes, line, *series(metrics, line.split, line.name))
+            _finish(axes, title)
+        _draw_interval(grid[0, 1], metrics, interval)
         for axes in grid[1]:
             axes.set_xlabel("step")
-    return figure
+    return figure, grid
 
 
 def draw_curves(events: Iterable[Event], path: str | Path) -> Path | None:
@@ -141,7 +156,7 @@ def draw_curves(events: Iterable[Event], path: str | Path) -> Path | None:
     return None if figure is None else write_whole(Path(path), png_bytes(figure))
 
 
-def draw_line(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> None:
+def _draw_line(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> None:
     if not len(steps):
         return
     x, mean, low, high = thinned(steps, values)
@@ -163,16 +178,16 @@ def draw_line(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> 
         )
 
 
-def _draw_interval(axes: Axes, metrics: list[Event]) -> None:
-    steps, low = series(metrics, "val", "accuracy_low")
-    others, high = series(metrics, "val", "accuracy_high")
+def _draw_interval(axes: Axes, metrics: Sequence[Event], name: str) -> None:
+    steps, low = series(metrics, "val", f"{name}_low")
+    others, high = series(metrics, "val", f"{name}_high")
     if len(steps) and np.array_equal(steps, others):
         axes.fill_between(steps, low, high, color=_RED, alpha=0.2, lw=0)
         if len(steps) == 1:
             axes.vlines(steps, low, high, color=_RED, lw=1)
 
 
-def finish(axes: Axes, title: str) -> None:
+def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title)
     axes.grid(True, axis="y")
     axes.yaxis.set_major_formatter("{x:.4g}")

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from VoCoCore.evaluation.curves import Line, draw_line, finish, series
-from VoCoCore.evaluation.pages import COLOURS, INK, styled
+from VoCoCore.evaluation.curves import Line, charts, metrics_of, series
+from VoCoCore.evaluation.pages import COLOURS, INK
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Event = Mapping[str, Any]
@@ -53,29 +50,18 @@ def class_names(events: Sequence[Event]) -> list[str]:
 
 def finetune_figure(events: Sequence[Event]) -> Figure | None:
     """The charts of a fine-tuning's ``metrics`` events; None before the first."""
-    from matplotlib.figure import Figure
-
-    metrics = [event for event in events if event.get("type") == "metrics"]
+    metrics = metrics_of(events)
     if not metrics:
         return None
-    with styled():
-        figure = Figure(figsize=(11, 5.2))
-        figure.subplots_adjust(0.045, 0.085, 0.99, 0.95, 0.2, 0.3)
-        grid = figure.subplots(2, 2)
-        for axes, title, lines in (
-            (grid[0, 0], "loss", _LOSSES),
-            (grid[0, 1], "scores", _SCORES),
-            (grid[1, 0], "validation, each class", _class_lines(metrics)),
-            (grid[1, 1], "learning rate", (Line("train", "learning_rate", "", INK),)),
-        ):
-            for line in lines:
-                draw_line(axes, line, *series(metrics, line.split, line.name))
-            finish(axes, title)
-        _draw_interval(grid[0, 1], metrics)
-        for axes in (grid[0, 1], grid[1, 0]):
-            axes.set_ylim(0, 1)
-        for axes in grid[1]:
-            axes.set_xlabel("step")
+    panels = (
+        ("loss", _LOSSES),
+        ("scores", _SCORES),
+        ("validation, each class", _class_lines(metrics)),
+        ("learning rate", (Line("train", "learning_rate", "", INK),)),
+    )
+    figure, grid = charts(metrics, panels, interval="dice")
+    for axes in (grid[0, 1], grid[1, 0]):
+        axes.set_ylim(0, 1)
     return figure
 
 
@@ -86,10 +72,3 @@ def _class_lines(metrics: Sequence[Event]) -> tuple[Line, ...]:
         Line("val", prefix + name, name, COLOURS[n % 5], _STYLES[n // 5 % len(_STYLES)])
         for n, name in enumerate(names)
     )
-
-
-def _draw_interval(axes: Axes, metrics: Sequence[Event]) -> None:
-    steps, low = series(metrics, "val", "dice_low")
-    others, high = series(metrics, "val", "dice_high")
-    if len(steps) and np.array_equal(steps, others):
-        axes.fill_between(steps, low, high, color=_RED, alpha=0.2, lw=0)

@@ -16,7 +16,6 @@ from VoCoCore.evaluation.finetune_curves import DESCRIPTION, class_names, finetu
 from VoCoCore.evaluation.pages import render, svg_text, write_whole
 from VoCoCore.evaluation.run_page import RunPage
 from VoCoCore.evaluation.verdict import Verdict, number, percent
-from VoCoCore.runs.files import read_json
 
 FEW_CASES = 5
 
@@ -139,9 +138,3 @@ def result_of(run: str | Path) -> dict[str, float]:
     """The last scores of a fine-tuning: those of its test cases, or else of its validation cases."""
     page = RunPage.open(run)
     return dict(page.latest("test") or page.latest("val") or {})
-
-
-def own_facts(run: str | Path) -> dict[str, Any]:
-    """What a fine-tuning says of itself: task, training cases, what it started from."""
-    found = read_json(Path(run) / "environment.json")
-    return dict(found.get("finetune", {})) if isinstance(found, dict) else {}

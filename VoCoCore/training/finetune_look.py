@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from VoCoCore.geometry import spacing_of
 from VoCoCore.inference.windows import slide
 from VoCoCore.models.card import OutputClass
 from VoCoCore.training.labelled_cohort import LabelledCohort
+from VoCoCore.training.pictures import write_arrays
 from VoCoCore.training.validation import interval
 
 SEGMENTATION = "segmentation"
@@ -131,11 +131,7 @@ class Looker:
             content |= self._pictures(seen)
         else:
             content |= {"probabilities": seen.counts, "targets": seen.targets}
-        path = folder / "latest.npz"
-        draft = path.with_name(path.name + ".tmp")
-        with open(draft, "wb") as stream:
-            np.savez_compressed(stream, **content)
-        os.replace(draft, path)
+        write_arrays(folder / "latest.npz", **content)
 
     def _pictures(self, seen: Seen) -> dict[str, Any]:
         scores = case_scores(seen, self.task.activation)
