@@ -7,7 +7,7 @@ import reprlib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from VoCoCore.errors import SettingsError, nearest
 
@@ -180,7 +180,12 @@ def _short(value: Any) -> str:
 
 
 class Group:
-    """Base of all settings dataclasses: checks on construction, reads and writes plain dictionaries."""
+    """Base of all settings dataclasses: checks on construction, reads and writes plain dictionaries.
+
+    ``command``: whose help lists the settings.
+    """
+
+    command: ClassVar[str] = "voco pretrain"
 
     def __post_init__(self) -> None:
         for item in fields(self):  # type: ignore[arg-type]
@@ -217,7 +222,7 @@ class Group:
             if name not in known:
                 raise SettingsError(
                     f"there is no setting {_short(name)}.{nearest(name, known)}",
-                    "voco pretrain --help lists all",
+                    f"{self.command} --help lists all",
                 )
             checked = known[name].check(value)
             head, _, rest = name.partition(".")

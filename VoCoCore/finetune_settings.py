@@ -186,6 +186,7 @@ class FinetuneRunSettings(RunSettings):
 class FinetuneSettings(Group):
     """All settings of a fine-tuning job."""
 
+    command = "voco finetune"
     task: str = setting("segmentation", "what is learned", choices=TASKS)
     protocol: str = setting(
         "auto", "values of a published fine-tuning, or chosen here", choices=PROTOCOL_NAMES

@@ -12,7 +12,13 @@ from math import prod
 from typing import Any
 
 from VoCoCore.errors import SettingsError
-from VoCoCore.settings import ENCODER_LIMITS, FEATURE_MULTIPLES, CropSettings, PretrainSettings
+from VoCoCore.settings import (
+    ENCODER_LIMITS,
+    FEATURE_MULTIPLES,
+    CropSettings,
+    PrepareSettings,
+    PretrainSettings,
+)
 
 MOST_VOXELS = 2**31  # of a prepared volume: far more than any scanner gives
 _V1_DATA = {
@@ -156,18 +162,7 @@ def _whole(values: Iterable[int]) -> tuple[int, int, int]:
 def _check_together(settings: PretrainSettings) -> None:
     crops, pretext, encoder = settings.crops, settings.pretext, settings.model.encoder
     assert crops.volume_size and crops.random_size and crops.input_size
-    low, step = ENCODER_LIMITS[encoder]
-    if any(edge < low or edge % step for edge in crops.input_size):
-        raise SettingsError(
-            f"crops.input_size {crops.input_size} does not suit {encoder}",
-            f"it needs multiples of {step}, at least {low}; leave the setting out to have it chosen",
-        )
-    multiple = FEATURE_MULTIPLES[encoder]
-    if settings.model.feature_size % multiple:
-        raise SettingsError(
-            f"model.feature_size {settings.model.feature_size} does not suit {encoder}",
-            f"it needs a multiple of {multiple}",
-        )
+    check_encoder(encoder, "crops.input_size", crops.input_size, settings.model.feature_size)
     if prod(crops.volume_size) > MOST_VOXELS:
         raise SettingsError(
             f"crops.volume_size {crops.volume_size} has more than {MOST_VOXELS:,} voxels",
@@ -188,12 +183,41 @@ def _check_together(settings: PretrainSettings) -> None:
             "pretext.both_directions and pretext.inter_volume need a teacher",
             "set pretext.teacher to network or projector, or switch them off",
         )
-    if settings.optim.warmup is not None and settings.optim.warmup >= settings.optim.steps > 1:
+    check_warmup(settings.optim.warmup, settings.optim.steps)
+    check_ranges(settings.prepare)
+
+
+def check_encoder(
+    encoder: str, name: str, size: tuple[int, int, int] | None, feature_size: int | None
+) -> None:
+    """Raise SettingsError where inputs of the setting ``name``, ``size``, or a feature size do not suit an encoder.
+
+    None is open still.
+    """
+    low, step = ENCODER_LIMITS[encoder]
+    if size is not None and any(edge < low or edge % step for edge in size):
         raise SettingsError(
-            f"optim.warmup {settings.optim.warmup} leaves none of the {settings.optim.steps} steps",
-            "use fewer warm-up steps or more steps",
+            f"{name} {size} does not suit {encoder}",
+            f"it needs multiples of {step}, at least {low}; leave the setting out to have it chosen",
         )
-    window, percentiles = settings.prepare.window, settings.prepare.percentiles
+    multiple = FEATURE_MULTIPLES[encoder]
+    if feature_size is not None and feature_size % multiple:
+        raise SettingsError(
+            f"model.feature_size {feature_size} does not suit {encoder}", f"it needs a multiple of {multiple}"
+        )
+
+
+def check_warmup(warmup: int | None, steps: int | None) -> None:
+    """Raise SettingsError where a warm-up takes all the steps."""
+    if warmup is not None and steps is not None and warmup >= steps > 1:
+        raise SettingsError(
+            f"optim.warmup {warmup} leaves none of the {steps} steps", "use fewer warm-up steps or more steps"
+        )
+
+
+def check_ranges(prepare: PrepareSettings) -> None:
+    """Raise SettingsError where a window or a pair of percentiles does not rise."""
+    window, percentiles = prepare.window, prepare.percentiles
     for name, pair in (("prepare.window", window), ("prepare.percentiles", percentiles)):
         if pair is not None and pair[0] >= pair[1]:
             raise SettingsError(f"{name} must rise, not {pair[0]} to {pair[1]}", "give the lower value first")

@@ -11,7 +11,7 @@ from typing import Any
 
 from VoCoCore.errors import SettingsError
 from VoCoCore.finetune_settings import FinetuneSettings
-from VoCoCore.settings import ENCODER_LIMITS, FEATURE_MULTIPLES
+from VoCoCore.presets import check_encoder, check_ranges, check_warmup
 
 # As the published fine-tuning code has it: Swin-UNETR, Dice without background + cross-entropy, AdamW.
 _PUBLISHED: dict[str, Any] = {
@@ -181,18 +181,12 @@ def _with_words(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_finetune(settings: FinetuneSettings) -> None:
     """Raise SettingsError where values do not fit together."""
-    _check_sizes(settings)
+    model = settings.model
+    if model.encoder is not None:
+        check_encoder(model.encoder, "patches.size", settings.patches.size, model.feature_size)
     _check_cases(settings)
-    optim = settings.optim
-    if optim.warmup is not None and optim.steps is not None and optim.warmup >= optim.steps > 1:
-        raise SettingsError(
-            f"optim.warmup {optim.warmup} leaves none of the {optim.steps} steps",
-            "use fewer warm-up steps or more steps",
-        )
-    window, percentiles = settings.prepare.window, settings.prepare.percentiles
-    for name, pair in (("prepare.window", window), ("prepare.percentiles", percentiles)):
-        if pair is not None and pair[0] >= pair[1]:
-            raise SettingsError(f"{name} must rise, not {pair[0]} to {pair[1]}", "give the lower value first")
+    check_warmup(settings.optim.warmup, settings.optim.steps)
+    check_ranges(settings.prepare)
     if settings.task == "segmentation" and (settings.prepare.fit != "pad" or settings.prepare.by_body_part):
         raise SettingsError(
             "a segmentation is trained at one voxel size: prepare.fit must be pad, without prepare.by_body_part",
@@ -202,23 +196,6 @@ def check_finetune(settings: FinetuneSettings) -> None:
         raise SettingsError(
             "a classification sees each case whole, at one size: prepare.fit must be resize",
             "leave it out; patches.size sets the size",
-        )
-
-
-def _check_sizes(settings: FinetuneSettings) -> None:
-    encoder, size, features = settings.model.encoder, settings.patches.size, settings.model.feature_size
-    if encoder is None:
-        return
-    low, step = ENCODER_LIMITS[encoder]
-    if size is not None and any(edge < low or edge % step for edge in size):
-        raise SettingsError(
-            f"patches.size {size} does not suit {encoder}",
-            f"it needs multiples of {step}, at least {low}; leave it out to have it chosen",
-        )
-    if features is not None and features % FEATURE_MULTIPLES[encoder]:
-        raise SettingsError(
-            f"model.feature_size {features} does not suit {encoder}",
-            f"it needs a multiple of {FEATURE_MULTIPLES[encoder]}",
         )
 
 

@@ -8,21 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from VoCoCore.data.augment_space import OUTSIDE
+from VoCoCore.data.loading import ByNumber
 from VoCoCore.data.patches import draw_patches
 from VoCoCore.data.places import Places
 from VoCoCore.data.sampling import case_of
 from VoCoCore.data.store import PreparedVolume, Store
-from VoCoCore.errors import VocoError
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import Box, spacing_of
 
 CACHE_BYTES = 1 << 30  # of decompressed cases that one process keeps
 
 
-class LabelledSamples(Dataset):
+class LabelledSamples(ByNumber):
     """Sample number -> k crops of one case: ``images`` (k, C, X, Y, Z) int16, ``labels`` (k, X, Y, Z) int16, and how
     they are augmented (the fields of `Patches`); or, with ``targets``, one view of a whole case and its class.
 
@@ -42,15 +41,8 @@ class LabelledSamples(Dataset):
         self._places: dict[str, Places] = {}
         self._bytes = 0
 
-    def __getitem__(self, number: int) -> dict[str, Tensor] | VocoError:
-        try:
-            return self.sample(number)
-        except VocoError as error:
-            # Raised where the job is: on its way out of a worker, torch would wrap it in a trace.
-            return error
-
     def sample(self, number: int) -> dict[str, Tensor]:
-        """The arrays of one sample. Raises DataError for a prepared case that is damaged or gone."""
+        """The arrays of one sample; see `ByNumber`."""
         settings = self.settings
         assert settings.patches.size
         case = case_of(settings.run.seed, number, len(self.keys))

@@ -28,7 +28,23 @@ from VoCoCore.geometry import Box
 Views = Callable[[int, Sequence[int]], dict[str, np.ndarray]]
 
 
-class Samples(Dataset):
+class ByNumber(Dataset):
+    """Samples by number; an error of ours is a sample too, because torch would wrap it in a trace on its way out of a
+    worker: it is raised where the job is.
+    """
+
+    def __getitem__(self, number: int) -> dict[str, Tensor] | VocoError:
+        try:
+            return self.sample(number)
+        except VocoError as error:
+            return error
+
+    def sample(self, number: int) -> dict[str, Tensor]:
+        """The arrays of one sample. Raises DataError for a prepared volume that is damaged or gone."""
+        raise NotImplementedError
+
+
+class Samples(ByNumber):
     """Sample number -> arrays: one region of one prepared volume and what to cut from it.
 
     ``keys`` name the prepared volumes; ``views`` gives, for (sample number, shape), the arrays of the pretext task,
@@ -42,15 +58,8 @@ class Samples(Dataset):
         """Position of the case of a sample."""
         return number % len(self.keys) if self.seed is None else case_of(self.seed, number, len(self.keys))
 
-    def __getitem__(self, number: int) -> dict[str, Tensor] | VocoError:
-        try:
-            return self.sample(number)
-        except VocoError as error:
-            # Raised where the job is: on its way out of a worker, torch would wrap it in a trace.
-            return error
-
     def sample(self, number: int) -> dict[str, Tensor]:
-        """The arrays of one sample. Raises DataError for a prepared volume that is damaged or gone."""
+        """The arrays of one sample; see `ByNumber`."""
         case = self.case(number)
         volume = self.store.open(self.keys[case])
         arrays = self.views(number, volume.shape[1:])

@@ -53,8 +53,10 @@ def facts_of(index: Index, settings: FinetuneSettings) -> Facts:
     folded, bad = settings.data.fold is not None, settings.data.skip_bad
     looked_at = [case for case in index.cases if case.split == "train" or (folded and case.split == "val")]
     sizes = _usable(_measured, _some(looked_at, MEASURED), bad)
-    seen = _usable(partial(_values_in, task=settings.task), _some(looked_at, SAMPLED), bad)
-    if not sizes or not seen:
+    # Only auto chooses by values, and reading whole cases takes its time.
+    valued = _some(looked_at, SAMPLED if settings.protocol == "auto" else 0)
+    seen = _usable(partial(_values_in, task=settings.task), valued, bad)
+    if not sizes or (valued and not seen):
         raise DataError("no case can be used", "'voco data check' says what is wrong with each")
     spacings, extents = zip(*sizes, strict=True)
     kinds, ranges = {kind for kind, _ in seen}, [found for _, found in seen if found is not None]
