@@ -12,10 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from faults import meet
 from made_runs import make_run
 
 from VoCoCore.cli import main
+from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.weights import load_weights, save_weights
 from VoCoCore.runs import files, known
 from VoCoCore.runs.export import Cluster, export_run, is_export
 
@@ -87,6 +90,22 @@ def test_the_exported_settings_and_index_are_those_that_a_job_reads(run: Path, t
 
     settings = resolve_pretrain(read_config(str(out / "settings.json")), {"data.source": "index.json"})
     assert settings.data.source == "index.json"
+
+
+def test_the_weights_that_a_run_starts_from_go_with_it(run: Path, tmp_path: Path, capsys) -> None:
+    network = build_encoder("unet", 1, 4, 32)
+    save_weights(network, tmp_path / "start.safetensors")
+    places = run / "private" / "places.json"
+    places.write_text(json.dumps({"init": str(tmp_path / "start.safetensors")}))
+    assert main(["jobs", "export", str(run), "-o", str(tmp_path / "out")]) == 0
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["init"] == "init.weights" and str(tmp_path) not in json.dumps(settings)
+    other = build_encoder("unet", 1, 4, 32)
+    assert load_weights(other, tmp_path / "out" / "init.weights").fraction == 1.0
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
+    (tmp_path / "start.safetensors").unlink()
+    words = ["jobs", "export", run, "-o", tmp_path / "again"]
+    meet(capsys, "an export whose first weights are gone", 3, words, ["start.safetensors", "not there"])
 
 
 def test_paths_are_translated_by_the_longest_folder_that_fits(run: Path, tmp_path: Path, capsys) -> None:

@@ -21,7 +21,8 @@ from VoCoCore.runs.translate import translated_index
 
 MARKER = "vococore-export.json"
 MARK = {"what": "VoCoCore export for SLURM", "v": 1}
-FILES = (MARKER, "settings.json", "index.json", "job.sbatch", "README.txt")
+INIT = "init.weights"
+FILES = (MARKER, "settings.json", "index.json", "job.sbatch", "README.txt", INIT)
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -80,9 +81,11 @@ def export_run(
     target: str | Path,
     cluster: Cluster | None = None,
     roots: Sequence[tuple[str, str]] = (),
+    init: Path | None = None,
 ) -> Exported:
     """Write the folder ``target`` for the run ``path``; ``roots`` are (folder here, folder on the cluster).
 
+    ``init``: the file of weights that the run starts from, which goes with it.
     Raises SettingsError where there is no such run, it has no list of cases yet, the target is not empty or the
     cluster cannot be asked for that; EnvironmentFault where it cannot be written.
     """
@@ -99,6 +102,9 @@ def export_run(
         shutil.rmtree(draft, ignore_errors=True)  # of an export that was killed
         draft.mkdir(parents=True)
         try:
+            if init is not None:
+                shutil.copyfile(init, draft / INIT)
+                settings = {**settings, "init": INIT}  # the script works in its own folder
             files.write_json(draft / "settings.json", settings)
             files.write_json(draft / "index.json", index)
             for name in ("job.sbatch", "README.txt"):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from VoCoCore.cli.jobs.words import parser_of_run
-from VoCoCore.errors import SettingsError
+from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.export import Cluster, export_run
+from VoCoCore.runs.files import read_json
+from VoCoCore.settings import SCRATCH
 
 
 def export_(words: list[str]) -> int:
@@ -41,13 +46,31 @@ def export_(words: list[str]) -> int:
     )
     asked = parser.parse_args(words)
     cluster = Cluster(asked.nodes, asked.gpus, asked.cpus, asked.time, asked.mem, tuple(asked.sbatch))
-    done = export_run(asked.run, asked.output, cluster, [_pair(word) for word in asked.data_root])
+    roots = [_pair(word) for word in asked.data_root]
+    done = export_run(asked.run, asked.output, cluster, roots, _init_of(RunDirectory.open(asked.run)))
     moved = f", {done.translated} of {done.paths} paths translated" if asked.data_root else ""
     print(
         f"{done.folder}: settings, {done.cases} cases{moved}, job.sbatch and README.txt, which says how to go on"
     )
     print("index.json names files, and so perhaps patients: pass it on only to those who may know them")
     return 0
+
+
+def _init_of(run: RunDirectory) -> Path | None:
+    """The file of weights that a run starts from; DataError where it is not there any more."""
+    places = read_json(run.private / "places.json")
+    init = places.get("init") if isinstance(places, dict) else None
+    if init in (None, SCRATCH):
+        return None
+    from VoCoCore.models.model_files import weights_file
+
+    found = weights_file(str(init))
+    if not found.is_file():
+        raise DataError(
+            f"the weights that {run.path} starts from, {found}, are not there",
+            "put them back to export the run",
+        )
+    return found
 
 
 def _pair(word: str) -> tuple[str, str]:
