@@ -147,6 +147,10 @@ def fractions(cases: Cases) -> None:
     write(cases.folder / "l0.nii.gz", mask(0.5, 1, kind=np.float32))
 
 
+def label_is_image(cases: Cases) -> None:
+    cases.entries[2]["label"] = cases.entries[2]["image"]
+
+
 def label_gone(cases: Cases) -> None:
     (cases.folder / "l3.nii.gz").unlink()
 
@@ -195,6 +199,7 @@ LABELS: list[tuple[str, Callable[[Cases], None], Sequence[str]]] = [
     ),
     ("undeclared label values", undeclared, ["holds 7, declared are 0, 1, 2", "l2.nii.gz"]),
     ("a label with fractions", fractions, ["not whole numbers", "l0.nii.gz"]),
+    ("an image as its own label", label_is_image, ["its own image", "c2.nii.gz"]),
     ("a label that is gone", label_gone, ["l3.nii.gz"]),
     ("a label cut off", label_cut, ["l3.nii.gz"]),
     ("NaN below a label", not_a_number, ["not finite", "c1.nii.gz"]),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from faults import meet
+from made_runs import make_run
 from test_predict import blobs, card
 
 from VoCoCore.data.images import write_image
@@ -80,6 +81,14 @@ def test_channels(capsys, place) -> None:
 
 
 def test_folders(capsys, place) -> None:
+    make_run(place / "run")
+    meet(
+        capsys,
+        "predictions into the folder of a run",
+        2,
+        words(place, output="run"),
+        ["folder of a run", "run"],
+    )
     (place / "file").write_text("")
     meet(capsys, "predictions into a file", 4, words(place, output="file"), ["is a file", "file"])
     from VoCoCore.cli import main

@@ -17,6 +17,7 @@ from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoErro
 from VoCoCore.inference import results
 from VoCoCore.inference.predict import Predictor
 from VoCoCore.inference.probabilities import Probabilities
+from VoCoCore.runs.directory import is_run
 from VoCoCore.runs.files import FULL, fault, read_json, write_json, writing
 from VoCoCore.runs.narrate import duration
 
@@ -56,6 +57,8 @@ class Predictions:
     ) -> None:
         self.folder, self.predictor, self.options = folder, predictor, options
         self.maker = _maker(models, options)
+        if is_run(folder):
+            raise SettingsError(f"{folder} is the folder of a run", "name a new folder for predictions")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         kept = read_json(folder / MEMORY)

@@ -93,6 +93,11 @@ def labelled_index(settings: FinetuneSettings) -> tuple[Index, int]:
             f"no case in {data.source} has a {what}",
             "'voco data index' says what was found; docs/guide.md shows how lists and folders name labels",
         )
+    if own := next((case for case in known if case.label in case.images), None):
+        raise DataError(
+            f"the label of case {own.id} is its own image, {own.images[0].path}",
+            "name the label map, or correct the list of cases",
+        )
     divided = _divided(replace(index, cases=tuple(known[: data.limit])), settings)
     if not any(case.split == "train" for case in divided.cases):
         raise DataError(

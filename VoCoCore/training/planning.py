@@ -225,7 +225,7 @@ class Planner:
         if self.settings.optim.batch is None:
             ranks = self.machine.ranks
             batch = max(1, -(-2 // ranks)) * ranks if self.facts.cases > 1 else ranks
-            self._choose({"optim.batch": batch}, "two cases a step, each with patches.per_case crops")
+            self._choose({"optim.batch": batch}, f"{batch} cases a step" if batch > 1 else "one case a step")
 
     def _steps(self) -> None:
         optim, run = self.settings.optim, self.settings.run
