@@ -250,6 +250,13 @@ def test_divisions_that_leave_nothing(call, capsys, tmp_path) -> None:
     meet(capsys, "folds of one patient", 2, call(source, "--fold", "0"), ["1 patients do not make 5 folds"])
 
 
+def test_no_usable_training_case_is_left(call, capsys, tmp_path) -> None:
+    source = rows(tmp_path / "data", "c0.nii.gz,l0.nii.gz,train,", "c1.nii.gz,l1.nii.gz,val,")
+    write(tmp_path / "data" / "l0.nii.gz", mask(1, 2, shape=(36, 34, 20)))
+    words = call(source, "--skip-bad", prepare__spacing="8,8,10", prepare__window="-200,300")
+    meet(capsys, "no usable case to train on", 3, words, ["no usable case is left to train on"])
+
+
 def test_more_is_asked_than_there_is(cases, call, capsys, tmp_path) -> None:
     source = cases.save()
     meet(capsys, "more labels than cases", 2, call(source, "--labels", "50"), ["asks for 50", "data.labels"])
