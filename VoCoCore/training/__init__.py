@@ -1,4 +1,4 @@
-"""Training: one step loop for every job, devices and precision, schedule, checkpoints, held-out diagnostics.
+"""Training: one step loop for every job, schedule, checkpoints, held-out diagnostics.
 
-`pretrain.pretrain` is the whole job; `loop.run_steps` the loop.
+`attempt` is what all jobs share, `loop.run_steps` the loop; `pretrain.pretrain` and `finetune.finetune` are the jobs.
 """
