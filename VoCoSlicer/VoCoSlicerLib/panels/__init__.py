@@ -1,0 +1,1 @@
+"""One widget class for each section of the module; each only binds controls to logic."""
