@@ -274,7 +274,7 @@ def test_a_job_that_ends_while_it_is_verified_is_gone_and_no_riddle(tmp_path: Pa
     run.write_status("running")
     answers = iter([process.process_start(os.getpid())])  # alive once, then gone
     monkeypatch.setattr(process, "process_start", lambda pid: next(answers, None))
-    monkeypatch.setattr("VoCoCore.runs.launch._kill_tree", lambda pid: None)
+    monkeypatch.setattr("VoCoCore.runs.launch.kill_tree", lambda pid: None)
     assert kill(run) == "stopped"
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
 from VoCoCore.runs import files, known, process
@@ -82,26 +82,45 @@ def start(
         check_usable(run.path)
     _children[:] = [child for child in _children if child.poll() is None]
     before = _identity(run)
-    command = [str(python), "-c", _BOOTSTRAP, str(_ROOT), module, *map(str, arguments)]
     with files.writing(run.log_file):
         run.path.mkdir(parents=True, exist_ok=True)
         log = open(run.log_file, "ab")  # noqa: SIM115  closed below, with the error of opening kept apart
     with log:
         log_start = log.tell()
-        try:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=_environment(environ),
-                **_detached(),
-            )
-        except OSError as error:
-            hint = "choose another Python for the jobs"
-            raise EnvironmentFault(f"{python} could not be started: {error.strerror}", hint) from error
+        child = spawn(arguments, log, log, python=python, module=module, environ=environ)
     _children.append(child)
     return Launch(run, child, before, log_start)
+
+
+def spawn(
+    arguments: Sequence[str],
+    output: BinaryIO,
+    errors: BinaryIO,
+    *,
+    python: str | Path = sys.executable,
+    module: str | None = "VoCoCore",
+    environ: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, what it prints going to the two files given, and return it at once.
+
+    It runs ``python -m module arguments`` with the VoCoCore that this file belongs to or, where ``module`` is
+    None, plainly ``python arguments``. Raises EnvironmentFault where it cannot be started.
+    """
+    ours = [] if module is None else ["-c", _BOOTSTRAP, str(_ROOT), module]
+    try:
+        return subprocess.Popen(
+            [str(python), *ours, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            cwd=cwd,
+            env=_environment(environ, with_core=module is not None),
+            **_detached(),
+        )
+    except OSError as error:
+        hint = "choose another Python for the jobs"
+        raise EnvironmentFault(f"{python} could not be started: {error.strerror}", hint) from error
 
 
 def launch(
@@ -153,7 +172,7 @@ def kill(run: RunDirectory) -> str:
     the job runs on another machine, EnvironmentFault where it cannot be killed.
     """
     if pid := _verified_pid(run):
-        _kill_tree(pid)
+        kill_tree(pid)
         # A thread may hold the lock for a moment longer than the process has a number.
         if not _happens(lambda: _verified_pid(run) is None and not run.is_locked(), 5.0):
             raise EnvironmentFault(f"process {pid} could not be killed", "it may belong to another user")
@@ -180,7 +199,7 @@ def _verified_pid(run: RunDirectory) -> int | None:
     raise EnvironmentFault(f"this system does not say whether process {status.pid} is the job", hint)
 
 
-def _kill_tree(pid: int) -> None:
+def kill_tree(pid: int) -> None:
     """Kill process ``pid`` with all that it started: its descendants, and its session if it leads one."""
     if sys.platform == "win32":
         subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, check=False)
@@ -222,11 +241,14 @@ def _identity(run: RunDirectory) -> tuple[str, int, str] | None:
     return status.identity if status else None
 
 
-def _environment(environ: Mapping[str, str] | None) -> dict[str, str]:
+def _environment(environ: Mapping[str, str] | None, with_core: bool = True) -> dict[str, str]:
     base = dict(os.environ if environ is None else environ)
+    base |= {"PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    if not with_core:
+        return base
     folders = [str(_ROOT), *filter(None, [base.get("PYTHONPATH")])]
-    ours = {"PYTHONPATH": os.pathsep.join(folders), "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
-    return base | ours | {"VOCO_DETACHED": "1"}  # the job's output is log.txt already
+    # The job's output is log.txt already.
+    return base | {"PYTHONPATH": os.pathsep.join(folders), "VOCO_DETACHED": "1"}
 
 
 def _detached() -> dict[str, Any]:

@@ -1,0 +1,241 @@
+"""Short background work: one ``voco`` command, script or pip call that is not a run, and that nobody waits for.
+
+The process lies in a session of its own and writes to two files, which `Task.poll` reads as far as they have come: no
+threads, no pipe that fills up, no waiting, so that a timer of a window can do it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested, VocoError
+from VoCoCore.runs import launch
+from VoCoCore.runs.files import writing
+from VoCoSlicerLib.pythons import choosePython, environOf
+
+KINDS: dict[int, type[VocoError]] = {
+    kind.exit_code: kind for kind in (SettingsError, DataError, EnvironmentFault, StopRequested)
+}
+INSTALL_HINT = "install what is missing in the section Environment, or choose another Python there"
+_SAID = re.compile(r"voco: (?:error|stopped|defect): (?P<message>.*?)(?:  \((?P<hint>.*)\))?")
+_MISSING = re.compile(
+    r"(?:\w+\.)*(?:ModuleNotFoundError|ImportError): (?P<what>.*)|.*: (?P<module>No module named .*)"
+)
+_AT_ONCE = 1 << 20  # bytes of each file that one poll reads
+_KEPT = 5000  # lines for the log
+_PAUSE = 0.02  # seconds
+_running: set[Task] = set()
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """How a task stands. ``exitCode`` is None while it runs; ``lines`` are those printed since the last `Task.poll`."""
+
+    running: bool
+    exitCode: int | None
+    lines: tuple[str, ...] = ()
+
+
+class Task:
+    """One background ``voco ARGUMENTS`` in the Python of the jobs (None: the one that `choosePython` finds).
+
+    ``environ`` is what its environment starts from (None: what that Python needs). With ``plain`` the arguments go to
+    Python itself: a script's path or ``-m pip``. Call `start`, then `poll` until it no longer runs.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        python: str | Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        plain: bool = False,
+    ) -> None:
+        self.arguments = [str(word) for word in arguments]
+        self.python = str(python or choosePython()[0])
+        self._environ = environ
+        self._cwd = cwd
+        self._module = None if plain else "VoCoCore"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._streams: list[_Stream] = []
+        self._code: int | None = None
+        self._cancelled = False
+        self._log: deque[str] = deque(maxlen=_KEPT)
+
+    def start(self) -> Task:
+        """Start it and return it. Raises EnvironmentFault where Python or a temporary file cannot be opened."""
+        assert self._child is None, "a task starts once"
+        environ = environOf(self.python) if self._environ is None else self._environ
+        with writing(Path(tempfile.gettempdir())):
+            self._folder = Path(tempfile.mkdtemp(prefix="voco-"))
+        names = [self._folder / "output.txt", self._folder / "errors.txt"]
+        try:
+            with writing(names[0]), open(names[0], "wb") as output, open(names[1], "wb") as errors:
+                self._child = launch.spawn(
+                    self.arguments,
+                    output,
+                    errors,
+                    python=self.python,
+                    module=self._module,
+                    environ=environ,
+                    cwd=self._cwd,
+                )
+        except VocoError:
+            self._tidy()
+            raise
+        self._streams = [_Stream(name) for name in names]
+        _running.add(self)
+        return self
+
+    def poll(self) -> TaskState:
+        """Read what is new, at most a megabyte of each stream; takes a millisecond."""
+        if self._child is None:
+            return TaskState(False, None)
+        if self._code is not None:
+            return TaskState(False, self._code)
+        code = self._child.poll()  # asked before reading, so that what it says last is read
+        lines = [line for stream in self._streams for line in stream.read()]
+        if code is not None and all(stream.atEnd for stream in self._streams):
+            lines += [line for stream in self._streams for line in stream.close()]
+            self._code = code
+            self._tidy()
+        self._log.extend(lines)
+        return TaskState(self._code is None, self._code, tuple(lines))
+
+    @property
+    def running(self) -> bool:
+        """Whether it is started and has not ended, as far as polled."""
+        return self._child is not None and self._code is None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody has called `cancel`."""
+        return self._cancelled
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far, both streams, as far as polled; for "Show log"."""
+        return "\n".join(self._log)
+
+    def cancel(self) -> None:
+        """Kill it with all that it started, and return at once; `poll` says when it has ended."""
+        if self._child is None or self._child.poll() is not None:
+            return
+        self._cancelled = True
+        # Looking for descendants can take a while where the system has no /proc.
+        threading.Thread(target=launch.kill_tree, args=(self._child.pid,), name="cancel").start()
+
+    def result(self) -> str:
+        """All that it has printed to standard output, as far as polled."""
+        return self._streams[0].text if self._streams else ""
+
+    def error(self) -> VocoError | None:
+        """What went wrong, by exit code and with the command's own line and hint; None if nothing or not ended yet."""
+        if self._code in (None, 0):
+            return None
+        if self._cancelled:
+            return StopRequested("cancelled")
+        return explain(self._code, self._streams[1].text or self.result())
+
+    def run(self, timeout: float | None = None) -> str:
+        """Start it if it is not, wait and return `result`; for scripts without a window.
+
+        Raises its `error`; EnvironmentFault, after ending it, where it takes longer than ``timeout`` seconds.
+        """
+        if self._child is None:
+            self.start()
+        giveUp = None if timeout is None else time.monotonic() + timeout
+        while self.poll().running:
+            if giveUp is not None and time.monotonic() > giveUp:
+                launch.kill_tree(self._child.pid)
+                self._cancelled = True
+                raise EnvironmentFault(
+                    f"voco {' '.join(self.arguments[:2])} took longer than {timeout:.0f} s"
+                )
+            time.sleep(_PAUSE)
+        if error := self.error():
+            raise error
+        return self.result()
+
+    def _tidy(self) -> None:
+        _running.discard(self)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Stream:
+    """A file that grows, read as UTF-8 from where the last reading ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.atEnd = False
+        self._pieces: list[str] = []
+        self._line = ""
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed in close()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def text(self) -> str:
+        """All that was read."""
+        return "".join(self._pieces)
+
+    def read(self) -> list[str]:
+        """The lines that have become whole; a carriage return ends one, as progress bars write it."""
+        data = self._file.read(_AT_ONCE)
+        self.atEnd = len(data) < _AT_ONCE
+        return self._taken(self._decoder.decode(data))
+
+    def close(self) -> list[str]:
+        """What is left without an end of line."""
+        self._file.close()
+        whole = self._taken(self._decoder.decode(b"", final=True))
+        rest, self._line = self._line, ""
+        return [*whole, rest] if rest.strip() else whole
+
+    def _taken(self, text: str) -> list[str]:
+        self._pieces.append(text)
+        *whole, self._line = re.split(r"\r\n|\n|\r(?!\Z)", self._line + text)
+        return [line for line in whole if line.strip()]
+
+
+def explain(code: int, text: str) -> VocoError:
+    """The error of a command that ended with ``code`` and printed ``text``: its kind, its own line, its hint."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if said := _SAID.fullmatch(line):
+            if missing := _MISSING.fullmatch(said["message"]):
+                return _lacking(missing)
+            return KINDS.get(code, VocoError)(said["message"], said["hint"] or "")
+    last = lines[-1] if lines else "it said nothing"
+    if missing := _MISSING.fullmatch(last):
+        return _lacking(missing)
+    if code < 0:
+        name = str(-code)
+        with suppress(ValueError):
+            name = signal.Signals(-code).name
+        hint = "close other programs or choose a smaller preset, then start it again"
+        return EnvironmentFault(f"the process was killed ({name}), often for want of memory", hint)
+    return KINDS.get(code, VocoError)(f"it ended with exit code {code}: {last}", "the log says more")
+
+
+def cancelAll() -> None:
+    """Cancel every task that runs; for the closing of Slicer and a reload of the module."""
+    for task in tuple(_running):
+        task.cancel()
+
+
+def _lacking(missing: re.Match[str]) -> EnvironmentFault:
+    what = missing["what"] or missing["module"]
+    return EnvironmentFault(f"the Python of the jobs lacks a package: {what}", INSTALL_HINT)
