@@ -119,9 +119,19 @@ def stopped_run(small_cohort, tmp_path):
     return RunDirectory(tmp_path / "run")
 
 
-def pytest_sessionfinish() -> None:
-    """Leave the list of faults where it was asked for."""
-    if wanted := os.environ.get("VOCO_FAULT_LIST"):
-        import faults
+def pytest_sessionfinish(session) -> None:
+    """Leave the list of faults where it was asked for; a worker of pytest-xdist hands its part to its master."""
+    import faults
 
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["faults"] = faults.met
+    elif wanted := os.environ.get("VOCO_FAULT_LIST"):
         faults.write_list(Path(wanted))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    """Collect what a worker of pytest-xdist met."""
+    import faults
+
+    faults.met.update(getattr(node, "workeroutput", {}).get("faults", {}))

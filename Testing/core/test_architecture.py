@@ -54,7 +54,15 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-OUR_FILES = [*MODULES.values(), ROOT / "run.py", *sorted((ROOT / "Testing").rglob("*.py"))]
+SLICER_MODULE = ROOT / "VoCoSlicer"
+SLICER_FILES = sorted(SLICER_MODULE.rglob("*.py"))
+OUR_FILES = [*MODULES.values(), *SLICER_FILES, ROOT / "run.py", *sorted((ROOT / "Testing").rglob("*.py"))]
+# What a file of the Slicer module may import when it is itself imported, beside the standard library and ours.
+IN_SLICER = {"numpy", "slicer", "vtk"}
+WIDGETS = {"qt", "ctk"}  # for the panels and what binds them; the logic runs without
+WITH_WIDGETS = re.compile(r"VoCoSlicer\.py|VoCoSlicerLib/(panels/\w+|adapter|forms)\.py")
+# Slicer's own modules and extensions: looked for at the moment they are needed, since they may be absent.
+WHEN_NEEDED = {"SampleData", "PyTorchUtils"}
 
 
 @cache
@@ -64,7 +72,11 @@ def tree_of(path: Path) -> ast.Module:
 
 def imported(name: str) -> Iterator[str]:
     """Every module that a module imports, at its top or inside a function, as full dotted names."""
-    for node in ast.walk(tree_of(MODULES[name])):
+    return imported_within(tree_of(MODULES[name]), name)
+
+
+def imported_within(tree: ast.AST, name: str) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -72,6 +84,11 @@ def imported(name: str) -> Iterator[str]:
             for alias in node.names:
                 longer = f"{node.module}.{alias.name}"
                 yield longer if longer in MODULES else str(node.module)
+
+
+def imported_when_needed(path: Path) -> set[str]:
+    """What a file imports inside its functions."""
+    return {name for function in functions_of(path) for name in imported_within(function, path.name)}
 
 
 def with_what_they_import(names: list[str]) -> list[str]:
@@ -177,6 +194,21 @@ def test_help_and_usage_errors_come_before_torch(arguments: list[str]) -> None:
     }
 
 
+@pytest.mark.parametrize("path", SLICER_FILES, ids=lambda path: path.relative_to(SLICER_MODULE).as_posix())
+def test_the_slicer_module_imports_only_what_slicers_process_may(path: Path) -> None:
+    name = path.relative_to(SLICER_MODULE).as_posix()
+    widgets = WIDGETS if WITH_WIDGETS.fullmatch(name) else set()
+    for other in imported_within(tree_of(path), name):
+        top = other.split(".")[0]
+        if top == "VoCoCore":
+            assert other in SLICER_SAFE, f"{name} imports {other}, which brings more than numpy into Slicer"
+        elif top in WHEN_NEEDED:
+            assert other in imported_when_needed(path), f"{name} imports {other} before it is needed"
+        else:
+            allowed = {*sys.stdlib_module_names, *IN_SLICER, *widgets, "VoCoSlicerLib"}
+            assert top in allowed, f"{name} imports {other}"
+
+
 @pytest.mark.parametrize("path", OUR_FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_and_functions_stay_short(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
@@ -223,7 +255,9 @@ def dangers(path: Path) -> Iterator[str]:
             yield f"{name}, line {node.lineno}"
 
 
-@pytest.mark.parametrize("path", [*MODULES.values(), ROOT / "run.py"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*MODULES.values(), *SLICER_FILES, ROOT / "run.py"], ids=lambda path: path.name
+)
 def test_nothing_runs_what_a_file_says(path: Path) -> None:
     assert not list(dangers(path))
 
