@@ -43,7 +43,7 @@ ROOMS = [
 # 3D Slicer's own process imports these, and so what they import: standard library and numpy, nothing else.
 FOR_SLICER = re.compile(
     r"VoCoCore(\.(errors|fields|geometry|settings|presets|finetune_settings|protocols|runs(\..+)?"
-    r"|data\.(plan|sampling|patches|places)))?"
+    r"|data\.(plan|apply|sampling|patches|places)))?"
 )
 FILE_LINES, TEST_LINES, FUNCTION_LINES, NESTING, INIT_STATEMENTS = 300, 450, 60, 3, 5
 
