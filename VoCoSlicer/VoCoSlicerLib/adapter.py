@@ -1,0 +1,175 @@
+"""The few things that PythonQt and PySide6 do differently, in one place; panels use these and nothing else for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+import qt
+import slicer
+import vtk
+
+PARAMETER = "SlicerParameterName"  # dynamic property in the .ui files: the parameter that a control shows
+
+
+def read(widget: Any, name: str) -> Any:
+    """The value of a Qt property, such as ``text``, ``checked``, ``value`` or ``currentIndex``."""
+    return widget.property(name)
+
+
+def connect(widget: Any, signal: str, slot: Callable[..., Any]) -> None:
+    """Connect a signal by its C++ signature, for those that only the string form reaches."""
+    widget.connect(signal, slot)
+
+
+def onNodeChanged(selector: Any, slot: Callable[[Any], Any]) -> None:
+    """Call ``slot`` with the node, or None, whenever a qMRMLNodeComboBox has another one."""
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", slot)
+
+
+class blocked:
+    """A block in which the widgets send no signals: they are being told, not asked."""
+
+    def __init__(self, *widgets: Any) -> None:
+        self._widgets = widgets
+
+    def __enter__(self) -> None:
+        self._before = [widget.blockSignals(True) for widget in self._widgets]
+
+    def __exit__(self, *_: object) -> None:
+        for widget, before in zip(self._widgets, self._before, strict=True):
+            widget.blockSignals(before)
+
+
+def bindGui(parameters: Any, ui: Any) -> Callable[[], None]:
+    """Bind the controls of ``ui`` that name a parameter to it, both ways; returns what undoes it completely.
+
+    `connectGui` of Slicer leaves its observer on the parameter node behind when disconnected, one for each time that
+    a module is entered, and does not give its tag in every version: both are taken care of here.
+    """
+    controls = {}
+    for widget in vars(ui).values():
+        name = widget.property(PARAMETER) if hasattr(widget, "property") else None
+        if name:
+            controls[str(name)] = widget
+    observers: list[int] = []
+    add = parameters.AddObserver
+
+    def remember(*arguments: Any) -> int:
+        observers.append(add(*arguments))
+        return observers[-1]
+
+    parameters.AddObserver = remember
+    try:
+        tag = parameters.connectParametersToGui(controls)
+    finally:
+        del parameters.AddObserver
+
+    def release() -> None:
+        parameters.disconnectGui(tag)
+        for observer in observers:
+            parameters.RemoveObserver(observer)
+        observers.clear()
+
+    return release
+
+
+class Observed:
+    """One observer on a node's ModifiedEvent, moved from node to node and never left behind."""
+
+    def __init__(self, callback: Callable[[], Any], event: int = vtk.vtkCommand.ModifiedEvent) -> None:
+        self._callback, self._event = callback, event
+        self._node: Any = None
+        self._tag = 0
+
+    def follow(self, node: Any) -> None:
+        """Observe ``node`` (None: nothing) instead of the one before."""
+        if self._node is not None:
+            self._node.RemoveObserver(self._tag)
+        self._node = node
+        if node is not None:
+            self._tag = node.AddObserver(self._event, lambda *_: self._callback())
+
+
+class UserSettings(MutableMapping[str, str]):
+    """Texts in the application's settings, below ``VoCo/``: what belongs to the machine and not to a scene."""
+
+    def __init__(self) -> None:
+        self._settings = qt.QSettings()
+
+    def __getitem__(self, name: str) -> str:
+        if not self._settings.contains(f"VoCo/{name}"):
+            raise KeyError(name)
+        return str(self._settings.value(f"VoCo/{name}"))
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self._settings.setValue(f"VoCo/{name}", str(value))
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            raise KeyError(name)
+        self._settings.remove(f"VoCo/{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        start = len("VoCo/")
+        return iter([str(key)[start:] for key in self._settings.allKeys() if str(key).startswith("VoCo/")])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def makeTimer(milliseconds: int, slot: Callable[[], Any]) -> Any:
+    """A QTimer that calls ``slot`` again and again once it is started."""
+    timer = qt.QTimer()
+    timer.setInterval(milliseconds)
+    timer.timeout.connect(slot)
+    return timer
+
+
+def loadUi(widget: Any, name: str) -> tuple[Any, Any]:
+    """The form ``Resources/UI/name`` and its children by name, told of the scene; ``widget`` is the module's."""
+    made = slicer.util.loadUI(widget.resourcePath(f"UI/{name}"))
+    made.setMRMLScene(slicer.mrmlScene)
+    return made, slicer.util.childWidgetVariables(made)
+
+
+def chooseFolder(title: str, start: str = "") -> str:
+    """Ask for a folder; "" where the user thinks better of it."""
+    return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start) or "")
+
+
+def chooseFile(title: str, start: str = "", kinds: str = "") -> str:
+    """Ask for a file that exists; "" where the user thinks better of it."""
+    answer = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, start, kinds)
+    # PySide6 returns the file and the kind, PythonQt the file.
+    return str((answer[0] if isinstance(answer, tuple) else answer) or "")
+
+
+def ask(title: str, text: str, answers: list[str]) -> int:
+    """Put a question with one button for each of ``answers``; returns the number of the one pressed, -1 for none."""
+    box = qt.QMessageBox(slicer.util.mainWindow())
+    box.setIcon(qt.QMessageBox.Question)
+    box.setWindowTitle(title)
+    box.setText(text)
+    buttons = [box.addButton(answer, qt.QMessageBox.AcceptRole) for answer in answers]
+    run = getattr(box, "exec_", None) or box.exec
+    run()
+    pressed = box.clickedButton()
+    return next((number for number, button in enumerate(buttons) if button == pressed), -1)
+
+
+def showText(title: str, text: str) -> Any:
+    """Show a long text, such as a log, as it is: plain, selectable, of fixed width. Returns the window."""
+    window = qt.QDialog(slicer.util.mainWindow())
+    window.setWindowTitle(title)
+    window.setObjectName("VoCoTextWindow")
+    layout = qt.QVBoxLayout(window)
+    box = qt.QPlainTextEdit()
+    box.setReadOnly(True)
+    box.setPlainText(text)
+    box.setLineWrapMode(qt.QPlainTextEdit.NoWrap)
+    layout.addWidget(box)
+    window.resize(900, 500)
+    window.setAttribute(qt.Qt.WA_DeleteOnClose)
+    window.show()
+    return window

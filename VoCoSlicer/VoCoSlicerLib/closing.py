@@ -1,0 +1,61 @@
+"""Closing Slicer while jobs run: asked once, keep them running or stop them with a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from VoCoSlicerLib import adapter
+
+
+class _Filter(qt.QWidget):
+    """Tells `CloseQuestion` that the main window is about to close, and lets it."""
+
+    question: Any = None
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Qt's call for every event of the main window."""
+        if event.type() == qt.QEvent.Close and self.question is not None:
+            self.question.ask()
+        return False
+
+
+class CloseQuestion:
+    """Asks, when the main window closes and jobs of this machine run, what is to become of them."""
+
+    def __init__(self, logic: Any) -> None:
+        self._logic = logic
+        self._asked = False
+        self._window = slicer.util.mainWindow()
+        self._filter = _Filter()
+        self._filter.question = self
+        if self._window is not None:
+            self._window.installEventFilter(self._filter)
+
+    def ask(self) -> None:
+        """Ask once in a session; nothing is asked where no job runs."""
+        if self._asked:
+            return
+        running = self._logic.activeRuns()
+        if not running:
+            return
+        self._asked = True
+        text = _("{n} training jobs are running. They can go on while Slicer is closed.").format(
+            n=len(running)
+        )
+        if len(running) == 1:
+            text = _("A training job is running: {name}. It can go on while Slicer is closed.").format(
+                name=running[0].name
+            )
+        answers = [_("Keep running"), _("Stop with a checkpoint")]
+        if adapter.ask(_("VoCo"), text, answers) == 1:
+            self._logic.stopRuns([row.path for row in running])
+
+    def cleanup(self) -> None:
+        """Listen no more."""
+        self._filter.question = None
+        if self._window is not None:
+            self._window.removeEventFilter(self._filter)

@@ -1,0 +1,223 @@
+"""All that the module does, without a window: each button's work is one method of `VoCoLogic`.
+
+Scripts use the same methods (``Slicer --no-main-window --python-script``); those that take ``wait`` return when the
+work is done, with the exit code that the command line would give.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from VoCoCore.errors import VocoError
+from VoCoCore.runs.describe import failure
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.follow import Follower
+from VoCoCore.runs.status import ACTIVE
+from VoCoSlicerLib import logic_cases
+from VoCoSlicerLib.logic_predict import PredictJob
+from VoCoSlicerLib.logic_settings import asOptions, named, resolve
+from VoCoSlicerLib.logic_start import PAUSE, StartJob
+
+FOLDER = "folder"  # in the user's settings: where runs, exports and predictions go unless told otherwise
+
+
+class VoCoLogic:
+    """The module's work on one scene (None: Slicer's own).
+
+    ``store`` keeps what belongs to the machine: the Python of the jobs, the folder for runs (None: for this
+    session only). ``environment``, ``jobs``, ``preview`` and ``plots`` are made when they are first asked for.
+    """
+
+    def __init__(self, scene: Any = None, store: MutableMapping[str, str] | None = None) -> None:
+        self.scene = slicer.mrmlScene if scene is None else scene
+        self.store: MutableMapping[str, str] = {} if store is None else store
+
+    @cached_property
+    def environment(self) -> Any:
+        """Which Python runs the jobs, and what it has."""
+        from VoCoSlicerLib.environment import Environment
+
+        return Environment(self.store)
+
+    @cached_property
+    def jobs(self) -> Any:
+        """The runs that are known, and what can be done with them."""
+        from VoCoSlicerLib.jobs import JobTable
+
+        return JobTable()
+
+    @cached_property
+    def preview(self) -> Any:
+        """Base crops and random crops of a volume, as nodes in the scene."""
+        from VoCoSlicerLib.preview import CropPreview
+
+        return CropPreview(self.scene)
+
+    @cached_property
+    def plots(self) -> Any:
+        """A run's metrics as nodes of Slicer's plot view."""
+        from VoCoSlicerLib.plots import RunPlots
+
+        return RunPlots(self.scene)
+
+    def cleanup(self) -> None:
+        """Take everything out of the scene that only this logic needs; jobs go on."""
+        for name in ("preview", "plots"):
+            if name in vars(self):
+                getattr(self, name).cleanup()
+
+    # Folders
+
+    @property
+    def folder(self) -> Path:
+        """Where runs, exported volumes and predictions go unless a place is named."""
+        return Path(self.store.get(FOLDER) or Path.home() / "VoCo")
+
+    def newFolder(self, kind: str) -> Path:
+        """A folder that does not exist yet: ``pretrain-2026-03-01-1430`` and the like, below `folder`."""
+        stem = self.folder / f"{kind}-{time.strftime('%Y-%m-%d-%H%M')}"
+        number, path = 1, stem
+        while path.exists():
+            number, path = number + 1, stem.with_name(f"{stem.name}-{number + 1}")
+        return path
+
+    def exportFolder(self, run: Path) -> Path:
+        """Where the volumes of the scene go that the job in ``run`` reads: one place, so that each is written once."""
+        return run.parent / "exported volumes"
+
+    # Cases
+
+    def makeExport(self, cases: Sequence[Any], folder: Path, folders: Sequence[Path] = ()) -> Any:
+        """The export of ``cases`` (SceneCase) into ``folder``, not started yet; see `export.CaseExport`."""
+        from VoCoSlicerLib.export import CaseExport
+
+        return CaseExport(self.scene, cases, folder, folders=tuple(folders))
+
+    def exportIndex(self, volumes: Sequence[Any], folder: str | Path, **facts: Any) -> Path:
+        """Write ``volumes`` (nodes or IDs) where they must be, and the list of them; waits, returns the list's path.
+
+        ``facts``: ``segmentations`` (a node, an ID or None for each volume), ``classLabels``, ``names``, ``folders``
+        (index files of cohorts on disk). Raises DataError for a volume that cannot be used.
+        """
+        folders = [Path(item) for item in facts.pop("folders", ())]
+        cases = logic_cases.casesOf(self.scene, volumes, **facts)
+        return Path(self.makeExport(cases, Path(folder), folders).run())
+
+    def indexFolder(self, source: str | Path, index: str | Path) -> Any:
+        """A background task that lists the cases of a folder, dataset.json, CSV or DICOM folder in ``index``."""
+        Path(index).parent.mkdir(parents=True, exist_ok=True)
+        return self.backgroundTask(["data", "index", source, "-o", index])
+
+    def checkIndex(self, index: str | Path, counts: Sequence[int] = (4, 4, 1)) -> Any:
+        """A background task that opens every case of a list and prints what is wrong as JSON."""
+        return self.backgroundTask(["data", "check", index, "--json", "--counts", ",".join(map(str, counts))])
+
+    def backgroundTask(self, words: Sequence[str | Path], python: str | None = None) -> Any:
+        """A background ``voco`` command in the Python of the jobs (or another), not started yet; see `tasks.Task`."""
+        from VoCoSlicerLib.tasks import Task
+
+        return Task(words, python=python or str(self.environment.python))
+
+    # Jobs
+
+    def estimate(self, values: Mapping[str, Any]) -> Any:
+        """A background task that prints what a pre-training of these settings (dotted names) will need."""
+        resolve("pretrain", values)
+        return self.backgroundTask(["pretrain", "--run", "estimate", "--estimate", *asOptions(values)])
+
+    def startJob(self, kind: str, run: str | Path, values: Mapping[str, Any], **options: Any) -> StartJob:
+        """The start of a ``pretrain`` or ``finetune`` job, to be polled; ``options`` as of `StartJob`."""
+        options.setdefault("python", str(self.environment.python))
+        return StartJob(self, kind, run, dict(values), **options).start()
+
+    def pretrain(self, volumes: Sequence[Any] = (), run: str | Path = "", **options: Any) -> int:
+        """Pre-train on ``volumes`` of the scene (nodes or IDs); returns the exit code.
+
+        ``run``: a new folder (default: one below `folder`). Options: ``wait`` (True: until the job has ended; False:
+        until it has started), ``folders`` or ``index`` (cases on disk), ``python``, ``progress`` (called with a line of
+        text), ``settings`` (a dictionary of dotted names), and the words of the command line: ``preset``, ``recipe``,
+        ``encoder``, ``steps``, ``batch``, ``seed``, ``device``, ``init``...
+
+        Returns 0 when it has finished (or started, without ``wait``), 5 when it was stopped, 2, 3 or 4 when settings,
+        data or machine are to blame. Raises VocoError for what is wrong before the job starts; see `exitCode`.
+        """
+        return self._work("pretrain", volumes, run, options)
+
+    def finetune(self, volumes: Sequence[Any] = (), run: str | Path = "", **options: Any) -> int:
+        """Fine-tune on labelled ``volumes`` of the scene; like `pretrain`, and with two options more.
+
+        ``segmentations``: a segmentation or label map node, or its ID, for each volume (default: by the name).
+        ``classLabels``: a class for each volume, with ``task="classification"``. ``init``: run or file to start from.
+        """
+        return self._work("finetune", volumes, run, options)
+
+    def predict(self, model: str | Path, volumes: Sequence[Any], **options: Any) -> PredictJob:
+        """Predict ``volumes`` with a fine-tuned run or file, and add the results to the scene.
+
+        Options as of `PredictJob` (``output``, ``mirror``, ``largest``, ``probabilities``, ``device``, ``python``), and
+        ``wait``: True returns when all is done, with the nodes in `PredictJob.segmentations` and the exit code in
+        `PredictJob.exitCode`; False returns at once, and the caller polls. Raises VocoError where nothing was made.
+        """
+        wait = options.pop("wait", True)
+        options.setdefault("python", str(self.environment.python))
+        output = options.pop("output", "") or self.newFolder("predict")
+        job = PredictJob(self, model, logic_cases.nodesOf(self.scene, volumes), output, **options).start()
+        if wait:
+            job.wait()
+        return job
+
+    def exitCode(self, work: Callable[[], Any]) -> int:
+        """Do ``work`` and return its exit code, for ``sys.exit`` at a script's end: errors become a line and a code."""
+        try:
+            done = work()
+        except VocoError as error:
+            print(f"voco: error: {error}")
+            return error.exit_code
+        return done if isinstance(done, int) else int(getattr(done, "exitCode", 0) or 0)
+
+    def waitFor(self, run: str | Path, progress: Callable[[str], Any] | None = None) -> int:
+        """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong."""
+        follower, said = Follower(run), ""
+        while (state := follower.run.state()) in ACTIVE:
+            follower.poll()
+            now = follower.summary()
+            line = f"{state}: {now.stage} {now.step}/{now.total}"
+            if progress is not None and line != said:
+                progress(line)
+            said = line
+            time.sleep(4 * PAUSE)
+        if state in ("finished", "stopped"):
+            return 0 if state == "finished" else 5
+        follower.read_all()
+        return failure(follower).exit_code
+
+    def activeRuns(self) -> list[Any]:
+        """The rows of the jobs that run on this machine now."""
+        return [row for row in self.jobs.rows() if row.local and row.state in ACTIVE]
+
+    def stopRuns(self, runs: Sequence[str | Path]) -> None:
+        """Ask these jobs to stop after their step, with a checkpoint; does not wait."""
+        for run in runs:
+            RunDirectory(run).request_stop()
+
+    def _work(self, kind: str, volumes: Sequence[Any], run: str | Path, options: dict[str, Any]) -> int:
+        wait, progress = options.pop("wait", True), options.pop("progress", None)
+        given = {
+            name: options.pop(name)
+            for name in ("folders", "index", "python")
+            if options.get(name) is not None
+        }
+        facts = {name: options.pop(name, None) for name in ("segmentations", "classLabels", "names")}
+        values = named(kind, options, options.pop("settings", None))
+        labelled = kind == "finetune" and values.get("task") != "classification"
+        cases = logic_cases.casesOf(self.scene, volumes, labelled=labelled, **facts)
+        folder = run or self.newFolder(kind)
+        tell = None if progress is None else lambda now: progress(f"{now.stage} {now.done}/{now.total}")
+        path = self.startJob(kind, folder, values, cases=cases, **given).wait(tell)
+        return self.waitFor(path, progress) if wait else 0

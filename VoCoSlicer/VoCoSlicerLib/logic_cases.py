@@ -1,0 +1,90 @@
+"""From volumes of the scene, or from what is checked in the table, to the cases of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from VoCoCore.errors import DataError, SettingsError
+from VoCoSlicerLib.choices import CaseChoice
+from VoCoSlicerLib.export import SceneCase
+from VoCoSlicerLib.volumes import groupChannels, listVolumes, suggestSegmentation
+
+
+def nodesOf(scene: Any, items: Iterable[Any]) -> list[Any]:
+    """The nodes that ``items`` name: nodes, IDs or names. Raises SettingsError for one that is not in the scene."""
+    return [_node(scene, item) for item in items]
+
+
+def casesOf(
+    scene: Any,
+    volumes: Sequence[Any],
+    segmentations: Sequence[Any] | None = None,
+    classLabels: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    labelled: bool = False,
+) -> list[SceneCase]:
+    """A SceneCase of each volume (node, ID or name; a list of them is one case of several channels).
+
+    ``labelled`` takes the segmentation whose name fits where none is given. Raises SettingsError for lists of
+    different lengths, DataError where a segmentation is wanted and none found.
+    """
+    for what, given in (("segmentations", segmentations), ("classLabels", classLabels), ("names", names)):
+        if given is not None and len(given) != len(volumes):
+            raise SettingsError(f"{len(volumes)} volumes and {len(given)} {what}", "give one for each volume")
+    made = []
+    for number, item in enumerate(volumes):
+        nodes = nodesOf(scene, item if isinstance(item, list | tuple) else [item])
+        label = segmentations[number] if segmentations is not None else None
+        if label is not None:
+            label = _node(scene, label)
+        elif labelled and segmentations is None:
+            label = _suggested(scene, nodes[0])
+        made.append(
+            SceneCase(
+                volumeIds=tuple(node.GetID() for node in nodes),
+                segmentationId=label.GetID() if label is not None else None,
+                classLabel=classLabels[number] if classLabels is not None else None,
+                name=names[number] if names is not None else "",
+            )
+        )
+    return made
+
+
+def chosenCases(scene: Any, choices: Iterable[CaseChoice], grouped: bool = False) -> list[SceneCase]:
+    """The cases of the boxes that are checked, in the order of the scene; ``grouped``: channels of one case together.
+
+    A group has the segmentation and the class that any of its volumes has.
+    """
+    chosen = {choice.volumeId: choice for choice in choices if choice.chosen}
+    rows = [row for row in listVolumes(scene) if row.nodeId in chosen]
+    groups = groupChannels(rows) if grouped else [[row.nodeId] for row in rows]
+    made = []
+    for group in groups:
+        members = [chosen[volumeId] for volumeId in group]
+        made.append(
+            SceneCase(
+                volumeIds=tuple(group),
+                segmentationId=next((one.segmentationId for one in members if one.segmentationId), None),
+                classLabel=next((one.classLabel for one in members if one.classLabel), None),
+            )
+        )
+    return made
+
+
+def _suggested(scene: Any, volume: Any) -> Any:
+    found = suggestSegmentation(scene, volume)
+    if found is None:
+        raise DataError(
+            f"no segmentation belongs to {volume.GetName()}", "name it like the volume, or give it by hand"
+        )
+    return found if hasattr(found, "GetID") else scene.GetNodeByID(found)
+
+
+def _node(scene: Any, item: Any) -> Any:
+    if hasattr(item, "GetID"):
+        return item
+    node = scene.GetNodeByID(str(item)) or scene.GetFirstNodeByName(str(item))
+    if node is None:
+        raise SettingsError(f"the scene has no node {str(item)!r}", "give a node, its ID or its name")
+    return node

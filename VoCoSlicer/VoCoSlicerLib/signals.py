@@ -1,0 +1,32 @@
+"""A signal in plain Python: PythonQt cannot define Qt signals in Python, and logic must not know Qt anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Signal:
+    """Calls everything that is connected, in the order of connecting."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[..., Any]] = []
+
+    def connect(self, listener: Callable[..., Any]) -> Callable[..., Any]:
+        """Call ``listener`` at each `emit`, once however often it is connected; returns it, for `disconnect`."""
+        if listener not in self._listeners:
+            self._listeners.append(listener)
+        return listener
+
+    def disconnect(self, listener: Callable[..., Any]) -> None:
+        """Stop calling ``listener``; nothing happens where it is not connected."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def emit(self, *values: Any) -> None:
+        """Call every listener with ``values``; one that is connected or disconnected meanwhile counts next time."""
+        for listener in list(self._listeners):
+            listener(*values)
+
+    def __len__(self) -> int:
+        return len(self._listeners)
