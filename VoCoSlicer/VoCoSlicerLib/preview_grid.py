@@ -1,0 +1,145 @@
+"""The grid of one sample in the patient's space: cells, centres, the random crop, its labels; numpy only.
+
+Everything comes from the trainer's own functions (plan, draw, Grid), so what is drawn is what will be trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from VoCoCore.data.plan import Plan, pad_before
+from VoCoCore.data.sampling import draw, random_boxes
+from VoCoCore.geometry import Box, Grid, cropped_affine, spacing_of
+from VoCoCore.settings import PretrainSettings
+
+MOST_LATTICE_VOXELS = 2**20  # a heat update writes them all, within a few milliseconds
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """A small regular array that covers the grid: ``classes`` (X, Y, Z) int64 says whose base each voxel is.
+
+    ``affine`` (4, 4) maps its voxel centres to RAS mm. With bases of one size it has one voxel a base.
+    """
+
+    classes: np.ndarray
+    affine: np.ndarray
+
+
+@dataclass(frozen=True)
+class WorldGrid:
+    """A grid of base crops and where it lies: ``affine`` (4, 4) maps the grid's index space to RAS mm.
+
+    ``cropSize`` (3,) voxels is the size of every random crop, ``drawn`` the random crops of this sample.
+    """
+
+    grid: Grid
+    affine: np.ndarray
+    cropSize: tuple[int, int, int]
+    drawn: tuple[Box, ...]
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.linalg.inv(self.affine)
+
+    @cached_property
+    def corners(self) -> np.ndarray:
+        """Corners (n, 8, 3) of all base crops in RAS mm, in class order; x slowest, as `Box.corners`."""
+        return np.stack([box.corners(self.affine) for box in self.grid.boxes()])
+
+    @cached_property
+    def centres(self) -> np.ndarray:
+        """Centres (n, 3) of all base crops in RAS mm, in class order."""
+        return self.corners.mean(axis=1)
+
+    @property
+    def cropMm(self) -> np.ndarray:
+        """Edges (3,) of the random crop in mm, along the prepared volume's axes."""
+        return np.asarray(self.cropSize) * spacing_of(self.affine)
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Unit vectors (3, 3) of the prepared volume's axes as columns, made right-handed for a markups ROI."""
+        unit = self.affine[:3, :3] / spacing_of(self.affine)
+        if np.linalg.det(unit) < 0:
+            unit = unit * [1, 1, -1]  # a box looks the same from its other side
+        return unit
+
+    def boxAt(self, centre: Sequence[float] | np.ndarray) -> Box:
+        """The random crop whose centre lies at ``centre`` (3,) in RAS mm; it may reach out of the grid."""
+        index = self._inverse[:3, :3] @ np.asarray(centre, float) + self._inverse[:3, 3]
+        return Box(tuple(index + 0.5 - np.asarray(self.cropSize) / 2), self.cropSize)
+
+    def centreOf(self, box: Box) -> np.ndarray:
+        """Centre (3,) of ``box`` in RAS mm."""
+        index = np.add(box.start, np.asarray(box.size) / 2) - 0.5
+        return self.affine[:3, :3] @ index + self.affine[:3, 3]
+
+    def clamped(self, box: Box) -> Box:
+        """``box`` moved by as little as brings it inside the grid; itself where it lies there already."""
+        room = np.subtract(self.grid.volume_size, box.size)
+        # A start that went through the affine and back is off by a rounding error: that is no reason to move.
+        start = np.asarray(box.start)
+        inside = np.clip(start, 0, room)
+        return box if np.allclose(inside, start, rtol=0, atol=1e-9) else Box(tuple(inside), box.size)
+
+    def labels(self, box: Box) -> np.ndarray:
+        """Position label y (n,) float64 of ``box``."""
+        return self.grid.overlap_labels(box)
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """The smallest regular array in which every voxel lies in one base alone.
+
+        Where bases differ in size that array gets finer. Beyond MOST_LATTICE_VOXELS it has one voxel a base
+        after all, wrong by at most half a voxel of the prepared volume (outlines and labels stay exact).
+        """
+        size, counts = np.asarray(self.grid.volume_size), self.grid.counts
+        steps = [int(np.gcd.reduce(np.diff(edges))) for edges in self.grid.edges]
+        shape = [int(s) // step for s, step in zip(size, steps, strict=True)]
+        if prod(shape) > MOST_LATTICE_VOXELS:
+            shape = list(counts)
+        along = []
+        for axis, voxels in enumerate(shape):
+            middles = (np.arange(voxels) + 0.5) * size[axis] / voxels
+            along.append(np.searchsorted(self.grid.edges[axis], middles, side="right") - 1)
+        i, j, k = np.meshgrid(*along, indexing="ij")
+        step = size / np.asarray(shape)
+        affine = cropped_affine(self.affine, step / 2 - 0.5)
+        affine[:3, :3] *= step
+        return Lattice((i * counts[1] + j) * counts[2] + k, affine)
+
+
+def worldGrid(plan: Plan, settings: PretrainSettings, number: int) -> WorldGrid:
+    """The grid and the random crops of sample ``number`` (from 0) of the one volume that ``plan`` prepares."""
+    crops = settings.crops
+    assert crops.volume_size and crops.random_size
+    made = draw(settings, number, plan.shape)
+    return WorldGrid(
+        Grid(crops.volume_size, crops.counts),
+        cropped_affine(plan.affine, made.region),
+        crops.random_size,
+        tuple(random_boxes(made)),
+    )
+
+
+def foregroundCorners(plan: Plan) -> np.ndarray:
+    """Corners (8, 3) in RAS mm of the part of the source that is kept: its foreground box."""
+    spaced = plan.oriented_affine.copy()
+    spaced[:3, :3] *= plan.step
+    return Box(plan.start, plan.size).corners(spaced)
+
+
+def preparedCorners(plan: Plan) -> np.ndarray:
+    """Corners (8, 3) in RAS mm of the whole prepared volume, padding included."""
+    return Box((0, 0, 0), plan.shape).corners(plan.affine)
+
+
+def paddedVoxels(plan: Plan) -> np.ndarray:
+    """Voxels (3,) that padding adds before the image, in the prepared volume."""
+    return pad_before(plan.resized, plan.shape)

@@ -1,0 +1,32 @@
+"""The prepared volume as a node: what the trainer sees, in its window, its orientation and its place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from VoCoCore.data.plan import Plan
+from VoCoSlicerLib.preview_nodes import HiddenNodes, setAffine, setValues
+
+
+class PreparedVolume:
+    """A hidden scalar volume ``node`` that carries the prepared values (uint8: 255 stands for 1)."""
+
+    def __init__(self, nodes: HiddenNodes) -> None:
+        self.node = nodes.add(
+            "vtkMRMLScalarVolumeNode", "VoCo prepared volume", "vtkMRMLScalarVolumeDisplayNode"
+        )
+        display = self.node.GetDisplayNode()
+        display.SetAutoWindowLevel(False)
+        display.SetWindowLevelMinMax(0, 255)
+        self._shown: Any = None
+
+    def fill(self, values: np.ndarray, plan: Plan) -> bool:
+        """Carry ``values`` (X, Y, Z) uint8, placed as ``plan`` says; False where they are there already."""
+        if values is self._shown:
+            return False
+        self._shown = values
+        setAffine(self.node, plan.affine)
+        setValues(self.node, values)
+        return True

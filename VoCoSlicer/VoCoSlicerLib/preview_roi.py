@@ -1,0 +1,91 @@
+"""The random crop as a markups ROI: dragged by hand, of a size and direction that nobody can change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+
+from VoCoCore.geometry import Box
+from VoCoSlicerLib.preview_grid import WorldGrid
+from VoCoSlicerLib.preview_nodes import HiddenNodes
+
+ROI_COLOUR = (1.0, 0.85, 0.1)
+
+
+class CropRoi:
+    """``node`` shows a crop of a `WorldGrid`; ``onMoved()`` is called once for every new place."""
+
+    def __init__(self, nodes: HiddenNodes, onMoved: Callable[[], None]) -> None:
+        self._onMoved = onMoved
+        self._world: WorldGrid | None = None
+        self._box: Box | None = None
+        self._writing = False
+        self.node = nodes.add("vtkMRMLMarkupsROINode", "VoCo random crop", "vtkMRMLMarkupsROIDisplayNode")
+        _prepareDisplay(self.node.GetDisplayNode())
+        events = (slicer.vtkMRMLMarkupsNode.PointModifiedEvent, vtk.vtkCommand.ModifiedEvent)
+        self._tags = [self.node.AddObserver(event, self._changed) for event in events]
+
+    @property
+    def box(self) -> Box | None:
+        """The crop in the grid's index space; None before `place`."""
+        return self._box
+
+    @property
+    def world(self) -> WorldGrid | None:
+        """The grid that the crop belongs to; None before `place`."""
+        return self._world
+
+    def place(self, world: WorldGrid, box: Box) -> None:
+        """Show ``box`` of ``world``, moved inside the grid where it reaches out of it."""
+        self._world, self._box = world, world.clamped(box)
+        self._write()
+        self._onMoved()
+
+    def close(self) -> None:
+        """Stop listening to the node."""
+        for tag in self._tags:
+            self.node.RemoveObserver(tag)
+        self._tags = []
+
+    def _changed(self, *_: Any) -> None:
+        if self._writing or self._world is None or self._box is None:
+            return
+        centre = np.zeros(3)
+        self.node.GetCenterWorld(centre)
+        if np.allclose(centre, self._world.centreOf(self._box), rtol=0, atol=1e-9):
+            if not np.allclose(self.node.GetSize(), self._world.cropMm, rtol=1e-9):
+                self._write()  # somebody pulled at the size
+            return
+        wanted = self._world.boxAt(centre)
+        self._box = self._world.clamped(wanted)
+        if self._box is not wanted or not np.allclose(self.node.GetSize(), self._world.cropMm, rtol=1e-9):
+            self._write()
+        self._onMoved()
+
+    def _write(self) -> None:
+        assert self._world is not None and self._box is not None
+        matrix = np.eye(4)
+        matrix[:3, :3] = self._world.axes
+        matrix[:3, 3] = self._world.centreOf(self._box)
+        self._writing = True
+        blocked = self.node.StartModify()
+        self.node.SetSize(*(float(edge) for edge in self._world.cropMm))
+        self.node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
+        self.node.EndModify(blocked)
+        self._writing = False
+
+
+def _prepareDisplay(display: Any) -> None:
+    display.SetSelectedColor(*ROI_COLOUR)
+    display.SetColor(*ROI_COLOUR)
+    display.SetFillOpacity(0.12)
+    display.SetPropertiesLabelVisibility(False)
+    display.SetPointLabelsVisibility(False)
+    display.SetHandlesInteractive(True)
+    display.SetTranslationHandleVisibility(True)
+    display.SetRotationHandleVisibility(False)
+    display.SetScaleHandleVisibility(False)

@@ -1,0 +1,132 @@
+"""All nodes of the preview together, what the slice views show of them, and what happens in the scene meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+
+from VoCoCore.data.plan import Plan
+from VoCoCore.geometry import Box
+from VoCoSlicerLib.preview_cells import CellVolumes
+from VoCoSlicerLib.preview_grid import WorldGrid
+from VoCoSlicerLib.preview_layers import COMPOSITE, SliceLayers
+from VoCoSlicerLib.preview_nodes import HiddenNodes
+from VoCoSlicerLib.preview_numbers import CellNumbers
+from VoCoSlicerLib.preview_outlines import Outlines
+from VoCoSlicerLib.preview_prepared import PreparedVolume
+from VoCoSlicerLib.preview_roi import CropRoi
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which parts of the preview are shown, and the opacity (0 to 1) of cells and heat."""
+
+    cells: bool = True
+    outlines: bool = True
+    numbers: bool = True
+    heat: bool = False
+    prepared: bool = False
+    opacity: float = 0.4
+
+
+class PreviewScene:
+    """The overlay's nodes, made at once and taken away by `close`; ``onMoved()`` tells of each move of the crop."""
+
+    def __init__(self, scene: Any, onMoved: Callable[[], None]) -> None:
+        self._nodes = HiddenNodes(scene)
+        self._layers = SliceLayers(scene)
+        self._prepared: PreparedVolume | None = None
+        self.cells = CellVolumes(self._nodes)
+        self.outlines = Outlines(self._nodes)
+        self.numbers = CellNumbers(scene, self._nodes)
+        self.roi = CropRoi(self._nodes, onMoved)
+
+    @property
+    def preparedNode(self) -> Any:
+        """The node of the prepared volume, or None before it was shown."""
+        return self._prepared.node if self._prepared else None
+
+    def complete(self) -> bool:
+        """Whether all nodes are still in the scene."""
+        return self._nodes.complete()
+
+    def place(self, world: WorldGrid, plan: Plan, box: Box) -> None:
+        """Draw the bases of ``world`` and the crop ``box``."""
+        self.cells.place(world)
+        self.outlines.place(world, plan)
+        self.numbers.place(world)
+        self.roi.place(world, box)
+
+    def fill(self, prepared: np.ndarray, plan: Plan) -> bool:
+        """Carry the prepared values (X, Y, Z) uint8 in a node of their own; False where they are there already."""
+        self._prepared = self._prepared or PreparedVolume(self._nodes)
+        return self._prepared.fill(prepared, plan)
+
+    def present(self, shown: Shown, volumeId: str) -> None:
+        """Show what ``shown`` says in all views, over the volume or, once it is there, the prepared one."""
+        self.numbers.addViews()
+        self.numbers.setVisible(shown.numbers)
+        self.outlines.setVisible(shown.outlines)
+        background = self._prepared.node.GetID() if shown.prepared and self._prepared else volumeId
+        cells, heat = self.cells.cells.GetID(), self.cells.heat.GetID()
+        self._layers.show(
+            background, cells if shown.cells else None, heat if shown.heat else None, shown.opacity
+        )
+
+    def stepAside(self) -> None:
+        """Give the views back to their user for a moment, such as while the scene is saved."""
+        self._layers.restore()
+
+    def close(self) -> None:
+        """Take all nodes out of the scene; the user's own layers come back."""
+        self._layers.restore()
+        self.numbers.close()
+        self.roi.close()
+        self._nodes.removeAll()
+
+
+class SceneEvents:
+    """Observers on a scene and a volume, all of them gone after `close`."""
+
+    def __init__(self, scene: Any, volume: Any, actions: dict[str, Callable[[], None]]) -> None:
+        """Actions: ``volume`` (image, place or transform changed), ``views`` (a slice view came), ``removed`` (some
+        node), ``closing``, ``saving`` and ``saved`` (the scene)."""
+        self._actions = actions
+        self._observed: list[tuple[Any, int]] = []
+        for event, name in (
+            (scene.NodeRemovedEvent, "removed"),
+            (scene.StartCloseEvent, "closing"),
+            (scene.StartSaveEvent, "saving"),
+            (scene.EndSaveEvent, "saved"),
+        ):
+            self._observe(scene, event, self._caller(name))
+        self._observe(scene, scene.NodeAddedEvent, self._added)
+        if volume is not None:
+            for event in (
+                vtk.vtkCommand.ModifiedEvent,
+                slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
+                slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
+            ):
+                self._observe(volume, event, self._caller("volume"))
+
+    def close(self) -> None:
+        """Stop listening."""
+        for node, tag in self._observed:
+            node.RemoveObserver(tag)
+        self._observed.clear()
+
+    def _observe(self, node: Any, event: int, callback: Any) -> None:
+        self._observed.append((node, node.AddObserver(event, callback)))
+
+    def _caller(self, name: str) -> Callable[..., None]:
+        return lambda *_: self._actions[name]()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _added(self, _scene: Any, _event: str, node: Any) -> None:
+        if node.IsA(COMPOSITE) or node.IsA("vtkMRMLSliceNode"):
+            self._actions["views"]()

@@ -1,0 +1,214 @@
+"""Keeping the preview in step with its volume, the scene and the threads: the machinery behind `CropPreview`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+
+from VoCoCore.data.plan import Plan
+from VoCoCore.errors import VocoError
+from VoCoCore.presets import resolve_pretrain
+from VoCoSlicerLib.preview_grid import WorldGrid, worldGrid
+from VoCoSlicerLib.preview_plan import Background, PrepareRequest, planOf, preparedOf, requestOf
+from VoCoSlicerLib.preview_scene import PreviewScene, SceneEvents, Shown
+from VoCoSlicerLib.signals import Signal
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """What is drawn now: the key of all that it was made from, the plan, and the grid of the sample."""
+
+    key: Any
+    plan: Plan
+    world: WorldGrid
+
+
+class PreviewInStep:
+    """What is chosen, what is drawn, and every way in which the one has to follow the other."""
+
+    def __init__(self, scene: Any = None) -> None:
+        self._scene = scene or slicer.mrmlScene
+        self.labelsChanged, self.changed = Signal(), Signal()
+        self._settings = resolve_pretrain()
+        self._volumeId = ""
+        self._sample, self._crop = 0, 0
+        self._on = False
+        self._shown = Shown()
+        self._heat = "labels"
+        self._scores: dict[str, np.ndarray] = {}
+        self._plans, self._prepared = Background(planOf), Background(preparedOf, kept=1)
+        self._placed: _Placed | None = None
+        self._nodes: PreviewScene | None = None
+        self._labels = np.zeros(0)
+        self._error: VocoError | None = None
+        self._events: SceneEvents | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the preview is on (its nodes may still be on their way)."""
+        return self._on
+
+    @property
+    def ready(self) -> bool:
+        """Whether the overlay is up and belongs to the choices made."""
+        return self._placed is not None and not self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is at work for this preview; call `poll` until it is not."""
+        return self._plans.busy or self._prepared.busy
+
+    @property
+    def volume(self) -> Any:
+        """The chosen volume node, or None."""
+        return self._scene.GetNodeByID(self._volumeId) if self._volumeId else None
+
+    def show(self) -> None:
+        """Put the overlay up, as soon as the volume has been looked at."""
+        if not self._on:
+            self._on = True
+            self._observe()
+            self._refresh()
+            self.changed.emit()
+
+    def hide(self) -> None:
+        """Take everything down; the user's own layers come back."""
+        if self._on:
+            self._on = False
+            self._observe()
+            self._takeDown()
+            self._error = None
+            self.changed.emit()
+
+    def poll(self) -> bool:
+        """Put up what a thread has finished since; True while there is more to come."""
+        if self._on:
+            self._refresh()
+        return self.busy
+
+    def wait(self, timeout: float = 600.0) -> None:
+        """Wait until the overlay is up, at most ``timeout`` seconds for each step; for scripts, never for a GUI."""
+        for background in (self._plans, self._prepared):
+            self.poll()
+            background.wait(timeout)
+        self.poll()
+
+    def cleanup(self) -> None:
+        """Take everything down and let go of all nodes and threads' results."""
+        self.hide()
+        self._plans.forget()
+        self._prepared.forget()
+
+    def _redraw(self) -> None:
+        """Draw the trainer's own crop of the choices made, in place of one that was dragged."""
+        self._placed = None
+        self._refresh()
+        self.changed.emit()
+
+    def _refresh(self) -> None:
+        volume = self.volume
+        if not self._on or volume is None:
+            return
+        before = self._error
+        try:
+            request = requestOf(volume, self._settings)
+            plan = self._plans.ask(request)
+            if isinstance(plan, VocoError):
+                raise plan
+            self._error = None
+            if plan is not None:
+                self._place(request, plan)
+        except VocoError as error:
+            self._error = error
+            self._takeDown()
+        if self._error is not before:
+            self.changed.emit()
+
+    def _place(self, request: Any, plan: Plan) -> None:
+        key = (request.key, self._settings, self._sample, self._crop)
+        if self._placed is None or self._placed.key != key:
+            world = worldGrid(plan, self._settings, self._sample)
+            # Only the volume changed: a crop that was dragged stays where it is in the grid.
+            kept = self.box if self._placed is not None else None
+            if self._nodes is None:
+                self._nodes = PreviewScene(self._scene, self._moved)
+            self._placed = _Placed(key, plan, world)
+            self._nodes.place(world, plan, kept or world.drawn[self._crop])
+            self._nodes.present(self._shown, self._volumeId)
+            self.changed.emit()
+        if self._shown.prepared:
+            self._fill(request, plan)
+
+    def _fill(self, request: Any, plan: Plan) -> None:
+        values = self._prepared.ask(PrepareRequest(request.key, request, plan))
+        if isinstance(values, VocoError):
+            raise values
+        assert self._nodes is not None
+        if values is not None and self._nodes.fill(values, plan):
+            self._nodes.present(self._shown, self._volumeId)
+
+    def _moved(self) -> None:
+        assert self._nodes is not None and self._nodes.roi.world and self._nodes.roi.box
+        self._labels = self._nodes.roi.world.labels(self._nodes.roi.box)
+        self._scores.clear()
+        self._drawHeat()
+        self.labelsChanged.emit()
+
+    def _setScores(self, name: str, values: Any) -> None:
+        self._scores.pop(name, None)
+        if values is not None:
+            found = np.asarray(values, float).ravel()
+            if found.shape != self._labels.shape:
+                raise ValueError(
+                    f"{name} needs {len(self._labels)} values, one a base crop, not {found.size}"
+                )
+            self._scores[name] = found
+        self._drawHeat()
+        self.labelsChanged.emit()
+
+    def _drawHeat(self) -> None:
+        if self._nodes is None or not self._shown.heat:
+            return
+        values = self._labels if self._heat == "labels" else self._scores.get(self._heat)
+        # Logits and cosines may be negative: their scale begins where they do.
+        empty = np.zeros(len(self._labels))
+        low = 0.0 if values is None else min(0.0, float(values.min()))
+        self._nodes.cells.setHeat(empty if values is None else values, (low, 1.0))
+
+    def _takeDown(self) -> None:
+        nodes, self._nodes, self._placed = self._nodes, None, None
+        if nodes is not None:
+            nodes.close()
+            self._labels = np.zeros(0)
+            self._scores.clear()
+            self.labelsChanged.emit()
+
+    def _observe(self) -> None:
+        """Listen to the scene and the volume while the preview is on, and never else."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+        if self._on:
+            actions = {
+                "volume": self._refresh,
+                "views": self._viewsCame,
+                "removed": self._nodeRemoved,
+                "closing": self.hide,
+                "saving": lambda: self._nodes and self._nodes.stepAside(),
+                "saved": self._viewsCame,
+            }
+            self._events = SceneEvents(self._scene, self.volume, actions)
+
+    def _viewsCame(self) -> None:
+        if self._nodes is not None:
+            self._nodes.present(self._shown, self._volumeId)
+
+    def _nodeRemoved(self) -> None:
+        if self._volumeId and self.volume is None:
+            self._volumeId = ""
+            self.hide()
+        elif self._nodes is not None and not self._nodes.complete():
+            self.hide()  # somebody deleted a part of it
