@@ -54,6 +54,11 @@ class Launch:
         line = self._last_line() or f"it ended with exit code {code} and said nothing"
         raise _KINDS.get(code, VocoError)(f"the job did not start: {line}", f"more in {self.run.log_file}")
 
+    def cancel(self) -> None:
+        """Kill the process that was started, with all that it started itself: for a job that has not reported yet."""
+        if self._child.poll() is None:
+            kill_tree(self._child.pid)
+
     def _last_line(self) -> str:
         with open(self.run.log_file, "rb") as file:
             file.seek(max(self._log_start, file.seek(0, os.SEEK_END) - 65_536))

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -52,7 +51,8 @@ class Task:
     """One background ``voco ARGUMENTS`` in the Python of the jobs (None: the one that `choosePython` finds).
 
     ``environ`` is what its environment starts from (None: what that Python needs). With ``plain`` the arguments go to
-    Python itself: a script's path or ``-m pip``. Call `start`, then `poll` until it no longer runs.
+    Python itself: a script's path or ``-m pip``; with ``keep`` it goes on when Slicer is closed. Call `start`, then
+    `poll` until it no longer runs.
     """
 
     def __init__(
@@ -62,11 +62,13 @@ class Task:
         environ: Mapping[str, str] | None = None,
         cwd: str | Path | None = None,
         plain: bool = False,
+        keep: bool = False,
     ) -> None:
         self.arguments = [str(word) for word in arguments]
         self.python = str(python or choosePython()[0])
         self._environ = environ
         self._cwd = cwd
+        self._keep = keep
         self._module = None if plain else "VoCoCore"
         self._child: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -97,7 +99,8 @@ class Task:
             self._tidy()
             raise
         self._streams = [_Stream(name) for name in names]
-        _running.add(self)
+        if not self._keep:
+            _running.add(self)
         return self
 
     def poll(self) -> TaskState:
@@ -135,8 +138,7 @@ class Task:
         if self._child is None or self._child.poll() is not None:
             return
         self._cancelled = True
-        # Looking for descendants can take a while where the system has no /proc.
-        threading.Thread(target=launch.kill_tree, args=(self._child.pid,), name="cancel").start()
+        launch.kill_tree(self._child.pid)
 
     def result(self) -> str:
         """All that it has printed to standard output, as far as polled."""

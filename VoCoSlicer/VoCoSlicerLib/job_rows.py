@@ -1,0 +1,161 @@
+"""One line of the table of jobs: a run's status and the end of its events, read again only where they have changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.runs.describe import LOST, command_of
+from VoCoCore.runs.directory import RunDirectory, is_run
+from VoCoCore.runs.events import finite, is_undone, step_of
+from VoCoCore.runs.narrate import narrate
+from VoCoCore.runs.process import host_name
+from VoCoCore.runs.status import ACTIVE, ENDED
+
+GONE, STARTING = "gone", "starting"  # states that only this table has, beside those of VoCoCore
+SCORES = ("position_accuracy", "dice", "balanced_accuracy")  # by which states of a network are compared
+_TAIL = 1 << 15  # bytes
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """How one run stands. ``state``: one of VoCoCore's, ``starting`` (nothing heard yet) or ``gone`` (its folder is
+    no longer there); ``kind``: pretrain or finetune; ``rate`` in steps/s; ``score``: the newest of held-out volumes;
+    ``device`` as the job says; ``local``: the job ran on this machine.
+    """
+
+    path: Path
+    name: str
+    kind: str = ""
+    state: str = ""
+    step: int = 0
+    total: int = 0
+    etaSeconds: float | None = None
+    rate: float | None = None
+    loss: float | None = None
+    message: str = ""
+    host: str = ""
+    local: bool = True
+    score: float | None = None
+    device: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Whether a job is, or says that it is, under way."""
+        return self.state in (*ACTIVE, STARTING)
+
+
+class RunReader:
+    """Keeps the row of one run; call `refresh` now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self.run = RunDirectory(path)
+        self.row = JobRow(self.run.path, self.run.name)
+        self._kind = ""
+        self._device = ""
+        self._seen: object = None
+        self._events: object = None
+        self._tail: dict[str, Any] = {}
+
+    def refresh(self) -> None:
+        """Read what has changed; never raises for what the files hold."""
+        stamps = _stamp(self.run.status_file), _stamp(self.run.events_file)
+        if self.row.state in ENDED and stamps == self._seen:
+            return
+        if not is_run(self.run.path):
+            if self.row.state:
+                what = "its folder is no longer there"
+                self.row = replace(self.row, state=GONE, message=what, etaSeconds=None, rate=None)
+            return
+        self._kind = self._kind or command_of(self.run)
+        if stamps[1] != self._events:
+            self._events, self._tail = stamps[1], readTail(self.run.events_file)
+            self._device = self._tail.get("device") or self._device
+        self._seen = stamps
+        self.row = self._made()
+
+    def _made(self) -> JobRow:
+        status, state, tail = self.run.read_status(), self.run.state(), self._tail
+        moving = state in ("running", "stopping")
+        message = status.message if status else ""
+        if state == "lost":
+            message = LOST
+        elif state == "preparing":
+            message = tail.get("stage") or message
+        host = status.host if status else ""
+        return JobRow(
+            path=self.run.path,
+            name=self.run.name,
+            kind=self._kind,
+            state=state,
+            step=max(status.step if status else 0, tail.get("step", 0) if moving else 0),
+            total=status.total if status else 0,
+            etaSeconds=tail.get("eta") if moving else None,
+            rate=tail.get("rate") if moving else None,
+            loss=tail.get("loss"),
+            message=message,
+            host=host,
+            local=host in ("", host_name()),
+            score=tail.get("score"),
+            device=self._device,
+        )
+
+
+def readTail(path: Path) -> dict[str, Any]:
+    """What the last 32 kB of a run's events say: step, rate, eta, loss, score, stage and device, where there."""
+    found: dict[str, Any] = {}
+    start = math.inf
+    for line in reversed(_lastLines(path)):
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str) or is_undone(event, start):
+            continue
+        for name, value in _told(event).items():
+            found.setdefault(name, value)
+        if event["type"] == "started":  # what an earlier attempt said about steps beyond no longer holds
+            start = min(start, step_of(event))
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _told(event: Mapping[str, Any]) -> dict[str, Any]:
+    kind = event.get("type")
+    if kind == "progress":
+        numbers = {"rate": finite(event.get("rate")), "eta": finite(event.get("eta_s"))}
+        return {**numbers, "step": int(finite(event.get("step")) or 0)}
+    if kind == "started":
+        return {"device": str(event.get("device", "")), "stage": ""}
+    if kind == "stage":
+        return {"stage": narrate(event)}
+    values = event.get("values")
+    if kind != "metrics" or not isinstance(values, Mapping):
+        return {}
+    if event.get("split") == "train":
+        return {"loss": finite(values.get("loss"))} if "loss" in values else {}
+    name = next((name for name in SCORES if name in values), None)
+    return {"score": finite(values[name])} if name else {}
+
+
+def _lastLines(path: Path) -> list[bytes]:
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - _TAIL))
+            lines = file.read(_TAIL).split(b"\n")
+    except OSError:
+        return []
+    return lines[1:] if end > _TAIL else lines
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

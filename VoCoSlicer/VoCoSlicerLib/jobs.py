@@ -1,0 +1,270 @@
+"""The runs that are known, how they stand, and what can be done with them; nothing here waits.
+
+A timer calls `JobTable.rows` every second. A row costs the run's status and the tail of its events, and only where they
+have changed; no call spends much more than BUDGET on reading, and the next one goes on with the other rows. Stopping
+and killing is done by `voco jobs` in a process of its own, which also finishes when Slicer is closed meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.errors import SettingsError, VocoError
+from VoCoCore.runs import describe, known, launch
+from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.follow import Follower
+from VoCoSlicerLib.job_list import JobList
+from VoCoSlicerLib.job_rows import GONE, STARTING, JobRow, RunReader
+from VoCoSlicerLib.pythons import choosePython, environOf, pythonSlicer
+from VoCoSlicerLib.tasks import Task
+
+BUDGET = 0.008  # seconds
+GRACE = 60  # seconds between asking a job to stop, ending it and killing it
+_TAIL = 1 << 16  # bytes of a log
+
+
+class JobTable:
+    """The runs of this user and those in folders added by hand, and the jobs that work on them.
+
+    ``python``: what runs jobs unless a call names another one (None: what `choosePython` finds).
+    """
+
+    def __init__(self, python: str | None = None) -> None:
+        self.python = python
+        self.list = JobList()
+        self._readers: dict[Path, RunReader] = {}
+        self._turn = 0
+        self._launches: dict[Path, tuple[launch.Launch, Path | None]] = {}
+        self._errors: dict[Path, VocoError] = {}
+        self._followers: dict[Path, Follower] = {}
+        self._endings: dict[Path, Task] = {}
+
+    # How they stand
+
+    def rows(self) -> list[JobRow]:
+        """A row for each run, newest first; those that were not read again within BUDGET are as they were."""
+        end = time.perf_counter() + BUDGET
+        self.list.advance()
+        for place in list(self._launches):
+            self._hear(place)
+        for place, task in list(self._endings.items()):
+            self._seeOut(place, task)
+        paths = list(dict.fromkeys([*self._launches, *self._errors, *self.list.paths()]))
+        busy = [path for path in paths if self._reader(path).row.active]
+        while time.perf_counter() < end and busy:
+            self._reader(busy.pop()).refresh()
+        for _ in paths:
+            if time.perf_counter() > end:
+                break
+            self._turn = (self._turn + 1) % len(paths)
+            self._reader(paths[self._turn]).refresh()
+        rows = [self._shown(path) for path in paths]
+        return [row for row in rows if row.state]
+
+    def row(self, path: str | Path) -> JobRow:
+        """The row of one run, read now; its state is "" where there is no run."""
+        self._reader(_place(path)).refresh()
+        return self._shown(_place(path))
+
+    def runningHere(self) -> list[JobRow]:
+        """The rows of the jobs that run on this machine; for the question on closing."""
+        return [row for row in self.rows() if row.local and row.active]
+
+    def follower(self, path: str | Path) -> Follower:
+        """The one follower of a run, for plots; the caller polls it. A poll of a long history may take some 30 ms."""
+        return self._followers.setdefault(_place(path), Follower(_place(path)))
+
+    def error(self, path: str | Path) -> VocoError | None:
+        """What ended a run that failed, is lost or did not start, with its own line and a hint; None otherwise.
+
+        Reads as much of the run's history as its follower has not read yet.
+        """
+        place = _place(path)
+        if place in self._errors:
+            return self._errors[place]
+        if self.row(place).state not in ("failed", "lost"):
+            return None
+        follower = self.follower(place)
+        follower.read_all()
+        return describe.failure(follower)
+
+    def log(self, path: str | Path) -> str:
+        """The end of a run's log, at most 64 kB; "" where there is none."""
+        try:
+            with open(RunDirectory(path).log_file, "rb") as file:
+                start = max(0, file.seek(0, os.SEEK_END) - _TAIL)
+                file.seek(start)
+                text = file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+        return text.partition("\n")[2] if start else text
+
+    def report(self, path: str | Path) -> Path | None:
+        """The report of a run, None where it has none yet."""
+        report = _place(path) / "report.html"
+        return report if report.is_file() else None
+
+    def result(self, path: str | Path) -> tuple[str, Path] | None:
+        """What a run left: ("model" or "encoder", file of weights); None where it left nothing yet."""
+        for kind in ("model", "encoder"):
+            file = RunDirectory(path).weights / f"{kind}.safetensors"
+            if file.is_file():
+                return kind, file
+        return None
+
+    # Starting and ending
+
+    def start(
+        self,
+        kind: str,
+        settings: Mapping[str, Any],
+        run: str | Path,
+        python: str | Path | None = None,
+        resume: bool = False,
+    ) -> launch.Launch:
+        """Start ``voco pretrain`` or ``finetune`` as a job of its own; `rows` and `Launch.ready` say what became of it.
+
+        ``settings``: values by dotted name, ``data.source`` among them. Raises SettingsError where a job runs there or
+        the folder holds something else, EnvironmentFault where the folder or Python cannot be used.
+        """
+        place, program = _place(run), str(python or self.python or choosePython()[0])
+        config = _written(settings) if settings else None
+        words = [kind, "--run", str(place), *(["--resume"] if resume else [])]
+        words += ["--config", str(config)] if config else []
+        try:
+            made = launch.start(place, words, python=program, environ=environOf(program))
+        except VocoError:
+            _remove(config)
+            raise
+        self._errors.pop(place, None)
+        self._launches[place] = (made, config)
+        self.list.show(place)
+        return made
+
+    def resume(self, path: str | Path, python: str | Path | None = None) -> launch.Launch:
+        """Go on from the last checkpoint. Raises SettingsError where there is no run, or nothing to go on with."""
+        run = RunDirectory.open(path)
+        if run.state() == "finished":
+            hint = "start a new run, with more steps, to train for longer"
+            raise SettingsError(f"{run.path} is finished: there is nothing to go on with", hint)
+        return self.start(describe.command_of(run), {}, run.path, python, resume=True)
+
+    def stop(self, path: str | Path, grace: float = GRACE) -> Task | None:
+        """Ask a job to stop with a checkpoint; after ``grace`` seconds it is ended, after as many more killed.
+
+        A job that has not reported yet is ended at once, and then there is no task. Raises EnvironmentFault where the
+        folder cannot be written.
+        """
+        if self._withdraw(path):
+            return None
+        RunDirectory.open(path).request_stop()
+        return self._end(path, "stop", "--grace", str(grace))
+
+    def kill(self, path: str | Path) -> Task | None:
+        """End a job at once with all its processes; its last checkpoint stays. No task where it has not reported."""
+        return None if self._withdraw(path) else self._end(path, "kill")
+
+    def ending(self, path: str | Path) -> Task | None:
+        """The task that stops or kills a run right now; None where none does."""
+        return self._endings.get(_place(path))
+
+    # The list, clusters, space
+
+    def addFolder(self, folder: str | Path) -> None:
+        """Add a run, or a folder of runs, to the table; see `JobList.add`."""
+        self.list.add(folder)
+
+    def forget(self, path: str | Path) -> None:
+        """Take a run off the list; its folder stays."""
+        for kept in (self._errors, self._followers, self._readers):
+            kept.pop(_place(path), None)
+        self.list.forget(_place(path))
+
+    def exportForCluster(
+        self, path: str | Path, target: str | Path, options: Sequence[str] = (), python: str | None = None
+    ) -> Task:
+        """A started task that writes the folder ``target`` for SLURM; ``options`` as of `voco jobs export`."""
+        words = ["jobs", "export", str(_place(path)), "-o", str(_place(target)), *options]
+        return Task(words, python or self.python).start()
+
+    # Inside
+
+    def _reader(self, place: Path) -> RunReader:
+        if place not in self._readers:
+            self._readers[place] = RunReader(place)
+        return self._readers[place]
+
+    def _shown(self, place: Path) -> JobRow:
+        """A run's row, with what this process knows of its start."""
+        row = self._reader(place).row
+        if place in self._launches:
+            return replace(row, state=STARTING, message="", kind=row.kind)
+        if (error := self._errors.get(place)) and row.state in ("", GONE, "failed", "stopped", "lost"):
+            return replace(row, state="failed", message=error.message)
+        return row
+
+    def _hear(self, place: Path) -> None:
+        """Whether a job that was started has reported, or has ended before."""
+        started, config = self._launches[place]
+        try:
+            if not started.ready():
+                return
+            known.remember(place)
+        except VocoError as error:
+            self._errors[place] = error
+        except OSError:  # its folder was deleted meanwhile
+            started.cancel()
+        del self._launches[place]
+        _remove(config)
+
+    def _withdraw(self, path: str | Path) -> bool:
+        """End a job that has not reported yet; False where there is none."""
+        place = _place(path)
+        if place in self._launches:
+            self._hear(place)
+        if place not in self._launches:
+            return False
+        started, config = self._launches.pop(place)
+        started.cancel()
+        _remove(config)
+        return True
+
+    def _end(self, path: str | Path, *words: str) -> Task:
+        place = RunDirectory.open(path).path
+        task = Task(["jobs", words[0], str(place), *words[1:]], pythonSlicer(), keep=True).start()
+        self._endings[place] = task
+        return task
+
+    def _seeOut(self, place: Path, task: Task) -> None:
+        """Let go of a task that ended a job; an error of it is the run's, unless the job had ended by itself."""
+        if task.poll().running:
+            return
+        del self._endings[place]
+        if (error := task.error()) and self.row(place).active:
+            self._errors[place] = error
+
+
+def _place(path: str | Path) -> Path:
+    return RunDirectory(path).path
+
+
+def _written(settings: Mapping[str, Any]) -> Path:
+    """The settings as a file for the job to read at its start; its user alone may read it."""
+    handle, name = tempfile.mkstemp(prefix="voco-settings-", suffix=".json")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(dict(settings), file, indent=1)
+    return Path(name)
+
+
+def _remove(config: Path | None) -> None:
+    if config is not None:
+        with suppress(OSError):
+            config.unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""Run by the Python of the jobs: print as JSON what it is and has. Standard library only; never imported by the module.
+
+    python probe.py requirements.txt
+
+A package is ``broken`` where its metadata is there but files that it lists are not, or where importing it fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*([^;#]*)")
+_OPERATION = re.compile(r"(>=|<=|==|!=|~=|>|<)\s*([0-9][^\s,]*)")
+
+
+def normal(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The release of a version: ``2.10.0+cu128`` -> (2, 10); trailing zeros do not count."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    parts = [int(part) for part in found.group().split(".")] if found else []
+    while parts and parts[-1] == 0:
+        parts.pop()
+    return tuple(parts)
+
+
+def satisfies(version: str, wanted: str) -> bool:
+    """Whether ``version`` is within ``>=2.10,<2.14`` and the like."""
+    have = numbers(version)
+    for sign, other in _OPERATION.findall(wanted):
+        limit = numbers(other)
+        fine = {
+            ">=": have >= limit,
+            "<=": have <= limit,
+            "==": have == limit,
+            "!=": have != limit,
+            ">": have > limit,
+            "<": have < limit,
+            "~=": have >= limit and have[: other.count(".")] == limit[: other.count(".")],
+        }
+        if not fine[sign]:
+            return False
+    return True
+
+
+def required(path: Path) -> dict[str, tuple[str, str]]:
+    """Line and versions by name, of a file of requirements."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if match := _NAME.match(line.partition("#")[0]):
+            found[normal(match[1])] = (line.partition("#")[0].strip(), match[2].strip())
+    return found
+
+
+def installed() -> dict[str, metadata.Distribution]:
+    """What is installed, by name; of a name that is there twice the one that would be imported."""
+    found: dict[str, metadata.Distribution] = {}
+    for each in metadata.distributions():
+        name = each.metadata["Name"] if each.metadata is not None else None
+        if name:
+            found.setdefault(normal(name), each)
+    return found
+
+
+def damage(each: metadata.Distribution) -> str:
+    """What is wrong with an installed package by its own list of files; "" where nothing is."""
+    files = each.files
+    if files is None:
+        return "its list of files is missing"
+    # Compiled files come and go, and scripts lie outside.
+    wanted = [file for file in files if file.suffix != ".pyc" and ".." not in file.parts]
+    gone = [file for file in wanted if not os.path.exists(file.locate())]
+    return f"{len(gone)} of its {len(wanted)} files are missing" if gone else ""
+
+
+def torch_facts() -> dict:
+    """Version and devices of torch, or why it cannot be imported."""
+    try:
+        import torch
+
+        if getattr(torch, "__file__", None) is None:
+            return {"error": "only an empty folder of it is left"}
+        facts = {"version": torch.__version__, "cuda_build": torch.version.cuda, "devices": []}
+    except Exception as error:  # whatever a half-installed package does
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+    try:
+        facts["devices"] = devices(torch)
+    except Exception as error:
+        facts["device_error"] = " ".join(str(error).split())
+    return facts
+
+
+def devices(torch) -> list[dict]:
+    """The cards that torch can compute on, memory in bytes; each is tried."""
+    found = []
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            facts = torch.cuda.get_device_properties(number)
+            float((torch.ones(2, device=f"cuda:{number}") + 1).sum())
+            found.append({"kind": "cuda", "name": facts.name, "memory": facts.total_memory})
+    mps = getattr(torch.backends, "mps", None)
+    if mps is not None and mps.is_available():
+        found.append({"kind": "mps", "name": "Apple " + platform.machine(), "memory": memory()})
+    return found
+
+
+def cards() -> list[str]:
+    """NVIDIA cards by name, whether or not torch can use them."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    command = [program, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def memory() -> int:
+    """Bytes of the machine's memory, 0 where the system does not say."""
+    if sys.platform == "win32":
+        import ctypes
+
+        class Status(ctypes.Structure):
+            _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
+                (name, ctypes.c_ulonglong) for name in ("total", "b", "c", "d", "e", "f", "g")
+            ]
+
+        status = Status(ctypes.sizeof(Status))
+        return status.total if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else 0
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+
+
+def main(requirements: str) -> int:
+    """Print the facts."""
+    present = installed()
+    facts = {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "system": platform.system(),
+        "memory": memory(),
+        "cards": cards(),
+        "installed": {name: each.version or "" for name, each in present.items()},
+        "missing": [],
+        "old": [],
+        "broken": {},
+        "torch": torch_facts(),
+    }
+    for name, (line, wanted) in required(Path(requirements)).items():
+        if name not in present:
+            facts["missing"].append(line)
+        elif wrong := damage(present[name]):
+            facts["broken"][line] = wrong
+        elif not satisfies(present[name].version or "", wanted):
+            facts["old"].append({"line": line, "installed": present[name].version or ""})
+        elif name == "torch" and "error" in facts["torch"]:
+            facts["broken"][line] = facts["torch"]["error"]
+    print(json.dumps(facts))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
