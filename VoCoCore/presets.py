@@ -18,6 +18,8 @@ from VoCoCore.settings import (
     CropSettings,
     PrepareSettings,
     PretrainSettings,
+    needed_size,
+    suits,
 )
 
 MOST_VOXELS = 2**31  # of a prepared volume: far more than any scanner gives
@@ -194,11 +196,10 @@ def check_encoder(
 
     None is open still.
     """
-    low, step = ENCODER_LIMITS[encoder]
-    if size is not None and any(edge < low or edge % step for edge in size):
+    if size is not None and not suits(encoder, size):
         raise SettingsError(
             f"{name} {size} does not suit {encoder}",
-            f"it needs multiples of {step}, at least {low}; leave the setting out to have it chosen",
+            f"it needs {needed_size(encoder)}; leave the setting out to have it chosen",
         )
     multiple = FEATURE_MULTIPLES[encoder]
     if feature_size is not None and feature_size % multiple:

@@ -6,6 +6,7 @@ dotted, ``crops.counts``. `presets.resolve_pretrain` fills them from preset and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from VoCoCore.fields import Group, setting
@@ -15,9 +16,26 @@ SCRATCH = "scratch"
 PRESETS = ("tiny", "base", "large", "huge")
 # Smallest edge of an input, and what it must be a multiple of.
 ENCODER_LIMITS = {"swin_unetr": (64, 32), "unetr": (32, 16), "unet": (32, 16)}
+# Their lowest map must hold more than one voxel, so that one longer edge is enough: the others may be one step long.
+THIN_INPUTS = ("unet",)
 # What the feature size must be a multiple of: attention heads share the channels evenly.
 FEATURE_MULTIPLES = {"swin_unetr": 12, "unetr": 4, "unet": 1}
+
 BODY_PARTS = ("auto", "abdomen", "abdomen_without_label", "chest", "headneck")
+
+
+def suits(encoder: str, size: Sequence[int]) -> bool:
+    """Whether ``encoder`` takes inputs of ``size`` (3,) voxels."""
+    low, step = ENCODER_LIMITS[encoder]
+    least = step if encoder in THIN_INPUTS and max(size) >= low else low
+    return all(edge >= least and edge % step == 0 for edge in size)
+
+
+def needed_size(encoder: str) -> str:
+    """The sizes that ``encoder`` takes, in words."""
+    low, step = ENCODER_LIMITS[encoder]
+    words = f"multiples of {step}, at least {low}"
+    return f"{words} (one such edge is enough)" if encoder in THIN_INPUTS else words
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from VoCoCore.errors import SettingsError, nearest
 from VoCoCore.models.attention import save_attention_memory
 from VoCoCore.models.interface import Encoder, Size
-from VoCoCore.settings import ENCODER_LIMITS
+from VoCoCore.settings import needed_size, suits
 
 
 class SwinUnetrEncoder(Encoder):
@@ -210,11 +210,10 @@ def build_encoder(
 
 def _checked_size(name: str, input_size: int | Sequence[int]) -> Size:
     edges = [input_size] * 3 if isinstance(input_size, int) else list(input_size)
-    low, step = ENCODER_LIMITS[name]
-    if len(edges) != 3 or any(edge < low or edge % step for edge in edges):
+    if len(edges) != 3 or not suits(name, edges):
         raise SettingsError(
             f"an input of {' x '.join(map(str, edges))} voxels does not suit {name}",
-            f"it needs three multiples of {step}, at least {low}",
+            f"it needs three {needed_size(name)}",
         )
     return edges[0], edges[1], edges[2]
 
