@@ -18,6 +18,12 @@ from VoCoSlicerLib.pythons import VARIABLE, choosePython, environOf, isExternal
 from VoCoSlicerLib.tasks import Task
 
 REQUIREMENTS = MODULE_FOLDER / "Resources" / "requirements.txt"
+TORCH = "torch>=2.10,<2.14"
+SHIPPED = (
+    "numpy>=2.0,<3",
+    "scipy>=1.14",
+    "SimpleITK>=2.4",
+)  # what Slicer brings itself; another Python may lack them
 SCRIPTS = Path(__file__).parent / "scripts"
 SETTING = "python"  # in the user's settings
 _OLDEST, _NEWEST = (3, 11), (3, 13)
@@ -92,7 +98,7 @@ class Environment:
 
     def probe(self) -> Task:
         """A task, not started, that looks at that Python; hand it to `facts` when it has ended."""
-        return self.script("probe.py", self.requirements)
+        return self.script("probe.py", self.requirements, TORCH, *SHIPPED)
 
     def facts(self, task: Task) -> Facts:
         """What a probe that has ended found; a probe that failed gives facts with the reason as warning."""

@@ -1,6 +1,6 @@
 """Run by the Python of the jobs: print as JSON what it is and has. Standard library only; never imported by the module.
 
-    python probe.py requirements.txt
+    python probe.py requirements.txt [REQUIREMENT ...]
 
 A package is ``broken`` where its metadata is there but files that it lists are not, or where importing it fails.
 """
@@ -54,10 +54,10 @@ def satisfies(version: str, wanted: str) -> bool:
     return True
 
 
-def required(path: Path) -> dict[str, tuple[str, str]]:
-    """Line and versions by name, of a file of requirements."""
+def required(lines: list[str]) -> dict[str, tuple[str, str]]:
+    """Line and versions by name, of lines of requirements."""
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         if match := _NAME.match(line.partition("#")[0]):
             found[normal(match[1])] = (line.partition("#")[0].strip(), match[2].strip())
     return found
@@ -146,8 +146,9 @@ def memory() -> int:
         return 0
 
 
-def main(requirements: str) -> int:
+def main(requirements: str, *more: str) -> int:
     """Print the facts."""
+    lines = [*more, *Path(requirements).read_text(encoding="utf-8").splitlines()]
     present = installed()
     facts = {
         "python": platform.python_version(),
@@ -161,7 +162,7 @@ def main(requirements: str) -> int:
         "broken": {},
         "torch": torch_facts(),
     }
-    for name, (line, wanted) in required(Path(requirements)).items():
+    for name, (line, wanted) in required(lines).items():
         if name not in present:
             facts["missing"].append(line)
         elif wrong := damage(present[name]):
@@ -175,4 +176,4 @@ def main(requirements: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
