@@ -26,7 +26,7 @@ class CellVolumes:
     """The label volume ``cells`` (class + 1; 0 is outside) and the scalar volume ``heat`` (a value a base)."""
 
     def __init__(self, nodes: HiddenNodes) -> None:
-        self._classes = np.zeros((1, 1, 1), np.int64)
+        self._classes = np.zeros((1, 1, 1), np.intp)  # as Slicer's arrays: k, j, i
         self._count = 0
         # Colours first: a display node must never look at a table that is empty, or gone already.
         self._colours = nodes.add("vtkMRMLColorTableNode", "VoCo base crops colours")
@@ -45,7 +45,7 @@ class CellVolumes:
             self._count = world.grid.n
             names = [f"base crop {i}" for i in range(self._count)]
             fillColourTable(self._colours, classColours(self._count), names, clearFirst=True)
-        self._classes = lattice.classes
+        self._classes = np.ascontiguousarray(lattice.classes.transpose(2, 1, 0))
         for volume in (self.cells, self.heat):
             setAffine(volume, lattice.affine)
         setValues(self.cells, (lattice.classes + 1).astype(np.int16))
@@ -54,7 +54,7 @@ class CellVolumes:
     def setHeat(self, values: np.ndarray, scale: tuple[float, float] = (0.0, 1.0)) -> None:
         """Write ``values`` (n,), one a base, into the heat volume; ``scale``: the ends of its colours."""
         target = slicer.util.arrayFromVolume(self.heat)
-        target[:] = np.asarray(values, np.float32)[self._classes].transpose(2, 1, 0)
+        np.take(np.asarray(values, np.float32), self._classes, out=target)
         display = self.heat.GetDisplayNode()
         low, high = scale
         if (display.GetWindowLevelMin(), display.GetWindowLevelMax()) != (low, high):

@@ -12,19 +12,20 @@ from math import prod
 
 import numpy as np
 
-from VoCoCore.data.plan import Plan, pad_before
+from VoCoCore.data.plan import Plan
 from VoCoCore.data.sampling import draw, random_boxes
 from VoCoCore.geometry import Box, Grid, cropped_affine, spacing_of
 from VoCoCore.settings import PretrainSettings
 
 MOST_LATTICE_VOXELS = 2**20  # a heat update writes them all, within a few milliseconds
+MOST_STRETCH = 2
 
 
 @dataclass(frozen=True)
 class Lattice:
     """A small regular array that covers the grid: ``classes`` (X, Y, Z) int64 says whose base each voxel is.
 
-    ``affine`` (4, 4) maps its voxel centres to RAS mm. With bases of one size it has one voxel a base.
+    ``affine`` (4, 4) maps its voxel centres to RAS mm.
     """
 
     classes: np.ndarray
@@ -94,25 +95,36 @@ class WorldGrid:
 
     @cached_property
     def lattice(self) -> Lattice:
-        """The smallest regular array in which every voxel lies in one base alone.
+        """A small regular array in which every voxel lies in one base alone.
 
-        Where bases differ in size that array gets finer. Beyond MOST_LATTICE_VOXELS it has one voxel a base
-        after all, wrong by at most half a voxel of the prepared volume (outlines and labels stay exact).
+        With bases of one size it has a voxel a base, or a few: voxels are never more than MOST_STRETCH times as long
+        as wide, because Slicer's slice views drop the tilt of oblique volumes with longer ones (they round small
+        elements of the transform to 0). Where bases differ in size the array gets finer; beyond MOST_LATTICE_VOXELS
+        it is regular after all, wrong by at most half a voxel of the prepared volume (outlines and labels stay exact).
         """
-        size, counts = np.asarray(self.grid.volume_size), self.grid.counts
+        counts = self.grid.counts
         steps = [int(np.gcd.reduce(np.diff(edges))) for edges in self.grid.edges]
-        shape = [int(s) // step for s, step in zip(size, steps, strict=True)]
+        shape = self._compact([size // step for size, step in zip(self.grid.volume_size, steps, strict=True)])
         if prod(shape) > MOST_LATTICE_VOXELS:
-            shape = list(counts)
-        along = []
-        for axis, voxels in enumerate(shape):
-            middles = (np.arange(voxels) + 0.5) * size[axis] / voxels
-            along.append(np.searchsorted(self.grid.edges[axis], middles, side="right") - 1)
-        i, j, k = np.meshgrid(*along, indexing="ij")
-        step = size / np.asarray(shape)
+            shape = self._compact(counts)
+        step = np.asarray(self.grid.volume_size) / shape
+        middles = [(np.arange(voxels) + 0.5) * step[axis] for axis, voxels in enumerate(shape)]
+        i, j, k = np.meshgrid(
+            *(
+                np.searchsorted(edges, middle, side="right") - 1
+                for edges, middle in zip(self.grid.edges, middles, strict=True)
+            ),
+            indexing="ij",
+        )
         affine = cropped_affine(self.affine, step / 2 - 0.5)
         affine[:3, :3] *= step
         return Lattice((i * counts[1] + j) * counts[2] + k, affine)
+
+    def _compact(self, shape: Sequence[int]) -> list[int]:
+        """``shape`` with long voxels divided, so that no edge is over MOST_STRETCH times as long as another."""
+        edges = np.asarray(self.grid.volume_size) / shape * spacing_of(self.affine)
+        parts = np.ceil(edges / (MOST_STRETCH * edges.min()) - 1e-9)
+        return [int(voxels * part) for voxels, part in zip(shape, parts, strict=True)]
 
 
 def worldGrid(plan: Plan, settings: PretrainSettings, number: int) -> WorldGrid:
@@ -133,13 +145,3 @@ def foregroundCorners(plan: Plan) -> np.ndarray:
     spaced = plan.oriented_affine.copy()
     spaced[:3, :3] *= plan.step
     return Box(plan.start, plan.size).corners(spaced)
-
-
-def preparedCorners(plan: Plan) -> np.ndarray:
-    """Corners (8, 3) in RAS mm of the whole prepared volume, padding included."""
-    return Box((0, 0, 0), plan.shape).corners(plan.affine)
-
-
-def paddedVoxels(plan: Plan) -> np.ndarray:
-    """Voxels (3,) that padding adds before the image, in the prepared volume."""
-    return pad_before(plan.resized, plan.shape)

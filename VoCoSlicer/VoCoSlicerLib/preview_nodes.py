@@ -11,7 +11,7 @@ import slicer
 import vtk
 
 OWNER = "VoCo.Preview"  # attribute of every node of the preview
-# Anchors of a heat scale from dark violet to light yellow, evenly spaced; also readable by the colour-blind.
+# Anchors of a heat scale from violet to light yellow, evenly spaced; also readable by the colour-blind.
 _HEAT = (
     (20, 11, 53),
     (87, 16, 110),

@@ -18,6 +18,7 @@ class PreparedVolume:
             "vtkMRMLScalarVolumeNode", "VoCo prepared volume", "vtkMRMLScalarVolumeDisplayNode"
         )
         display = self.node.GetDisplayNode()
+        display.SetDefaultColorMap()
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(0, 255)
         self._shown: Any = None

@@ -83,6 +83,7 @@ def _prepareDisplay(display: Any) -> None:
     display.SetSelectedColor(*ROI_COLOUR)
     display.SetColor(*ROI_COLOUR)
     display.SetFillOpacity(0.12)
+    display.SetGlyphScale(1.5)  # the point to drag by must not cover a number
     display.SetPropertiesLabelVisibility(False)
     display.SetPointLabelsVisibility(False)
     display.SetHandlesInteractive(True)
