@@ -65,7 +65,9 @@ class PatchSettings(Group):
         low=16,
         high=1024,
     )
-    per_case: int = setting(2, "crops of one case in a step", low=1, high=64)
+    per_case: int | None = setting(
+        None, "crops of one case in a step; default: by the memory and the time", low=1, high=64
+    )
     positive: float = setting(
         0.75, "share of crops centred on a labelled voxel, the others on the background", low=0.0, high=1.0
     )
@@ -112,8 +114,11 @@ class LossSettings(Group):
 class FinetuneAugmentSettings(Group):
     """Augmentation of crops and their labels; each probability is for a crop alone."""
 
-    flip: tuple[float, float, float] = setting(
-        (0.2, 0.2, 0.2), "probabilities of a flip along x, y, z", low=0.0, high=1.0
+    flip: tuple[float, float, float] | None = setting(
+        None,
+        "probabilities of a flip along x, y, z; default: from left to right, unless a label has a side",
+        low=0.0,
+        high=1.0,
     )
     turn: float = setting(
         0.2, "probability of a turn by 90, 180 or 270 degrees in the xy plane", low=0.0, high=1.0
@@ -143,7 +148,7 @@ class FinetuneOptimSettings(UpdateSettings):
     )
     epochs: float | None = setting(None, "passes over the training cases", low=0.001, high=1e6)
     batch: int | None = setting(
-        None, "cases per step, over all ranks; default: by the memory", low=1, high=4096
+        None, "cases per step, over all ranks; default: by the memory and the time", low=1, high=4096
     )
     lr: float = setting(3e-4, "highest learning rate", low=0.0, high=10.0)
     weight_decay: float = setting(1e-5, "decoupled weight decay", low=0.0, high=1.0)

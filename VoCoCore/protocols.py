@@ -68,13 +68,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "prepare.foreground": 0.0,
         "prepare.fit": "pad",
         "patches.balance": "classes",
-        "patches.per_case": 2,
         "patches.positive": 0.75,
-        "augment.flip": (
-            0.2,
-            0.0,
-            0.0,
-        ),  # bodies are nearly symmetric from left to right, and in no other way
         "augment.turn": 0.0,
         "augment.rotate": 0.3,
         "augment.zoom": 0.3,

@@ -67,7 +67,12 @@ def main() -> None:
         image = zoom(case.image.astype(np.float32), scale, order=1)
         store = Store(folder / "store").create()
         key = write_case(store, label, np.clip(image * 20, -32768, 32767))
-        options = {"patches.size": (EDGE,) * 3, "patches.per_case": CROPS, "data.workers": 0}
+        options = {
+            "patches.size": (EDGE,) * 3,
+            "patches.per_case": CROPS,
+            "augment.flip": (0.2, 0, 0),
+            "data.workers": 0,
+        }
         settings = resolve_finetune({}, options)
         cached = LabelledSamples(store.root, [key], settings)
         from_store = LabelledSamples(store.root, [key], settings)

@@ -231,8 +231,8 @@ def test_folds_started_one_by_one_have_the_same_plan(labelled_cohort, words, tmp
     from VoCoCore.cli.options import given_settings
     from VoCoCore.finetune_settings import FinetuneSettings
     from VoCoCore.protocols import resolve_finetune
+    from VoCoCore.training.case_facts import facts_of
     from VoCoCore.training.labelled_cohort import labelled_index
-    from VoCoCore.training.planning import facts_of
 
     found = []
     for fold in range(3):

@@ -34,7 +34,7 @@ def draw(number: int = 0, seed: int = 0, label: np.ndarray | None = None, **chan
     label = label_of(0) if label is None else label
     places = changes.pop("places", None) or places_of(label, 0)
     names = {item.name for item in fields(PatchSettings)}
-    own = {"size": (16, 16, 16), **{n: v for n, v in changes.items() if n in names}}
+    own = {"size": (16, 16, 16), "per_case": 2, **{n: v for n, v in changes.items() if n in names}}
     spacing = changes.pop("spacing", (1.0, 1.0, 1.0))
     augment = FinetuneAugmentSettings(**{**NOTHING, **{n: v for n, v in changes.items() if n not in names}})
     return draw_patches(PatchSettings(**own), augment, seed, number, label.shape, places, spacing)
@@ -144,7 +144,12 @@ def test_where_a_case_lacks_what_is_wanted_crops_lie_anywhere() -> None:
 
 def test_a_whole_case_is_one_view_from_its_first_voxel() -> None:
     drawn = draw_patches(
-        PatchSettings(size=(16, 16, 16), per_case=4), FinetuneAugmentSettings(), 0, 5, (16, 16, 16), None
+        PatchSettings(size=(16, 16, 16)),
+        FinetuneAugmentSettings(flip=(0.2, 0.2, 0.2)),
+        0,
+        5,
+        (16, 16, 16),
+        None,
     )
     assert drawn.starts.tolist() == [[0, 0, 0]] and drawn.flips.shape == (1, 3)
 

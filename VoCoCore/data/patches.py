@@ -53,7 +53,7 @@ def draw_patches(
 
     ``places`` None: one view of the whole case, for a classification, whose size the crop then has.
     """
-    assert patches.size
+    assert patches.size and augment.flip
     rng, size = generator(seed, number, TRAIN), np.asarray(patches.size)
     if places is None:
         starts = np.zeros((1, 3), np.int64)
@@ -90,6 +90,7 @@ def _centres(
     rng: np.random.Generator, patches: PatchSettings, places: Places, shape: Sequence[int]
 ) -> np.ndarray:
     """Centres (k, 3): on a labelled voxel with probability ``positive``, else on the background."""
+    assert patches.per_case
     positive = rng.random(patches.per_case) < patches.positive
     centres = np.empty((patches.per_case, 3), np.int64)
     for row, wanted in enumerate(positive):

@@ -27,11 +27,13 @@ from VoCoCore.runs.files import read_json
 from VoCoCore.settings import SCRATCH
 from VoCoCore.training import checkpoint
 from VoCoCore.training.attempt import Attempt, Result, carry_out
+from VoCoCore.training.case_facts import facts_of
+from VoCoCore.training.crop_plan import Need
 from VoCoCore.training.finetune_look import Looker, best_of, values_of
-from VoCoCore.training.finetune_needs import out_of_memory, say_needs, steps_in
+from VoCoCore.training.finetune_needs import need_of, out_of_memory, say_needs, steps_in
+from VoCoCore.training.finetune_warnings import warnings_of
 from VoCoCore.training.labelled_cohort import (
     LabelledCohort,
-    absent_classes,
     classes_of,
     gather_labelled,
     kept_cohort,
@@ -39,7 +41,7 @@ from VoCoCore.training.labelled_cohort import (
 )
 from VoCoCore.training.loop import Look
 from VoCoCore.training.opening import as_chosen, public
-from VoCoCore.training.planning import Planner, facts_of, finished_plan, is_planned
+from VoCoCore.training.planning import Planner, finished_plan, is_planned, with_flips
 from VoCoCore.training.updates import Updater
 
 __all__ = ["Finetuning", "finetune"]
@@ -72,19 +74,29 @@ class Finetuning(Attempt):
         self.classes, self.activation = classes_of(index, self.settings)
         if not is_planned(self.settings):
             facts = facts_of(index, self.settings)
-            names = [kind.name for kind in self.classes]
-            planner = Planner(self.settings, facts, self.source, names, self.machine)
-            self.settings, reasons = planner.plan()
-            for reason in reasons:
-                self.emit("stage", name="plan", text=reason)
-            check_finetune(self.settings)
+            self._plan(*Planner(self.settings, facts, self.source, self.machine, self._need).plan())
+        self._plan(*with_flips(self.settings, [kind.name for kind in self.classes]))
         kept = None if self.machine.main else kept_cohort(self.run)
         self.cohort = kept or gather_labelled(
             self.settings, self.run, index, unlabelled, self.classes, self.emit, self.should_stop_alone
         )
         if self.machine.main:
             self._set_steps()
-            self._warn()
+            told = warnings_of(self.cohort, self.classes, self.settings.task, self.source)
+            for message, hint in told:
+                self.emit("warning", message=message, hint=hint)
+
+    def _plan(self, settings: FinetuneSettings, reasons: list[str]) -> None:
+        """Take over what was chosen, and say why."""
+        check_finetune(settings)
+        self.settings = settings
+        for reason in reasons:
+            self.emit("stage", name="plan", text=reason)
+
+    def _need(self, settings: FinetuneSettings) -> Need | None:
+        """What a crop of the network that ``settings`` describe needs here."""
+        network = self.network(settings)
+        return need_of(settings, network, len(self.channels), self.machine)
 
     def _source(self) -> dict[str, str]:
         """What the weights to start from say of themselves; once it is under way, a run does without their file."""
@@ -116,31 +128,6 @@ class Finetuning(Attempt):
             self.run.write_json("settings.json", public(self.settings))
         self.run.write_status("preparing", total=self.settings.optim.steps)
 
-    def _warn(self) -> None:
-        """Say what may spoil the result."""
-        seen = set(filter(None, self.source.get("seen", "").split(",")))
-        held_out = {member.content for member in self.cohort.val} | {
-            content for _, content in self.cohort.test
-        }
-        if leaked := seen & held_out:
-            self.emit(
-                "warning",
-                message=f"{len(leaked)} of the cases held out here were seen in pre-training, without their labels",
-                hint="pre-train without them, or do not report their scores as those of unseen cases",
-            )
-        if not self.cohort.val:
-            self.emit(
-                "warning",
-                message="no case is left to validate on, so the last state is kept, not the best one",
-                hint="add labelled cases of other patients, or set data.val_fraction",
-            )
-        for name in absent_classes(self.cohort, self.classes, self.settings.task):
-            self.emit(
-                "warning",
-                message=f"no training case shows '{name}': it cannot be learned",
-                hint="add a case that has it, or change the division (data.split_seed)",
-            )
-
     def facts(self) -> dict[str, Any]:
         """Counts and a fingerprint."""
         return self.cohort.facts()
@@ -155,14 +142,15 @@ class Finetuning(Attempt):
 
     # The network
 
-    def network(self) -> Any:
-        """A new network with random weights."""
-        model, size = self.settings.model, self.settings.patches.size
+    def network(self, settings: FinetuneSettings | None = None) -> Any:
+        """A new network with random weights, as ``settings`` or the job's own have it."""
+        settings = settings or self.settings
+        model, size = settings.model, settings.patches.size
         assert model.encoder and model.feature_size and size
         encoder = build_encoder(
             model.encoder, len(self.channels), model.feature_size, size, model.checkpointing
         )
-        if self.settings.task == "segmentation":
+        if settings.task == "segmentation":
             return SegmentationNetwork(encoder, len(self.classes), deep=model.deep_supervision)
         return ClassificationNetwork(encoder, len(self.classes), model.dropout)
 

@@ -14,6 +14,7 @@ from VoCoCore.devices import Machine
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.runs.narrate import duration
+from VoCoCore.training.crop_plan import Need
 from VoCoCore.training.disk import check_room
 from VoCoCore.training.live_memory import LivePeak
 from VoCoCore.training.memory import room_mb
@@ -48,6 +49,7 @@ def _count(settings: FinetuneSettings, machine: Machine) -> int:
     """Crops that one rank sees in a step."""
     assert settings.optim.batch
     each = settings.patches.per_case if settings.task == "segmentation" else 1
+    assert each
     return max(1, settings.optim.batch // machine.ranks) * each
 
 
@@ -61,6 +63,34 @@ def _pass(network: nn.Module, crops: Tensor, machine: Machine) -> None:
         found = network(crops)
     outputs = found if isinstance(found, list) else [found]
     sum(output.float().square().mean() for output in outputs).backward()
+
+
+def need_of(settings: FinetuneSettings, network: nn.Module, channels: int, machine: Machine) -> Need:
+    """What a crop needs on ``network``, by trying one; timed where the job has only so many hours.
+
+    Where not even that fits, a crop needs infinitely much.
+    """
+    room, fixed = room_mb(machine), _fixed_mb(settings, network)
+    try:
+        network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
+        with LivePeak(known=[*network.parameters(), crops]) as live:
+            _pass(network, crops, machine)
+        began = time.perf_counter()
+        if settings.run.hours is not None:
+            _pass(network, crops, machine)
+            if machine.device.type == "cuda":
+                torch.cuda.synchronize()
+        seconds = time.perf_counter() - began if settings.run.hours is not None else None
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) and "memory" not in str(error):
+            raise
+        return Need(float("inf"), fixed, room)
+    return Need(live.peak / MB, fixed, room, seconds)
+
+
+def _fixed_mb(settings: FinetuneSettings, network: nn.Module) -> float:
+    """Weights, gradients, two moments, and their average where one is kept."""
+    return 4 * sum(p.numel() for p in network.parameters()) * (4 + (settings.optim.ema > 0)) / MB
 
 
 def say_needs(
@@ -82,8 +112,7 @@ def say_needs(
         _pass(network, crops, machine)
     seconds = time.perf_counter() - began
     count = _count(settings, machine)
-    weights = 4 * trained * (4 + (settings.optim.ema > 0)) / MB
-    memory = weights + count * live.peak / MB
+    memory = _fixed_mb(settings, network) + count * live.peak / MB
     disk = 3 * 4 * trained * (3 + (settings.optim.ema > 0)) / MB
     steps = settings.optim.steps or 0
     emit(
@@ -105,8 +134,9 @@ def say_needs(
 def out_of_memory(settings: FinetuneSettings, machine: Machine) -> EnvironmentFault:
     """The error to end with, and what to change in a new run folder."""
     changes: dict[str, Any] = {}
-    if settings.patches.per_case > 1 and settings.task == "segmentation":
-        changes["patches.per_case"] = settings.patches.per_case // 2
+    each = settings.patches.per_case or 1
+    if each > 1 and settings.task == "segmentation":
+        changes["patches.per_case"] = each // 2
     elif (settings.optim.batch or 1) > machine.ranks:
         changes["optim.batch"] = max(
             machine.ranks, (settings.optim.batch or 2) // 2 // machine.ranks * machine.ranks

@@ -6,106 +6,29 @@ Every choice is said with its reason; the run's settings.json then holds the val
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from VoCoCore.data.cases import Case, Index
-from VoCoCore.data.images import read_case, read_header, read_image
-from VoCoCore.data.intensity import recognise
 from VoCoCore.data.resample import spaced_size
 from VoCoCore.devices import Machine
-from VoCoCore.errors import DataError
 from VoCoCore.finetune_settings import FinetuneSettings
-from VoCoCore.geometry import spacing_of, to_ras
 from VoCoCore.settings import ENCODER_LIMITS
+from VoCoCore.training.case_facts import SAMPLED, Facts
+from VoCoCore.training.crop_plan import Need, cases_and_crops, crop_size, flips_for
+from VoCoCore.training.finetune_needs import SHARE
 
-SAMPLED = 12  # cases whose voxels are looked at
-MEASURED = 300  # cases whose headers are looked at
 MOST_STRETCH = 3.0  # between the cases' voxel size and that of pre-training, along any axis
 LONGEST = 320  # voxels along an axis beyond which cases are made coarser
-# Voxels of a crop: what a step holds beside a network of the usual size.
-CROP_VOXELS = {"cpu": 50_000, "mps": 96**3, "cuda": 96**3}
+# Voxels of a crop, at most: on a processor what a short job has time for, else what a network learns the body from.
+CROP_VOXELS = {"cpu": 50_000, "mps": 1_000_000, "cuda": 1_000_000}
+# Cases a step and crops of each, at most: more of them would only make fewer steps of the same time.
+CASES = {"cpu": 2, "mps": 2, "cuda": 4}
+CROPS = {"cpu": 2, "mps": 2, "cuda": 4}
 STEPS = {"cpu": 1500, "mps": 10_000, "cuda": 25_000}
+LEAST_EPOCHS = 10  # of a length that is chosen here
 FEATURES = {"cpu": 12, "mps": 24, "cuda": 48}
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of the training cases: median spacing (3,) in mm and size (3,) in mm along R, A, S; the kind of
-    image ("ct", "mr", or "auto" where they differ); range of values under the labels, where there are labels.
-    """
-
-    spacing: np.ndarray
-    extent: np.ndarray
-    kind: str
-    under_labels: tuple[float, float] | None
-    cases: int
-
-
-def facts_of(index: Index, settings: FinetuneSettings) -> Facts:
-    """Look at the headers of the training cases and at the voxels of some. Raises DataError for files of no use."""
-    # All folds look at the same cases: networks of different plans could not predict together.
-    folded, bad = settings.data.fold is not None, settings.data.skip_bad
-    looked_at = [case for case in index.cases if case.split == "train" or (folded and case.split == "val")]
-    sizes = _usable(_measured, _some(looked_at, MEASURED), bad)
-    # Only auto chooses by values, and reading whole cases takes its time.
-    valued = _some(looked_at, SAMPLED if settings.protocol == "auto" else 0)
-    seen = _usable(partial(_values_in, task=settings.task), valued, bad)
-    if not sizes or (valued and not seen):
-        raise DataError("no case can be used", "'voco data check' says what is wrong with each")
-    spacings, extents = zip(*sizes, strict=True)
-    kinds, ranges = {kind for kind, _ in seen}, [found for _, found in seen if found is not None]
-    low, high = np.median(ranges, axis=0).tolist() if ranges else (0.0, 0.0)
-    return Facts(
-        np.median(spacings, axis=0),
-        np.median(extents, axis=0),
-        kinds.pop() if len(kinds) == 1 else "auto",
-        (low, high) if ranges else None,
-        sum(case.split == "train" for case in index.cases),
-    )
-
-
-def _some(cases: Sequence[Case], most: int) -> list[Case]:
-    return [cases[int(place)] for place in np.linspace(0, len(cases) - 1, min(most, len(cases)))]
-
-
-def _usable(look: Callable[[Case], Any], cases: Sequence[Case], skip_bad: bool) -> list[Any]:
-    """What ``look`` finds of each case; bad ones are left out, or raise DataError as they do later."""
-    found = []
-    for case in cases:
-        try:
-            found.append(look(case))
-        except DataError:
-            if not skip_bad:
-                raise
-    return found
-
-
-def _measured(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Voxel size (3,) and size (3,) in mm along R, A, S."""
-    header = read_header(case.images[0])
-    order, _, affine = to_ras(header.shape, header.affine)
-    return spacing_of(affine), spacing_of(affine) * [header.shape[axis] for axis in order]
-
-
-def _values_in(case: Case, task: str) -> tuple[str, np.ndarray | None]:
-    """The kind of image, and the range (2,) of nearly all values under its label."""
-    array, _ = read_case(case)
-    inside = _under_label(array[0], case) if task == "segmentation" else None
-    return recognise(array[0])[0], None if inside is None else np.percentile(inside, (0.5, 99.5))
-
-
-def _under_label(channel: np.ndarray, case: Case) -> np.ndarray | None:
-    assert case.label is not None
-    label = read_image(case.label).array
-    inside = channel[label > 0] if label.shape == channel.shape else np.empty(0)
-    inside = inside[np.isfinite(inside)]
-    return inside if len(inside) else None
 
 
 class Planner:
@@ -116,12 +39,12 @@ class Planner:
         settings: FinetuneSettings,
         facts: Facts,
         source: Mapping[str, str],
-        names: Sequence[str],
         machine: Machine,
+        measure: Callable[[FinetuneSettings], Need | None] = lambda settings: None,
     ) -> None:
-        """``source``: metadata of the weights to start from (empty from scratch); ``names`` of the classes."""
+        """``source``: metadata of the weights to start from (empty from scratch); ``measure``: what a crop needs."""
         self.settings, self.facts, self.source, self.machine = settings, facts, source, machine
-        self.names, self.reasons = list(names), list[str]()
+        self.reasons, self._try, self._tried = list[str](), measure, dict[Any, Need | None]()
 
     def plan(self) -> tuple[FinetuneSettings, list[str]]:
         """The settings with every value, and the reasons for those that were chosen here."""
@@ -131,7 +54,6 @@ class Planner:
         self._size()
         self._batch()
         self._steps()
-        self._sides()
         return self.settings, self.reasons
 
     def _choose(self, changes: Mapping[str, Any], reason: str) -> None:
@@ -198,60 +120,102 @@ class Planner:
     def _size(self) -> None:
         if self.settings.patches.size is not None:
             return
-        encoder, spacing = self.settings.model.encoder, self.settings.prepare.spacing
-        assert encoder
-        low, step = ENCODER_LIMITS[encoder]
+        voxels, weight = self._voxels(), np.asarray(self.settings.prepare.spacing or 1 / self.facts.extent)
+        assert self.settings.model.encoder
+        low, step = ENCODER_LIMITS[self.settings.model.encoder]
+        kind = self.machine.device.type
+        most, why = float(CROP_VOXELS[kind]), f"as many as suit a {kind.upper()}"
+        while True:
+            size = crop_size(voxels, weight, low, step, most)
+            trial = self.settings.with_values({"patches.size": size})
+            need = self._need(trial)
+            if need is None or need.crops > 0 or np.prod(size) <= low**3:
+                break
+            most, why = float(np.prod(size)) / 2, f"all that {need.room:,.0f} MB of memory take"
+        mm = tuple(round(float(edge)) for edge in np.multiply(size, weight))
+        shape = f"a part of {_words(mm)} mm, as near to a cube as may be,"
+        if self.settings.task != "segmentation":
+            shape = "every case is resized to it, in voxels as near to a cube as may be; the median one"
+        elif np.all(np.greater_equal(size, voxels)):
+            shape = "the whole"
+        of = f"of a median case ({_words(tuple(voxels))} voxels)"
+        if self.settings.task != "segmentation":
+            of = f"has {_words(tuple(voxels))} voxels"
+        self._choose({"patches.size": size}, f"{shape} {of}; {why}")
+
+    def _need(self, settings: FinetuneSettings) -> Need | None:
+        size = settings.patches.size
+        if size not in self._tried:
+            self._tried[size] = self._try(settings)
+        return self._tried[size]
+
+    def _voxels(self) -> list[int]:
+        """Size (3,) of a median case at the voxel size of the preparation."""
         old = self.facts.spacing
-        new = old if spacing is None else np.asarray(spacing)
-        voxels = [
+        new = old if self.settings.prepare.spacing is None else np.asarray(self.settings.prepare.spacing)
+        return [
             spaced_size(max(1, round(mm / a)), a, b)
             for mm, a, b in zip(self.facts.extent, old, new, strict=True)
         ]
-        size = [max(low, -(-edge // step) * step) for edge in voxels]
-        most = max(CROP_VOXELS[self.machine.device.type], low**3)
-        while np.prod(size) > most and max(size) > low:
-            longest = int(np.argmax(np.multiply(size, np.asarray(size) > low)))
-            size[longest] -= step
-        what = "the whole of a median case" if np.all(np.greater_equal(size, voxels)) else "a part of a case"
-        if self.settings.task != "segmentation":
-            what = "every case is resized to it, the median one"
-        self._choose(
-            {"patches.size": tuple(size)},
-            f"{what} ({_words(tuple(voxels))} voxels), of the size that {encoder} and a "
-            f"{self.machine.device.type.upper()} take",
-        )
 
     def _batch(self) -> None:
-        if self.settings.optim.batch is None:
-            ranks = self.machine.ranks
-            batch = max(1, -(-2 // ranks)) * ranks if self.facts.cases > 1 else ranks
-            self._choose({"optim.batch": batch}, f"{batch} cases a step" if batch > 1 else "one case a step")
+        """Cases a step and crops of each: as many as suit the device, fewer where memory or time ask for it."""
+        optim, patches, kind = self.settings.optim, self.settings.patches, self.machine.device.type
+        if optim.batch is not None and patches.per_case is not None:
+            return
+        ranks, each = self.machine.ranks, CROPS[kind]
+        cases = max(1, -(-min(CASES[kind], self.facts.cases) // ranks))
+        fit, why = cases * each, f"as many as suit a {kind.upper()}"
+        need = self._need(self.settings)
+        if need is not None:
+            why += f", and about {need.fixed + fit * need.crop:,.0f} of {need.room:,.0f} MB of memory"
+            if need.crops < fit:
+                fit, why = max(1, need.crops), f"what {need.room:,.0f} MB of memory take"
+            timely = self._in_time(need, optim.accumulate)
+            if timely < fit:
+                fit, why = timely, f"so that {self.settings.run.hours:g} h are enough for {STEPS[kind]} steps"
+        asked = None if optim.batch is None else max(1, optim.batch // ranks)
+        cases, each = cases_and_crops(cases, each, fit, (asked, patches.per_case))
+        wanted = {"optim.batch": (optim.batch, cases * ranks), "patches.per_case": (patches.per_case, each)}
+        chosen = {name: value for name, (given, value) in wanted.items() if given is None}
+        self._choose(chosen, f"{cases * ranks * each} crops a step, {why}")
+
+    def _in_time(self, need: Need, accumulate: int) -> int:
+        """Crops a step with which the hours given are enough for the usual number of steps; at least one."""
+        hours = self.settings.run.hours
+        if hours is None or not need.seconds:
+            return 1 << 30
+        return max(1, int(hours * 3600 * SHARE / STEPS[self.machine.device.type] / need.seconds / accumulate))
 
     def _steps(self) -> None:
         optim, run = self.settings.optim, self.settings.run
         assert optim.batch
+        per_epoch = max(1.0, self.facts.cases / (optim.batch * optim.accumulate))
         if optim.steps is None and optim.epochs is not None:
-            per_epoch = max(1.0, self.facts.cases / (optim.batch * optim.accumulate))
             self._choose(
                 {"optim.steps": max(1, round(optim.epochs * per_epoch))},
                 f"{optim.epochs:g} epochs of {self.facts.cases} cases, {optim.batch} a step",
             )
         elif optim.steps is None and run.hours is None:
             kind = self.machine.device.type
-            self._choose(
-                {"optim.steps": STEPS[kind]},
-                f"usual on a {kind.upper()}; set --steps, optim.epochs or --hours",
+            usual, least = STEPS[kind], round(LEAST_EPOCHS * per_epoch)
+            why = (
+                f"usual on a {kind.upper()}"
+                if usual >= least
+                else f"so many cases take {LEAST_EPOCHS} epochs"
             )
+            steps = max(usual, least)
+            epochs = f"{steps / per_epoch:.3g} epochs of {self.facts.cases} cases"
+            self._choose({"optim.steps": steps}, f"{epochs}, {why}; set --steps, optim.epochs or --hours")
 
-    def _sides(self) -> None:
-        """Flips exchange left and right: not where labels have sides."""
-        flips = list(self.settings.augment.flip)
-        pairs = ((("left", "right"), 0), (("anterior", "posterior"), 1), (("upper", "lower"), 2))
-        for words, axis in pairs:
-            sided = [n for n in self.names if any(re.search(rf"(^|[^a-z]){w}", n.lower()) for w in words)]
-            if sided and flips[axis] > 0 and self.settings.protocol == "auto":
-                flips[axis] = 0.0
-                self._choose({"augment.flip": tuple(flips)}, f"'{sided[0]}' is a matter of sides")
+
+def with_flips(settings: FinetuneSettings, names: Sequence[str]) -> tuple[FinetuneSettings, list[str]]:
+    """The settings with flips, and why, where they were left open; ``names`` of the classes."""
+    if settings.augment.flip is not None:
+        return settings, []
+    flips, why = flips_for(names)
+    shown = " x ".join(f"{value:g}" for value in flips)
+    return settings.with_values({"augment.flip": flips}), [f"augment.flip {shown}: {why}"]
 
 
 def finished_plan(settings: FinetuneSettings) -> FinetuneSettings:
@@ -269,7 +233,8 @@ def finished_plan(settings: FinetuneSettings) -> FinetuneSettings:
 def is_planned(settings: FinetuneSettings) -> bool:
     """Whether nothing is left open."""
     optim = settings.optim
-    needed = (settings.model.encoder, settings.model.feature_size, settings.patches.size, optim.batch)
+    model, patches = settings.model, settings.patches
+    needed = (model.encoder, model.feature_size, patches.size, patches.per_case, optim.batch)
     return all(
         value is not None for value in (*needed, optim.steps, optim.warmup, settings.run.validate_every)
     )

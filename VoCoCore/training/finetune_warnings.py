@@ -1,0 +1,31 @@
+"""What may spoil the result of a fine-tuning, said before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from VoCoCore.models.card import OutputClass
+from VoCoCore.training.labelled_cohort import LabelledCohort, absent_classes
+
+
+def warnings_of(
+    cohort: LabelledCohort, classes: Sequence[OutputClass], task: str, source: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Messages, each with what to do; ``source``: metadata of the weights to start from."""
+    seen = set(filter(None, source.get("seen", "").split(",")))
+    held_out = {member.content for member in cohort.val} | {content for _, content in cohort.test}
+    if leaked := seen & held_out:
+        yield (
+            f"{len(leaked)} of the cases held out here were seen in pre-training, without their labels",
+            "pre-train without them, or do not report their scores as those of unseen cases",
+        )
+    if not cohort.val:
+        yield (
+            "no case is left to validate on, so the last state is kept, not the best one",
+            "add labelled cases of other patients, or set data.val_fraction",
+        )
+    for name in absent_classes(cohort, classes, task):
+        yield (
+            f"no training case shows '{name}': it cannot be learned",
+            "add a case that has it, or change the division (data.split_seed)",
+        )
