@@ -1,0 +1,153 @@
+"""What the table of volumes says of a scene: size, spacing, kind, faults; and which volumes belong together."""
+
+from __future__ import annotations
+
+import time
+
+import made_scene
+import numpy as np
+import pytest
+import slicer
+from made_scene import GEOMETRIES, noise, segmentation, transform, turn, volume, warp, world
+
+from VoCoCore.errors import DataError
+from VoCoSlicerLib.volumes import describeVolume, groupChannels, listVolumes, rasMatrix, suggestSegmentation
+
+
+def ct(shape=(12, 40, 44), seed=0):
+    return noise(shape, seed)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_a_row_says_what_the_node_is(scene, geometry):
+    node = volume(scene, ct(), "chest", geometry)
+    row = describeVolume(node)
+    assert (row.nodeId, row.name, row.size) == (node.GetID(), "chest", (44, 40, 12))
+    assert np.allclose(row.spacing, GEOMETRIES[geometry][1])
+    assert row.modality == "CT" and row.usable and row.segmentationId == ""
+    if geometry not in ("sagittal", "left-handed"):  # there the short axis runs along R
+        assert row.warnings == ()
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_nested_transforms_are_hardened_into_the_matrix(scene, geometry):
+    node = volume(scene, ct(), geometry=geometry)
+    outer = transform(scene, turn(31, (5, -7, 90)))
+    inner = transform(scene, turn(-12, (100, 0, 3), 1.5), node)
+    inner.SetAndObserveTransformNodeID(outer.GetID())
+    matrix = rasMatrix(node)
+    for ijk in [(0, 0, 0), (43, 0, 0), (0, 39, 11), (3.5, 2, 7)]:
+        assert np.allclose((matrix @ [*ijk, 1])[:3], world(node, ijk), atol=1e-9)
+    assert np.allclose(describeVolume(node).spacing, np.multiply(GEOMETRIES[geometry][1], 1.5))
+
+
+def test_a_warped_volume_is_refused_with_the_reason(scene):
+    node = volume(scene, ct(), "chest")
+    warp(scene, node, "breathing")
+    row = describeVolume(node)
+    assert not row.usable and "not linear (breathing)" in row.warnings[0]
+    with pytest.raises(DataError, match="chest lies under a transform that is not linear") as raised:
+        rasMatrix(node)
+    assert "harden" in raised.value.hint
+
+
+def test_kinds_of_images(scene):
+    mr = volume(scene, np.random.default_rng(1).gamma(2, 90, (12, 40, 44)).astype(np.float32))
+    assert describeVolume(mr).modality == "MR"
+    flat = describeVolume(volume(scene, np.full((12, 40, 44), 7, np.uint8)))
+    assert flat.modality == "" and "same value, 7" in flat.warnings[0]
+    broken = np.ones((12, 40, 44), np.float32)
+    broken[::2] = np.nan
+    assert "not numbers" in describeVolume(volume(scene, broken)).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (noise((1, 40, 44)), "not 3D: 44 x 40 x 1"),
+        (np.zeros((9, 20, 24, 3), np.uint8), "3 values"),
+        (None, "no image"),
+    ],
+)
+def test_what_cannot_be_used(scene, array, words):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "odd")
+    if array is not None:
+        node.SetAndObserveImageData(made_scene.imageOf(array))
+    row = describeVolume(node)
+    assert not row.usable and words in row.warnings[0]
+
+
+def test_a_frame_of_a_time_series_is_no_case(scene):
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "beating")
+    for number in range(3):
+        frame = volume(scene, ct(seed=number))
+        sequence.SetDataNodeAtValue(frame, str(number))
+        scene.RemoveNode(frame)
+    logic = slicer.vtkSlicerSequencesLogic()
+    logic.SetMRMLScene(scene)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    logic.UpdateAllProxyNodes()
+    rows = [row for row in listVolumes(scene) if "beating" in row.name]
+    assert len(rows) == 1 and not rows[0].usable and "time series" in rows[0].warnings[0]
+
+
+def test_warnings_of_geometry(scene):
+    small = describeVolume(volume(scene, ct((12, 15, 44))))
+    assert small.usable and "44 x 15 x 12" in small.warnings[0] and "16 x 16 x 4" in small.warnings[0]
+    sheared = volume(scene, ct())
+    matrix = np.eye(4)
+    matrix[1, 2] = np.tan(np.radians(10))
+    transform(scene, matrix, sheared)
+    assert "10.0 degrees off right angles" in describeVolume(sheared).warnings[0]
+    huge = volume(scene, ct())
+    huge.SetSpacing(1, 1, 50)
+    assert "1 x 1 x 50 mm" in describeVolume(huge).warnings[0]
+
+
+def test_the_list_leaves_out_what_is_no_input(scene):
+    volume(scene, ct(), "shown")
+    volume(scene, ct(), "hidden").SetHideFromEditors(True)
+    volume(scene, ct(), "result").SetAttribute("VoCo.result", "probability")
+    scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    assert [row.name for row in listVolumes(scene)] == ["shown"]
+
+
+def test_a_segmentation_is_found_by_reference_then_by_name(scene):
+    image, other = volume(scene, ct(), "CT 1.nii.gz"), volume(scene, ct(), "CT 2")
+    assert suggestSegmentation(scene, image) is None
+    elsewhere = segmentation(scene, other, {}, "something")
+    named = segmentation(scene, other, {}, "ct 1 Segmentation")
+    assert suggestSegmentation(scene, image) is named
+    drawn = segmentation(scene, image, {}, "drawn")
+    assert suggestSegmentation(scene, image) is drawn
+    assert suggestSegmentation(scene, other) is elsewhere
+    assert describeVolume(image).segmentationId == drawn.GetID()
+
+
+def test_channels_of_one_examination_are_grouped(scene):
+    names = ["p1_flair", "p1_t1", "other", "p1_t1ce", "p1_t2", "p2_t1", "p2_T1c", "p1_t2"]
+    nodes = {name + str(number): volume(scene, ct(), name) for number, name in enumerate(names)}
+    smaller = volume(scene, ct((12, 20, 44)), "p3_t1"), volume(scene, ct(), "p3_t2")
+    byId = {node.GetID(): name for name, node in nodes.items()} | {node.GetID(): "p3" for node in smaller}
+    groups = [[byId[identity] for identity in group] for group in groupChannels(listVolumes(scene))]
+    assert groups == [
+        ["p1_t11", "p1_t1ce3", "p1_t24", "p1_flair0"],
+        ["other2"],
+        ["p2_t15", "p2_T1c6"],
+        ["p1_t27"],
+        ["p3"],
+        ["p3"],
+    ]
+
+
+def test_a_large_volume_is_described_without_waiting(scene):
+    node = volume(scene, np.zeros((300, 512, 512), np.int16))
+    best = min(_timed(lambda: describeVolume(node)) for _ in range(3))
+    assert best < 0.1  # 20 ms are wanted on a quiet machine
+
+
+def _timed(action):
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began

@@ -1,0 +1,249 @@
+"""The scene's cases as files and one list of cases, written in a thread while Slicer goes on.
+
+Everything that touches a node happens in `CaseExport.start` and `CaseExport.poll`, on the caller's thread and in a few
+milliseconds; the thread sees copies of pointers alone. In Slicer the GUI's thread keeps Python's lock while it waits
+for events, so each poll hands the lock over for a moment, and the thread does its work in few, long calls without it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from VoCoCore.data.cases import Case, with_unique_ids
+from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
+from VoCoSlicerLib.channels import channelNames
+from VoCoSlicerLib.export_index import (
+    checkCohorts,
+    cohortLabels,
+    joined,
+    labelValues,
+    readCohorts,
+    saveBeside,
+    withPatient,
+)
+from VoCoSlicerLib.export_writer import Writer, spaceOf, workOf
+from VoCoSlicerLib.segments import sameName
+from VoCoSlicerLib.snapshots import CaseSnapshot, SceneCase, caseStamp, isThere, takeCase
+
+__all__ = ["CaseExport", "ExportProgress", "SceneCase"]
+
+_TURN = 0.001  # seconds that a poll hands Python's lock to the thread
+_ROUNDS = 3  # how often a case that is changed meanwhile is written again
+
+
+@dataclass(frozen=True)
+class ExportProgress:
+    """How far an export is: ``done`` of ``total`` bytes of work, and what is going on.
+
+    ``error`` is set where it ended without an index; ``warnings`` are sentences on cases that were exported.
+    """
+
+    done: int
+    total: int
+    text: str
+    finished: bool
+    error: VocoError | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class CaseExport:
+    """One export of ``cases`` of ``scene``, and of ``folders`` (index files of cohorts), into ``folder``.
+
+    ``segmentNames``: the segments that become labels, in this order; None: all, by name. After the end,
+    ``index`` is the list of cases, ``volumesById`` says which nodes each case of the scene was made from, and
+    ``labels`` is name -> voxel value. An export is used once.
+    """
+
+    def __init__(
+        self,
+        scene,
+        cases: Sequence[SceneCase],
+        folder: str | Path,
+        folders: Iterable[str | Path] = (),
+        segmentNames: Sequence[str] | None = None,
+    ) -> None:
+        self.scene, self.cases = scene, list(cases)
+        self.folder, self.folders = Path(os.path.abspath(folder)), list(folders)
+        self.segmentNames = None if segmentNames is None else list(segmentNames)
+        self.index: Path | None = None
+        self.volumesById: dict[str, tuple[str, ...]] = {}
+        self.labels: dict[str, int] = {}
+        self._snapshots: list[CaseSnapshot] = []
+        self._written: dict[int, Case] = {}
+        self._writer: Writer | None = None
+        self._values: dict[str, int] = {}
+        self._cohorts: list = []
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+        self._done, self._total, self._text, self._rounds = 0, 0, "", 0
+        self._error: VocoError | None = None
+        self._finished = False
+
+    def start(self) -> None:
+        """Take what is needed of the scene, and begin to write.
+
+        Raises DataError for nodes that cannot be exported, SettingsError where there is nothing to do.
+        """
+        if not self.cases and not self.folders:
+            raise SettingsError("no volume is chosen", "choose volumes, or add a folder")
+        self._snapshots = [takeCase(self.scene, case) for case in self.cases]
+        _checkChannels(self._snapshots)
+        self._total = sum(map(workOf, self._snapshots)) + 1
+        self._text = "looking for what is there"
+        self._begin(self._writeAll)
+
+    def poll(self) -> ExportProgress:
+        """How far it is; call this several times a second until it is finished. Never waits."""
+        if self._thread is None:
+            raise SettingsError("this export was not started", "call start() first")
+        if not self._finished:
+            time.sleep(_TURN)
+        if not self._finished and not self._thread.is_alive():
+            self._goOn()
+        with self._lock:
+            warnings = tuple(self._writer.warnings) if self._writer and self._finished else ()
+            return ExportProgress(
+                self._done,
+                self._total,
+                self._text,
+                self._finished,
+                self._error,
+                tuple(dict.fromkeys(warnings)),
+            )
+
+    def cancel(self) -> None:
+        """Stop as soon as possible; no half-written file stays. `poll` then says StopRequested."""
+        self._stop.set()
+
+    def run(self, progress: Callable[[ExportProgress], None] | None = None) -> Path:
+        """Do all of it and wait; returns the list of cases. Raises what went wrong."""
+        self.start()
+        while not (state := self.poll()).finished:
+            if progress is not None:
+                progress(state)
+            time.sleep(0.005)
+        if progress is not None:
+            progress(state)
+        if state.error is not None:
+            raise state.error
+        assert self.index is not None
+        return self.index
+
+    # The caller's thread ------------------------------------------------------------------------------------
+
+    def _begin(self, work: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=self._guarded, args=(work,), name="VoCo export", daemon=True)
+        self._thread.start()
+
+    def _goOn(self) -> None:
+        """The thread has ended: write what changed meanwhile again, then the list, then finish."""
+        if self._error is not None or self.index is not None:
+            self._finish()
+            return
+        try:
+            again = [number for number in self._written if self._changed(number)]
+            if again and self._rounds >= _ROUNDS:
+                name = self._snapshots[again[0]].name
+                raise DataError(f"{name} keeps changing while it is exported", "try again when it is at rest")
+            for number in again:
+                self._snapshots[number] = takeCase(self.scene, self.cases[number])
+                del self._written[number]
+                self._total += workOf(self._snapshots[number])
+        except VocoError as error:
+            self._error = error
+            self._finish()
+            return
+        self._rounds += 1
+        self._begin(self._writeAll if again else self._writeIndex)
+
+    def _changed(self, number: int) -> bool:
+        case = self.cases[number]
+        return isThere(self.scene, case) and caseStamp(self.scene, case) != self._snapshots[number].stamp
+
+    def _finish(self) -> None:
+        if self._error is None:
+            self._done = self._total
+            self._text = f"{len(self._snapshots)} cases are ready"
+        else:
+            self._text = self._error.message
+        self._snapshots = []  # lets go of the scene's memory
+        self._finished = True
+
+    # The thread ---------------------------------------------------------------------------------------------
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except VocoError as error:
+            self._error = error
+        except MemoryError:
+            self._error = DataError(
+                "there is not enough memory to export the volumes", "close other programs"
+            )
+        except Exception as error:  # a thread has nobody to raise to
+            self._error = VocoError(
+                f"the export failed: {type(error).__name__}: {error}", "this is a defect of ours"
+            )
+
+    def _writeAll(self) -> None:
+        if self._writer is None:
+            self._writer = Writer(self.folder, self._step, self._say)
+            self._cohorts = readCohorts(self.folders)
+            labelled = any(case.segments is not None for case in self._snapshots)
+            checkCohorts(self._cohorts, len(self._snapshots[0].volumes) if self._snapshots else 0, labelled)
+            self._writer.prepare(spaceOf(self._snapshots))
+        self._values = self._chooseValues()
+        bySegment = {sameName(name): value for name, value in self._values.items()}
+        for number, snapshot in enumerate(self._snapshots):
+            if number not in self._written:
+                self._written[number] = self._writeCase(snapshot, bySegment)
+
+    def _chooseValues(self) -> dict[str, int]:
+        names = self.segmentNames
+        if names is None:
+            names = [segment.name for case in self._snapshots for segment in case.segments or ()]
+        return labelValues(names, cohortLabels(self._cohorts))
+
+    def _writeCase(self, snapshot: CaseSnapshot, values: dict[str, int]) -> Case:
+        assert self._writer is not None
+        images = self._writer.images(snapshot)
+        label = self._writer.label(snapshot, values) if snapshot.segments is not None else None
+        case = Case(snapshot.name, images, label, split=snapshot.case.split, target=snapshot.case.classLabel)
+        return withPatient(case, snapshot.patient)
+
+    def _writeIndex(self) -> None:
+        self._say("writing the list of cases")
+        cases = with_unique_ids(self._written[number] for number in range(len(self.cases)))
+        names = [[volume.name for volume in case.volumes] for case in self._snapshots]
+        channels = channelNames(names[0]) if names else ()
+        index = joined(cases, channels, self._values, self._cohorts)
+        found = zip(index.cases, self.cases, strict=False)  # the scene's cases come first
+        self.volumesById = {made.id: tuple(case.volumeIds) for made, case in found}
+        self.labels = dict(self._values)
+        self.index = saveBeside(index, self.folder)
+
+    def _step(self, work: int) -> None:
+        if self._stop.is_set():
+            raise StopRequested("the export was stopped", "start it again: what is written is used again")
+        with self._lock:
+            self._done = min(self._done + work, self._total - 1)
+
+    def _say(self, text: str) -> None:
+        self._step(0)
+        with self._lock:
+            self._text = text
+
+
+def _checkChannels(cases: Sequence[CaseSnapshot]) -> None:
+    counts = {len(case.volumes): case.name for case in cases}
+    if len(counts) > 1:
+        (few, one), (many, other) = sorted(counts.items())[:2]
+        raise DataError(
+            f"{one} has {few} volume{'s' * (few > 1)} and {other} has {many}",
+            "choose the same channels for all cases",
+        )

@@ -1,0 +1,113 @@
+"""One list of cases from the scene's own and from cohorts on disk: names of labels agree, ids are unique."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from VoCoCore.data.cases import Case, Index, load_index, save_index, with_unique_ids
+from VoCoCore.errors import DataError
+from VoCoCore.runs.files import read_json
+from VoCoSlicerLib.segments import sameName
+
+BACKGROUND = "background"
+
+
+def cohortLabels(cohorts: Sequence[tuple[str, Index]]) -> dict[str, int]:
+    """Name -> value over all cohorts that have labels. Raises DataError where two of them differ."""
+    found: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    for path, index in cohorts:
+        for name, value in _declared(index).items():
+            known = next((other for other in found if sameName(other) == sameName(name)), name)
+            clash = next((other for other, taken in found.items() if taken == value and other != known), None)
+            if found.get(known, value) != value or clash is not None:
+                raise DataError(
+                    f"{path} and {owners[clash or known]} give the labels {clash or known} and {name} different values",
+                    "train on one of them, or convert one to the other's values",
+                )
+            found[known], owners[known] = value, path
+    return found
+
+
+def _declared(index: Index) -> dict[str, int]:
+    return {name: value for name, value in (index.labels or {}).items() if value != 0}
+
+
+def labelValues(names: Iterable[str], declared: dict[str, int]) -> dict[str, int]:
+    """Name -> value: the cohorts' own first, then new values for the names of segments that they lack."""
+    values = dict(declared)
+    known = {sameName(name) for name in values} | {sameName(BACKGROUND)}
+    free = (number for number in range(1, 1 << 15) if number not in set(declared.values()))
+    for name in names:
+        if sameName(name) not in known:
+            known.add(sameName(name))
+            values[name] = next(free)
+    return values
+
+
+def checkCohorts(cohorts: Sequence[tuple[str, Index]], channels: int, labelled: bool) -> None:
+    """Raise DataError for a cohort that cannot be trained on together with the scene's cases.
+
+    ``channels``: images per case of the scene (0: the scene gives none); ``labelled``: the scene gives segmentations.
+    """
+    counts = {channels, *(len(index.channels) for _, index in cohorts)} - {0}
+    if len(counts) > 1:
+        raise DataError(
+            f"cases with {' and '.join(map(str, sorted(counts)))} images are chosen together",
+            "choose cases with the same number of channels",
+        )
+    for path, index in cohorts:
+        if labelled and index.labels is None and any(case.label for case in index.cases):
+            raise DataError(
+                f"{path} has labels without names, so they cannot be told from the scene's segments",
+                "add a dataset.json with the names of its labels, or choose the folder alone",
+            )
+
+
+def readCohorts(paths: Iterable[str | Path]) -> list[tuple[str, Index]]:
+    """The indexes at ``paths``. Raises DataError, naming the file."""
+    return [(str(path), load_index(path)) for path in paths]
+
+
+def joined(
+    cases: Sequence[Case],
+    channels: Sequence[str],
+    values: dict[str, int],
+    cohorts: Sequence[tuple[str, Index]],
+) -> Index:
+    """The index of all: the scene's cases first. ``values``: name -> value of all labels (empty: none is known)."""
+    everything = [*cases, *(case for _, index in cohorts for case in index.cases)]
+    regions = {name: region for _, index in cohorts for name, region in index.regions.items()}
+    skipped = tuple(item for _, index in cohorts for item in index.skipped)
+    names = tuple(channels) or (cohorts[0][1].channels if cohorts else ("image",))
+    labels = {BACKGROUND: 0, **values} if values else None
+    unique = with_unique_ids(everything)
+    return Index(unique, names, labels, skipped, regions)
+
+
+def saveBeside(index: Index, folder: Path) -> Path:
+    """Write the index as index.json, index-2.json, ...: never over another one, which a run may still need.
+
+    The same list is not written twice.
+    """
+    beside = folder / f".index-{os.getpid()}.json"
+    save_index(index, beside)
+    content = read_json(beside)
+    number = 1
+    while True:
+        path = folder / ("index.json" if number == 1 else f"index-{number}.json")
+        if not path.exists():
+            os.replace(beside, path)
+            return path
+        if read_json(path) == content:
+            beside.unlink()
+            return path
+        number += 1
+
+
+def withPatient(case: Case, patient: str) -> Case:
+    """The case as one of a patient; where none is known, it is a patient of its own."""
+    return replace(case, patient=patient or case.id)

@@ -1,0 +1,143 @@
+"""The part of an export that runs in a thread: snapshots become files, and those that are there are used again.
+
+Files are named after their content ("volume-9f3c....nrrd"): the same voxels are written once, also after a restart of
+Slicer, and no file's name says whose they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from VoCoCore.data.cases import Source
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.geometry import shear_of
+from VoCoCore.runs.files import write_json, writing
+from VoCoSlicerLib.image_files import cornersApart, isGridOf
+from VoCoSlicerLib.nrrd import CHUNK, nrrdHeader, writeNrrd
+from VoCoSlicerLib.resample import linear, straightGrid
+from VoCoSlicerLib.segments import drawLabels
+from VoCoSlicerLib.snapshots import CaseSnapshot, VolumeSnapshot
+
+MARKER, MARK = "voco-volumes.json", "VoCo volumes exported from 3D Slicer"
+OURS = re.compile(r"(volume|label)-[0-9a-f]{32}\.nrrd|index(-\d+)?\.json|" + re.escape(MARKER))
+_LEFT = re.compile(r"\.\d+-(volume|label)-[0-9a-f]{32}\.nrrd")
+_SHEARED, _SAME_GRID = (
+    1e-3,
+    0.1,
+)  # as the trainer's own files: largest cosine; voxels that grids may lie apart
+Step = Callable[[int], None]
+
+
+class Writer:
+    """Writes cases into ``folder``. ``step`` hears of work done, in bytes; it may raise to stop everything.
+
+    ``say`` hears what is being written.
+    """
+
+    def __init__(self, folder: Path, step: Step, say: Callable[[str], None]) -> None:
+        self.folder, self.step, self.say = folder, step, say
+        self.warnings: list[str] = []
+
+    def prepare(self, needed: int) -> None:
+        """Make the folder, mark it as ours, and look for room for ``needed`` bytes. Raises EnvironmentFault."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / MARKER, {"what": MARK, "version": 1})
+        _clean(self.folder)
+        with writing(self.folder):
+            free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise EnvironmentFault(
+                f"{self.folder} has {free / 1e9:.1f} GB left, the volumes need up to {needed / 1e9:.1f} GB",
+                "free some space, or choose a folder on another disk",
+            )
+
+    def images(self, case: CaseSnapshot) -> tuple[Source, ...]:
+        """Write the volumes of a case, or name the files they were read from."""
+        return tuple(Source(self._volume(case, volume)) for volume in case.volumes)
+
+    def label(self, case: CaseSnapshot, values: Mapping[str, int]) -> Source:
+        """Write the label map of a case, on the grid of its images."""
+        self.say(f"drawing the segments of {case.name}")
+        shape, affine = exportGrid(case.volumes[0])
+        drawn = drawLabels(case.segments or (), values, shape, affine, self.step)
+        self.warnings += [f"{case.name}: {text}" for text in drawn.warnings]
+        return Source(str(self._once("label", drawn.labels, affine, compress=True)))
+
+    def _volume(self, case: CaseSnapshot, volume: VolumeSnapshot) -> str:
+        first = case.volumes[0]
+        shape, affine = exportGrid(first)
+        apart = cornersApart(shape, volume.affine, affine) / min(spacing(affine))
+        sameGrid = volume.shape == shape and apart <= _SAME_GRID
+        if sameGrid and volume.file and isGridOf(volume.file, volume.shape, volume.affine):
+            self.step(2 * volume.array.nbytes)
+            return volume.file
+        self.say(f"writing {volume.name}")
+        if sameGrid:
+            return str(self._once("volume", volume.array, volume.affine))
+        if volume is not first:
+            self.warnings.append(f"{volume.name} is resampled onto the grid of {first.name}")
+        moved = linear(volume.array, volume.affine, shape, affine, lambda done: self.step(0))
+        return str(self._once("volume", moved, affine))
+
+    def _once(self, kind: str, array: np.ndarray, affine: np.ndarray, *, compress: bool = False) -> Path:
+        """Write an array where no file holds it yet."""
+        array = np.ascontiguousarray(array)
+        head = nrrdHeader(array, affine, compress=compress)
+        path = self.folder / f"{kind}-{self._key(array, head)}.nrrd"
+        size = os.path.getsize(path) if path.is_file() else -1
+        if size > len(head) if compress else size == len(head) + array.nbytes:
+            self.step(array.nbytes)
+            with suppress(OSError):
+                os.utime(path)  # it is in use
+            return path
+        writeNrrd(path, array, affine, compress=compress, tick=self.step)
+        return path
+
+    def _key(self, array: np.ndarray, head: bytes) -> str:
+        found, raw = hashlib.blake2b(head, digest_size=16), memoryview(array).cast("B")
+        for start in range(0, len(raw), CHUNK):
+            part = raw[start : start + CHUNK]
+            found.update(part)
+            self.step(len(part))
+        return found.hexdigest()
+
+
+def exportGrid(volume: VolumeSnapshot) -> tuple[tuple[int, int, int], np.ndarray]:
+    """The grid (shape (i, j, k), affine) on which a case is written: its own, straightened if it is sheared."""
+    if shear_of(volume.affine) > _SHEARED:
+        return straightGrid(volume.shape, volume.affine)
+    return volume.shape, volume.affine
+
+
+def spacing(affine: np.ndarray) -> list[float]:
+    """Voxel size in mm along i, j, k."""
+    return np.linalg.norm(affine[:3, :3], axis=0).tolist()
+
+
+def workOf(case: CaseSnapshot) -> int:
+    """Bytes to handle for a case: each volume is read twice, a label map drawn, read and written."""
+    label = 3 * case.volumes[0].array.size if case.segments is not None else 0
+    return sum(2 * volume.array.nbytes for volume in case.volumes) + label
+
+
+def spaceOf(cases: Sequence[CaseSnapshot]) -> int:
+    """Bytes that the volumes of ``cases`` may need on disk; label maps are compressed to next to nothing."""
+    return sum(volume.array.nbytes for case in cases for volume in case.volumes if not volume.file)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what writers that were killed left behind more than an hour ago."""
+    for entry in os.scandir(folder):
+        if _LEFT.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > 3600:
+            with suppress(OSError):
+                os.unlink(entry.path)

@@ -1,0 +1,179 @@
+"""What a thread needs of the scene to export a case: taken at once on the GUI's thread, without copying voxels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+
+from VoCoCore.errors import DataError
+from VoCoSlicerLib.channels import caseName
+from VoCoSlicerLib.image_files import acceptedKind
+from VoCoSlicerLib.segments import Segment, segmentsStamp, takeSegments
+from VoCoSlicerLib.volumes import rasMatrix, usableVolume, voxels
+
+
+@dataclass(frozen=True)
+class SceneCase:
+    """One case of the scene: the volumes that are its channels, and what is known about it.
+
+    ``segmentationId``: a segmentation, or a label map volume; ``classLabel``: for classification; ``name``: what the
+    case is called (the volume's name); ``split``: train, val, test or None.
+    """
+
+    volumeIds: tuple[str, ...]
+    segmentationId: str | None = None
+    classLabel: int | str | None = None
+    name: str = ""
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class VolumeSnapshot:
+    """A volume apart from its node. ``array`` (k, j, i) is a view of VTK's memory, which ``owner`` keeps.
+
+    ``affine`` (4, 4): IJK to world RAS mm. ``file``: the file it was read from, where it may still be the same.
+    """
+
+    name: str
+    array: np.ndarray
+    affine: np.ndarray
+    file: str
+    owner: object
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along i, j, k."""
+        k, j, i = self.array.shape
+        return i, j, k
+
+
+@dataclass(frozen=True)
+class CaseSnapshot:
+    """A case apart from the scene; ``segments`` is None where it has no label."""
+
+    case: SceneCase
+    name: str
+    patient: str
+    volumes: tuple[VolumeSnapshot, ...]
+    segments: tuple[Segment, ...] | None
+    stamp: tuple
+
+
+def takeCase(scene, case: SceneCase) -> CaseSnapshot:
+    """Snapshot of a case. Raises DataError, naming the node, for what cannot be exported."""
+    nodes = [_node(scene, identity) for identity in case.volumeIds]
+    if not nodes:
+        raise DataError("a case has no volume", "choose a volume for it")
+    for node in nodes:
+        usableVolume(node)
+    label = _node(scene, case.segmentationId) if case.segmentationId else None
+    segments = None if label is None else tuple(_takeLabel(label))
+    return CaseSnapshot(
+        case,
+        case.name.strip() or caseName([node.GetName() for node in nodes]),
+        patientOf(scene, nodes[0]),
+        tuple(_takeVolume(node) for node in nodes),
+        segments,
+        caseStamp(scene, case),
+    )
+
+
+def caseStamp(scene, case: SceneCase) -> tuple:
+    """What tells whether a case has changed since its snapshot; of nodes that are gone, nothing."""
+    parts = []
+    for identity in case.volumeIds:
+        node = scene.GetNodeByID(identity)
+        if node is not None and node.GetImageData() is not None:
+            parts.append((identity, node.GetImageData().GetMTime(), rasMatrix(node).tobytes()))
+    label = scene.GetNodeByID(case.segmentationId) if case.segmentationId else None
+    if label is not None and label.IsA("vtkMRMLSegmentationNode"):
+        parts.append((label.GetID(), *segmentsStamp(label)))
+    elif label is not None and label.GetImageData() is not None:
+        parts.append((label.GetID(), label.GetImageData().GetMTime(), rasMatrix(label).tobytes()))
+    return tuple(parts)
+
+
+def isThere(scene, case: SceneCase) -> bool:
+    """Whether all nodes of a case are still in the scene."""
+    identities = [*case.volumeIds, *([case.segmentationId] if case.segmentationId else [])]
+    return all(scene.GetNodeByID(identity) is not None for identity in identities)
+
+
+def _node(scene, identity: str):
+    node = scene.GetNodeByID(identity)
+    if node is None:
+        raise DataError(f"the scene has no node {identity} any more", "choose the volumes again")
+    return node
+
+
+def _takeVolume(node) -> VolumeSnapshot:
+    image = vtk.vtkImageData()
+    image.ShallowCopy(node.GetImageData())
+    return VolumeSnapshot(node.GetName() or "", voxels(image), rasMatrix(node), unchangedFile(node), image)
+
+
+def unchangedFile(node) -> str:
+    """The file that holds exactly this volume, as far as the node knows; empty where there is none.
+
+    Whether the file still has the node's geometry is for `image_files.isGridOf` to say.
+    """
+    storage = node.GetStorageNode()
+    if storage is None or node.GetParentTransformNode() is not None or node.GetModifiedSinceRead():
+        return ""
+    path = os.path.abspath(storage.GetFullNameFromFileName() or "")
+    several = storage.GetNumberOfFileNames() > 0 and list(_fileNames(storage)) != [storage.GetFileName()]
+    if several or not acceptedKind(path) or not os.path.isfile(path):
+        return ""
+    # What Slicer unpacked for itself may be swept away before a job has read it.
+    temporary = getattr(getattr(slicer, "app", None), "temporaryPath", "")
+    inTemporary = temporary and path.startswith(os.path.join(os.path.abspath(str(temporary)), ""))
+    return "" if inTemporary else path
+
+
+def _fileNames(storage):
+    return (storage.GetNthFileName(number) for number in range(storage.GetNumberOfFileNames()))
+
+
+def _takeLabel(node) -> list[Segment]:
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return takeSegments(node)
+    if not node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetImageData() is None:
+        raise DataError(f"{node.GetName()} holds no segments", "choose a segmentation or a label map")
+    image = vtk.vtkImageData()
+    image.ShallowCopy(node.GetImageData())
+    array, affine = voxels(image), rasMatrix(node)
+    if array.dtype.kind == "f":
+        raise DataError(f"{node.GetName()} has values that are no whole numbers", "choose a label map")
+    names = _labelNames(node, array)
+    return [Segment(name, array, affine, value, image) for value, name in names.items()]
+
+
+def _labelNames(node, array: np.ndarray) -> dict[int, str]:
+    display = node.GetDisplayNode()
+    colours = display.GetColorNode() if display is not None else None
+    found = np.flatnonzero(np.bincount(np.clip(array, 0, None).ravel()))
+    return {
+        int(value): (colours.GetColorName(int(value)) if colours is not None else "") or f"label {value}"
+        for value in found
+        if value > 0
+    }
+
+
+def patientOf(scene, node) -> str:
+    """A word that is the same for volumes of one patient in the data tree, and tells nothing else; "" if unknown."""
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = tree.GetItemByDataNode(node) if tree is not None else 0
+    top = tree.GetSceneItemID() if tree is not None else 0
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
+    while item and item != top:
+        if tree.GetItemLevel(item) == level:
+            uid = tree.GetItemUID(item, slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMUIDName())
+            word = uid or tree.GetItemName(item)
+            return "patient-" + hashlib.sha256(word.encode()).hexdigest()[:12]
+        item = tree.GetItemParent(item)
+    return ""
