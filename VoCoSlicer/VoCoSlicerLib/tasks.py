@@ -32,7 +32,7 @@ _SAID = re.compile(r"voco: (?:error|stopped|defect): (?P<message>.*?)(?:  \((?P<
 _MISSING = re.compile(
     r"(?:\w+\.)*(?:ModuleNotFoundError|ImportError): (?P<what>.*)|.*: (?P<module>No module named .*)"
 )
-_AT_ONCE = 1 << 20  # bytes of each file that one poll reads
+_AT_ONCE = 1 << 18  # bytes of each file that one poll reads
 _KEPT = 5000  # lines for the log
 _PAUSE = 0.02  # seconds
 _running: set[Task] = set()
@@ -104,7 +104,7 @@ class Task:
         return self
 
     def poll(self) -> TaskState:
-        """Read what is new, at most a megabyte of each stream; takes a millisecond."""
+        """Read what is new, at most a quarter of a megabyte of each stream; takes a millisecond."""
         if self._child is None:
             return TaskState(False, None)
         if self._code is not None:
