@@ -7,6 +7,7 @@ threads, no pipe that fills up, no waiting, so that a timer of a window can do i
 from __future__ import annotations
 
 import codecs
+import io
 import re
 import shutil
 import signal
@@ -184,9 +185,10 @@ class _Stream:
     def __init__(self, path: Path) -> None:
         self.atEnd = False
         self._pieces: list[str] = []
-        self._line = ""
+        self._line: list[str] = []  # pieces of one that is not whole yet
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  closed in close()
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
 
     @property
     def text(self) -> str:
@@ -203,12 +205,16 @@ class _Stream:
         """What is left without an end of line."""
         self._file.close()
         whole = self._taken(self._decoder.decode(b"", final=True))
-        rest, self._line = self._line, ""
+        rest = "".join(self._line)
         return [*whole, rest] if rest.strip() else whole
 
     def _taken(self, text: str) -> list[str]:
         self._pieces.append(text)
-        *whole, self._line = re.split(r"\r\n|\n|\r(?!\Z)", self._line + text)
+        *whole, rest = text.split("\n")
+        if whole:
+            whole[0] = "".join([*self._line, whole[0]])
+            self._line.clear()
+        self._line.append(rest)
         return [line for line in whole if line.strip()]
 
 
