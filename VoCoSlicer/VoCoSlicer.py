@@ -21,9 +21,9 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from VoCoSlicerLib import adapter
-from VoCoSlicerLib.closing import CloseQuestion
 from VoCoSlicerLib.logic import VoCoLogic
 from VoCoSlicerLib.messages import Messages
+from VoCoSlicerLib.panels.closing import CloseQuestion
 from VoCoSlicerLib.parameters import VoCoParameterNode
 
 # Section -> module of VoCoSlicerLib.panels and its class; a panel is made when its section is first opened.
@@ -49,7 +49,7 @@ class VoCoSlicer(ScriptedLoadableModule):
         parent.contributors = ["The VoCo contributors"]
         parent.helpText = _(
             "Pre-train a 3D network on volumes without labels (VoCo, volume contrast), fine-tune it on a few labelled "
-            "ones, and segment or classify new volumes with it. Jobs run in the background and go on when Slicer closes."
+            "ones, and segment or classify new volumes. Jobs run in the background and go on when Slicer closes."
         )
         parent.acknowledgementText = _(
             "Method: Wu, Zhuang, Chen: VoCo, CVPR 2024, and Large-Scale 3D Medical Image Pre-training, 2024."
@@ -163,7 +163,7 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def openSection(self, name):
         """Open a section; the others stay as they are."""
-        self.section(name).setCollapsed(False)
+        self.section(name).collapsed = False
 
     def advance(self, name):
         """Open the section that a user needs next, the first time that this is so."""
@@ -181,7 +181,9 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         return getattr(self.ui, f"{name}Section")
 
     def panel(self, name):
-        """The panel of a section; it is made at the first call."""
+        """The panel of a section; it is made at the first call, with its section open."""
+        if name not in self._panels and self.section(name).collapsed:
+            self.openSection(name)
         if name not in self._panels:
             file, className = PANELS[name]
             panel = getattr(import_module(f"VoCoSlicerLib.panels.{file}"), className)(self.logic, self)

@@ -37,6 +37,7 @@ class VoCoLogic:
     def __init__(self, scene: Any = None, store: MutableMapping[str, str] | None = None) -> None:
         self.scene = slicer.mrmlScene if scene is None else scene
         self.store: MutableMapping[str, str] = {} if store is None else store
+        self.facts: Any = None  # what the last probe of the jobs' Python found (`environment.Facts`)
 
     @cached_property
     def environment(self) -> Any:

@@ -7,8 +7,9 @@ from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError
 from VoCoSlicerLib.choices import CaseChoice
-from VoCoSlicerLib.export import SceneCase
-from VoCoSlicerLib.volumes import groupChannels, listVolumes, suggestSegmentation
+from VoCoSlicerLib.segments import segmentNames
+from VoCoSlicerLib.snapshots import SceneCase
+from VoCoSlicerLib.volumes import VolumeRow, groupChannels, suggestSegmentation
 
 
 def nodesOf(scene: Any, items: Iterable[Any]) -> list[Any]:
@@ -51,25 +52,59 @@ def casesOf(
     return made
 
 
-def chosenCases(scene: Any, choices: Iterable[CaseChoice], grouped: bool = False) -> list[SceneCase]:
-    """The cases of the boxes that are checked, in the order of the scene; ``grouped``: channels of one case together.
+def chosenCases(
+    scene: Any, choices: Iterable[CaseChoice], grouped: bool = False, task: str = ""
+) -> list[SceneCase]:
+    """The cases of the boxes that are checked, in the order of the choices; ``grouped``: channels of one case together.
 
-    A group has the segmentation and the class that any of its volumes has.
+    With the ``task`` segmentation or classification, a case has the segmentation or the class that any of its volumes
+    has; without one it has neither.
     """
     chosen = {choice.volumeId: choice for choice in choices if choice.chosen}
-    rows = [row for row in listVolumes(scene) if row.nodeId in chosen]
-    groups = groupChannels(rows) if grouped else [[row.nodeId] for row in rows]
     made = []
-    for group in groups:
+    for group in groupsOf(scene, list(chosen), grouped):
         members = [chosen[volumeId] for volumeId in group]
         made.append(
             SceneCase(
                 volumeIds=tuple(group),
-                segmentationId=next((one.segmentationId for one in members if one.segmentationId), None),
-                classLabel=next((one.classLabel for one in members if one.classLabel), None),
+                segmentationId=_first(one.segmentationId for one in members)
+                if task == "segmentation"
+                else None,
+                classLabel=_first(one.classLabel for one in members) if task == "classification" else None,
             )
         )
     return made
+
+
+def groupsOf(scene: Any, volumeIds: Sequence[str], grouped: bool) -> list[list[str]]:
+    """The volumes that there still are, as cases: each alone, or ``grouped`` as channels by their names."""
+    nodes = [node for node in map(scene.GetNodeByID, volumeIds) if node is not None]
+    if not grouped:
+        return [[node.GetID()] for node in nodes]
+    return groupChannels([_rowOf(node) for node in nodes])
+
+
+def _rowOf(node: Any) -> VolumeRow:
+    """What grouping needs of a volume; nothing of its voxels is looked at."""
+    image = node.GetImageData()
+    size = tuple(image.GetDimensions()) if image is not None else (0, 0, 0)
+    return VolumeRow(node.GetID(), node.GetName() or "", size, (0.0, 0.0, 0.0), "", (), True, "")
+
+
+def labelNames(scene: Any, cases: Iterable[SceneCase]) -> list[str]:
+    """Names of all segments, or all classes, of these cases, each once, in order."""
+    names: dict[str, None] = {}
+    for case in cases:
+        node = scene.GetNodeByID(case.segmentationId) if case.segmentationId else None
+        if node is not None and node.IsA("vtkMRMLSegmentationNode"):
+            names |= dict.fromkeys(segmentNames(node))
+        elif case.classLabel:
+            names[str(case.classLabel)] = None
+    return list(names)
+
+
+def _first(texts: Iterable[str]) -> str | None:
+    return next((text for text in texts if text), None)
 
 
 def _suggested(scene: Any, volume: Any) -> Any:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +61,17 @@ class PredictJob:
         self._export: Any = None
         self._task: Any = None
         self._hash = ""
-        self._waiting: list[tuple[str, Any]] | None = None  # cases whose results are not in the scene yet
+        self._cases: dict[str, Any] = {}  # name of the case: its first volume
+        self._waiting: list[tuple[str, Any]] | None = (
+            None  # files and volumes of cases whose results are not in the scene yet
+        )
         self._last = Progress(EXPORTING)
 
     def start(self) -> PredictJob:
         """Begin, and return itself; `poll` goes on."""
-        from VoCoSlicerLib.export import SceneCase
+        from VoCoSlicerLib.snapshots import SceneCase
 
-        names = uniqueNames([group[0].GetName() for group in self.groups])
-        cases = [
-            SceneCase(volumeIds=tuple(node.GetID() for node in group), name=name)
-            for name, group in zip(names, self.groups, strict=True)
-        ]
-        self._names = names
+        cases = [SceneCase(volumeIds=tuple(node.GetID() for node in group)) for group in self.groups]
         self._export = self._logic.makeExport(cases, self._logic.exportFolder(self.output))
         self._export.start()
         threading.Thread(target=self._hashWeights, name="hash of weights", daemon=True).start()
@@ -118,7 +116,10 @@ class PredictJob:
             raise now.error if isinstance(now.error, VocoError) else VocoError(str(now.error))
         if not now.finished:
             return Progress(EXPORTING, now.done, now.total, now.text)
-        index, self._export = Path(self._export.index), None
+        index = Path(self._export.index)
+        firsts = {group[0].GetID(): group[0] for group in self.groups}
+        self._cases = {name: firsts[ids[0]] for name, ids in self._export.volumesById.items()}
+        self._export = None
         words = ["predict", "--model", str(self.model.path), str(index), "-o", str(self.output)]
         self._task = self._logic.backgroundTask([*words, *self._options], self._python).start()
         return Progress(PREDICTING, 0, len(self.groups))
@@ -137,8 +138,8 @@ class PredictJob:
         error = self._task.error()
         if error is not None and not (self.failed and len(self.failed) < len(self.groups)):
             raise error
-        cases = zip(self._names, self.groups, strict=True)
-        self._waiting = [(name, group[0]) for name, group in cases if name not in self.failed]
+        names = dict(zip(self._cases, fileNames(self._cases), strict=True))
+        self._waiting = [(names[one], node) for one, node in self._cases.items() if one not in self.failed]
         return Progress(ADDING, 0, len(self._waiting))
 
     def _addNext(self) -> Progress:
@@ -189,8 +190,8 @@ class PredictJob:
                 )
 
 
-def uniqueNames(names: Sequence[str]) -> list[str]:
-    """Names that every file system takes as a file's, no two of them the same, whatever the case of their letters."""
+def fileNames(names: Iterable[str]) -> list[str]:
+    """What `voco predict` calls the files of cases of these names: without what file systems do not take."""
     taken: set[str] = set()
     made = []
     for name in names:

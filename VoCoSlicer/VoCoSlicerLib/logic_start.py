@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
+from VoCoSlicerLib.logic_folds import firstFold, startFolds
 from VoCoSlicerLib.logic_settings import resolve
+from VoCoSlicerLib.pythons import choosePython
 
 EXPORTING, STARTING, RUNNING, ENDED = "exporting", "starting", "running", "ended"
 PAUSE = 0.05  # seconds between two polls of a script that waits
@@ -57,7 +60,7 @@ class StartJob:
         if not cases and not folders and index is None:
             raise DataError("no volume is chosen", "check at least one in the section Volumes")
         self.run = RunDirectory(run).path
-        self._checkFolder()
+        checkFolder(self.run)
         resolve(kind, values)
         self._logic, self._kind, self._values, self._python = logic, kind, dict(values), python
         self._cases, self._folders = list(cases), [Path(folder) for folder in folders]
@@ -92,7 +95,9 @@ class StartJob:
         if self._export is not None:
             self._export.cancel()
         if self._launch is not None:
-            self._logic.jobs.kill(self.run)
+            self._launch.cancel()
+            with suppress(VocoError):  # it may have ended by itself
+                self._logic.jobs.kill(self.run)
         self._last = Progress(ENDED, finished=True, error=StopRequested("the start was cancelled"))
 
     def wait(self, progress: Callable[[Progress], Any] | None = None) -> Path:
@@ -120,7 +125,11 @@ class StartJob:
 
     def _start(self) -> Progress:
         values = {**self._values, "data.source": str(self._index)}
-        self._launch = self._logic.jobs.start(self._kind, values, self.run, python=self._python)
+        if str(values.get("data.fold")) == "all":
+            folder, self.run = self.run, firstFold(self.run)
+            self._launch = startFolds(values, folder, str(self._python or choosePython()[0]))
+        else:
+            self._launch = self._logic.jobs.start(self._kind, values, self.run, python=self._python)
         self._launched = time.monotonic()
         return Progress(STARTING)
 
@@ -131,13 +140,13 @@ class StartJob:
             return Progress(RUNNING, text="it may still be loading", finished=True)
         return Progress(STARTING)
 
-    def _checkFolder(self) -> None:
-        if is_run(self.run):
-            raise SettingsError(
-                f"{self.run} already holds a run",
-                "choose a new folder, or resume that run in the section Jobs",
-            )
-        check_usable(self.run)
+
+def checkFolder(run: Path) -> None:
+    """Raise SettingsError where ``run`` cannot become the folder of a new run; writes nothing."""
+    if is_run(run):
+        hint = "choose a new folder, or resume that run in the section Jobs"
+        raise SettingsError(f"{run} already holds a run", hint)
+    check_usable(run)
 
 
 def _asVocoError(error: Exception) -> VocoError:

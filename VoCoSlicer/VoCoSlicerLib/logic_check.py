@@ -1,0 +1,103 @@
+"""The full check of cases in the background: every voxel is opened by ``voco data check``, in another process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.errors import StopRequested, VocoError
+from VoCoCore.runs.files import read_json
+from VoCoSlicerLib.logic_start import ENDED, EXPORTING, Progress
+
+CHECKING = "checking"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is wrong with one case: ``severity`` is error or warning."""
+
+    case: str
+    severity: str
+    message: str
+    hint: str = ""
+
+
+class CheckJob:
+    """Checks ``cases`` of the scene (SceneCase; they are exported first) or the cases of a list, ``index``.
+
+    Afterwards: ``names`` of the cases in the order given, ``found`` (a list of `Found`), ``skipped`` (files that are no
+    case).
+    """
+
+    def __init__(
+        self,
+        logic: Any,
+        cases: Sequence[Any] = (),
+        index: str | Path | None = None,
+        counts: Sequence[int] = (4, 4, 1),
+    ) -> None:
+        self._logic, self._cases, self._counts = logic, list(cases), tuple(counts)
+        self._index = None if index is None else Path(index)
+        self.names: list[str] = []
+        self.found: list[Found] = []
+        self.skipped = 0
+        self.log = ""
+        self._export: Any = None
+        self._task: Any = None
+        self._last = Progress(EXPORTING)
+
+    def start(self) -> CheckJob:
+        """Begin, and return itself; `poll` goes on."""
+        if self._index is None:
+            self._export = self._logic.makeExport(
+                self._cases, self._logic.exportFolder(self._logic.folder / "check")
+            )
+            self._export.start()
+        return self
+
+    def poll(self) -> Progress:
+        """Go on a little, and say how far it is; never raises for what can go wrong."""
+        if not self._last.finished:
+            try:
+                self._last = self._step()
+            except VocoError as error:
+                self._last = Progress(ENDED, finished=True, error=error)
+        return self._last
+
+    def cancel(self) -> None:
+        """Give up."""
+        for work in (self._export, self._task):
+            if work is not None:
+                work.cancel()
+        self._last = Progress(ENDED, finished=True, error=StopRequested("the check was cancelled"))
+
+    def _step(self) -> Progress:
+        if self._export is not None:
+            now = self._export.poll()
+            if now.error is not None:
+                raise now.error if isinstance(now.error, VocoError) else VocoError(str(now.error))
+            if not now.finished:
+                return Progress(EXPORTING, now.done, now.total, now.text)
+            self._index, self._export = Path(self._export.index), None
+        if self._task is None:
+            content = read_json(self._index)
+            self.names = [str(case["id"]) for case in content["cases"]] if isinstance(content, dict) else []
+            self._task = self._logic.checkIndex(self._index, self._counts).start()
+        if self._task.poll().running:
+            return Progress(CHECKING, 0, len(self.names))
+        self.log = self._task.log
+        self._read(self._task)
+        return Progress(ENDED, len(self.names), len(self.names), finished=True)
+
+    def _read(self, task: Any) -> None:
+        """Take the report; cases that cannot be used are part of it, although the command then ends with an error."""
+        try:
+            report = json.loads(task.result())
+            rows = [(r["case"], r["severity"], r["message"], r.get("hint", "")) for r in report["findings"]]
+            self.found = [Found(*map(str, row)) for row in rows]
+            self.skipped = sum(int(item.get("count", 1)) for item in report["skipped"])
+        except (ValueError, KeyError, TypeError):
+            raise task.error() or VocoError("the check gave no report", "the log says more") from None

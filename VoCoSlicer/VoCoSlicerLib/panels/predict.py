@@ -1,0 +1,228 @@
+"""The section "Prediction": a fine-tuned model applied to volumes of the scene, results beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from VoCoCore.errors import DataError, VocoError
+from VoCoSlicerLib import adapter
+from VoCoSlicerLib.choices import readCases
+from VoCoSlicerLib.logic_cases import groupsOf
+from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
+from VoCoSlicerLib.model_info import ModelInfo, readModel
+from VoCoSlicerLib.panels.base import Panel
+
+_POLL = 50  # milliseconds
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class PredictionPanel(Panel):
+    """Model, volumes, options, Predict; the model's card says what it was made for."""
+
+    form = "Predict.ui"
+
+    def __init__(self, logic: Any, host: Any) -> None:
+        super().__init__(logic, host)
+        ui = self.ui
+        self._job: PredictJob | None = None
+        self._models = [""]
+        self._model: ModelInfo | None = None
+        self._read: Any = None  # the path, and its file's time, of what `_model` was read from
+        self._timer = adapter.makeTimer(_POLL, self._poll)
+        ui.modelCombo.addItem(_("choose a model"))
+        adapter.connect(ui.modelCombo, "currentIndexChanged(int)", self._onModel)
+        for device in DEVICES:
+            ui.deviceCombo.addItem(device)
+        adapter.connect(ui.deviceCombo, "currentIndexChanged(int)", self._onDevice)
+        adapter.onNodeChanged(ui.volumeSelector, lambda node: self._check())
+        ui.modelButton.clicked.connect(lambda *_: self._chooseModel())
+        ui.outputButton.clicked.connect(lambda *_: self._chooseOutput())
+        ui.predictButton.clicked.connect(lambda *_: self.predict())
+        ui.cancelButton.clicked.connect(lambda *_: self.cancel())
+        ui.outputEdit.setPlaceholderText(str(logic.newFolder("predict")))
+        self._showProgress(None)
+
+    def enter(self) -> None:
+        """Offer the fine-tuned runs that are there by now."""
+        for row in self.logic.jobs.rows():
+            result = self.logic.jobs.result(row.path)
+            if result is not None and result[0] == "model":
+                self._offer(str(row.path), row.name)
+        self._check()
+
+    def cleanup(self) -> None:
+        """Stop everything."""
+        self.cancel()
+        super().cleanup()
+
+    def update(self) -> None:
+        """Show the choices of the parameter node."""
+        ui, parameters = self.ui, self.parameters
+        with adapter.blocked(ui.modelCombo, ui.deviceCombo):
+            if parameters.model:
+                self._offer(parameters.model, Path(parameters.model).name)
+            ui.modelCombo.setCurrentIndex(self._models.index(parameters.model))
+            ui.deviceCombo.setCurrentIndex(
+                DEVICES.index(parameters.device) if parameters.device in DEVICES else 0
+            )
+        self._check()
+
+    def useModel(self, path: str | Path) -> None:
+        """Choose a fine-tuned run or file; what "use result" of a job does."""
+        if self.parameters is not None:
+            self.parameters.model = str(path)
+
+    def predict(self) -> None:
+        """Export what must be and predict it in the background; returns at once."""
+        if self.parameters is None or self._job is not None:
+            return
+        parameters = self.parameters
+        try:
+            self._job = self.logic.predict(
+                parameters.model,
+                self._groups(),
+                output=parameters.predictions or self.ui.outputEdit.placeholderText,
+                mirror=bool(parameters.mirror),
+                largest=bool(parameters.largest),
+                probabilities=bool(parameters.probabilities),
+                device=parameters.device,
+                wait=False,
+            )
+        except VocoError as error:
+            self.host.showError(error)
+            return
+        self._timer.start()
+        self._poll()
+
+    def cancel(self) -> None:
+        """Give up; results that are in the scene already stay."""
+        if self._job is not None:
+            self._job.cancel()
+            self._poll()
+
+    # Inside
+
+    def _poll(self) -> None:
+        if self._job is None:
+            self._timer.stop()
+            return
+        now = self._job.poll()
+        self._showProgress(now)
+        if not now.finished:
+            return
+        job, self._job = self._job, None
+        self._timer.stop()
+        self._showProgress(None)
+        if now.error is not None:
+            self.host.showError(now.error, job.log or None)
+        else:
+            self._tell(job)
+        self.ui.outputEdit.setPlaceholderText(str(self.logic.newFolder("predict")))
+        self._check()
+
+    def _tell(self, job: PredictJob) -> None:
+        done = len(job.groups) - len(job.failed)
+        text = _("1 volume is predicted: {folder}") if done == 1 else _("{n} volumes are predicted: {folder}")
+        self.host.say(text.format(n=done, folder=job.output))
+        if job.failed:
+            named = "; ".join(f"{name}: {why}" for name, why in job.failed.items())
+            text = _("{n} of {total} volumes could not be predicted: {named}")
+            error = DataError(text.format(n=len(job.failed), total=len(job.groups), named=named))
+            self.host.showError(error, job.log or None)
+
+    def _offer(self, path: str, name: str) -> None:
+        if path not in self._models:
+            self._models.append(path)
+            with adapter.blocked(self.ui.modelCombo):
+                self.ui.modelCombo.addItem(name)
+
+    def _onModel(self, index: int) -> None:
+        if self.parameters is not None and 0 <= index < len(self._models):
+            self.parameters.model = self._models[index]
+
+    def _onDevice(self, index: int) -> None:
+        if self.parameters is not None:
+            self.parameters.device = DEVICES[max(0, index)]
+
+    def _chooseModel(self) -> None:
+        path = adapter.chooseFile(
+            _("File of a fine-tuned model"), str(self.logic.folder), "*.safetensors (*.safetensors)"
+        )
+        if path:
+            self.useModel(path)
+
+    def _chooseOutput(self) -> None:
+        path = adapter.chooseFolder(_("New or empty folder for predictions"), str(self.logic.folder))
+        if path and self.parameters is not None:
+            self.parameters.predictions = path
+
+    def _groups(self) -> list[list[Any]]:
+        """The nodes of each case: the one volume chosen here, or what is checked in the section Volumes."""
+        node = self.ui.volumeSelector.currentNode()
+        if node is not None:
+            return [[node]]
+        choices = readCases(self.parameters.parameterNode).values()
+        ids = [choice.volumeId for choice in choices if choice.chosen]
+        groups = groupsOf(self.logic.scene, ids, bool(self.parameters.groupChannels))
+        return [[self.logic.scene.GetNodeByID(one) for one in group] for group in groups]
+
+    def _check(self) -> None:
+        """Show the model's card, and why Predict cannot be pressed where it cannot."""
+        if self.parameters is None:
+            return
+        problem = self._problem()
+        self.ui.cardLabel.setText("" if self._model is None else cardWords(self._model))
+        self.ui.problemLabel.setText(problem)
+        self.ui.problemLabel.setVisible(bool(problem))
+        self.ui.predictButton.setEnabled(not problem and self._job is None)
+
+    def _problem(self) -> str:
+        path = self.parameters.model
+        if not path:
+            self._model = self._read = None
+            return _("Choose a model: a fine-tuned run or a file.")
+        try:
+            if self._read != path:
+                self._model, self._read = None, path
+                self._model = readModel(path)
+            elif self._model is None:
+                self._model = readModel(path)
+            groups = self._groups()
+        except DataError as error:
+            return f"{error.message}. {error.hint}"
+        if not groups:
+            return _("Choose a volume, or check some in the section Volumes.")
+        wanted = len(self._model.channels)
+        if any(len(group) != wanted for group in groups):
+            text = _("The model takes {n} images of each case ({names}): check them all, and Group channels.")
+            return text.format(n=wanted, names=", ".join(self._model.channels))
+        return ""
+
+    def _showProgress(self, now: Any) -> None:
+        busy = now is not None
+        self.ui.progressBar.setVisible(busy)
+        self.ui.cancelButton.setVisible(busy)
+        if not busy:
+            return
+        self.ui.predictButton.setEnabled(False)
+        total = now.total if now.total and not (now.stage == PREDICTING and now.total == 1) else 0
+        self.ui.progressBar.setRange(0, 100 if total else 0)
+        if total:
+            self.ui.progressBar.setValue(int(100 * now.done / total))
+        words = {PREDICTING: _("Predicting {text}"), ADDING: _("Adding results to the scene")}
+        self.host.say(words.get(now.stage, _("Writing volumes: {text}")).format(text=now.text))
+
+
+def cardWords(model: ModelInfo) -> str:
+    """What a model is for, and what it was trained on, in lines that a person reads."""
+    kind = _("Segmentation") if model.task == "segmentation" else _("Classification")
+    lines = [_("{kind} of: {labels}").format(kind=kind, labels=", ".join(model.labels))]
+    if len(model.channels) > 1:
+        lines.append(_("Images of a case: {names}").format(names=", ".join(model.channels)))
+    if len(model.files) > 1:
+        lines.append(_("Average of {n} folds").format(n=len(model.files)))
+    lines += [f"{name}: {value}" for name, value in model.facts.items()]
+    return "\n".join(lines)

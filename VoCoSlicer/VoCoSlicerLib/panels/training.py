@@ -1,0 +1,270 @@
+"""The sections "Pre-training" and "Fine-tuning": one panel, used twice; settings describe themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from VoCoCore.errors import SettingsError, VocoError
+from VoCoSlicerLib import adapter
+from VoCoSlicerLib.choices import changeSetting, readCases, readSettings, writeSettings
+from VoCoSlicerLib.forms import SettingsForm
+from VoCoSlicerLib.logic_settings import CLASSES, resolve
+from VoCoSlicerLib.logic_start import EXPORTING, StartJob
+from VoCoSlicerLib.panels.base import Panel
+from VoCoSlicerLib.panels.estimating import Estimating
+from VoCoSlicerLib.panels.start_weights import StartWeights
+from VoCoSlicerLib.panels.training_forms import MAIN, advancedGroups
+from VoCoSlicerLib.panels.training_plan import TrainingPlan
+
+_POLL = 50  # milliseconds
+_SETTLED = 1500  # milliseconds without a change, after which the estimate is made anew
+
+
+class TrainingPanel(Panel):
+    """Settings, start weights, folder, estimate and Start of one kind of job."""
+
+    form = "Training.ui"
+    kind = ""
+
+    def __init__(self, logic: Any, host: Any) -> None:
+        super().__init__(logic, host)
+        ui = self.ui
+        self._main = SettingsForm(ui.mainFrame, CLASSES[self.kind], {"": MAIN[self.kind]}, self._onChange)
+        self._advanced: SettingsForm | None = (
+            None  # made when it is first opened: there are some eighty controls
+        )
+        self._job: StartJob | None = None
+        self._problem = ""
+        self._shown: Any = None
+        self._weights = StartWeights(logic, ui.initCombo, ui.initButton, self._onInit)
+        self._estimating = Estimating(logic, self._showNeeds)
+        self._timer = adapter.makeTimer(_POLL, self._poll)
+        self._settle = adapter.makeTimer(_SETTLED, self._onSettled)
+        self._settle.setSingleShot(True)
+        ui.runEdit.setProperty(adapter.PARAMETER, f"{self.kind}Run")
+        ui.runEdit.setPlaceholderText(str(logic.newFolder(self.kind)))
+        adapter.connect(ui.advancedButton, "contentsCollapsed(bool)", self._onAdvanced)
+        ui.runButton.clicked.connect(lambda *_: self._chooseRun())
+        ui.resetButton.clicked.connect(lambda *_: self.reset())
+        ui.estimateButton.clicked.connect(lambda *_: self.estimate())
+        ui.startButton.clicked.connect(lambda *_: self.start())
+        ui.cancelButton.clicked.connect(lambda *_: self.cancel())
+        ui.estimateButton.setVisible(self.kind == "pretrain")
+        self._showProgress(None)
+
+    def enter(self) -> None:
+        """Offer the runs that have weights by now."""
+        self._weights.offer()
+
+    def exit(self) -> None:
+        """Estimates end; a start goes on."""
+        self._settle.stop()
+        self._estimating.forget()
+
+    def cleanup(self) -> None:
+        """Stop everything but jobs that run already."""
+        self.exit()
+        self.cancel()
+        super().cleanup()
+
+    def update(self) -> None:
+        """Show the choices of the parameter node; cheap where none of this panel's has changed."""
+        state = self._state()
+        if state == self._shown:
+            return
+        if self._shown is not None and state[0] != self._shown[0]:
+            self._settle.start()
+        self._shown = state
+        values = readSettings(self.parameters, self.kind)
+        for form in self._forms():
+            form.setValues(values)
+        self._weights.show(str(values.get("init", "")))
+        self._check()
+
+    # What a user does
+
+    def reset(self) -> None:
+        """Take all settings back that were changed by hand."""
+        for form in self._forms():
+            for row in form.rows.values():
+                row.clear()
+        writeSettings(self.parameters, self.kind, {})
+        self._check()
+
+    def estimate(self) -> None:
+        """Say what the job will need; in the background."""
+        if self.parameters is not None and not self._problems():
+            self._estimating.ask(readSettings(self.parameters, self.kind), again=True)
+
+    def start(self) -> None:
+        """Export what must be, and start the job; returns at once."""
+        if self.parameters is None or self._job is not None:
+            return
+        plan = self._plan()
+        try:
+            self._job = self.logic.startJob(
+                self.kind,
+                self._folder(),
+                readSettings(self.parameters, self.kind),
+                cases=plan.cases(),
+                folders=plan.indexes(),
+            )
+        except VocoError as error:
+            self.host.showError(error)
+            return
+        self._estimating.forget()
+        self._timer.start()
+        self._poll()
+
+    def cancel(self) -> None:
+        """Give up a start that is under way."""
+        if self._job is not None:
+            self._job.cancel()
+            self._poll()
+
+    # Inside
+
+    def _poll(self) -> None:
+        if self._job is None:
+            self._timer.stop()
+            return
+        now = self._job.poll()
+        self._showProgress(now)
+        if not now.finished:
+            return
+        job, self._job = self._job, None
+        self._timer.stop()
+        self._showProgress(None)
+        if now.error is not None:
+            log = job.run / "log.txt"
+            self.host.showError(now.error, log if log.is_file() else None)
+        elif self.parameters is not None:
+            setattr(self.parameters, f"{self.kind}Run", "")
+            self.host.say(_("The job {name} is running in the background.").format(name=job.run.name))
+            self.host.selectRun(job.run)
+        self.ui.runEdit.setPlaceholderText(str(self.logic.newFolder(self.kind)))
+        self._check()
+
+    def _forms(self) -> list[SettingsForm]:
+        return [form for form in (self._main, self._advanced) if form is not None]
+
+    def _state(self) -> Any:
+        """All that this panel depends on, to see whether something has changed."""
+        parameters = self.parameters
+        cases = tuple(readCases(parameters.parameterNode).values())
+        settings = readSettings(parameters, self.kind)
+        run = getattr(parameters, f"{self.kind}Run")
+        return settings, cases, parameters.folders, parameters.groupChannels, run
+
+    def _onChange(self) -> None:
+        if self.parameters is None:
+            return
+        kept = readSettings(self.parameters, self.kind)
+        known = {name for form in self._forms() for name in form.rows}
+        values = {name: value for name, value in kept.items() if name not in known}
+        for form in self._forms():
+            values |= form.values()
+        writeSettings(self.parameters, self.kind, values)
+        self._check()
+
+    def _onInit(self, init: str) -> None:
+        if self.parameters is not None:
+            changeSetting(self.parameters, self.kind, "init", None if init == "scratch" else init)
+
+    def _onAdvanced(self, collapsed: bool) -> None:
+        if collapsed or self._advanced is not None:
+            return
+        box = self.ui.advancedButton
+        self._advanced = SettingsForm(box, CLASSES[self.kind], advancedGroups(self.kind), self._onChange)
+        self._advanced.closeBoxes()
+        if self.parameters is not None:
+            self._advanced.setValues(readSettings(self.parameters, self.kind))
+            self._check()
+
+    def _chooseRun(self) -> None:
+        path = adapter.chooseFolder(_("New or empty folder for the run"), str(self.logic.folder))
+        if path and self.parameters is not None:
+            setattr(self.parameters, f"{self.kind}Run", path)
+
+    def _onSettled(self) -> None:
+        if self.kind == "pretrain" and self.parameters is not None and not self._problems():
+            self._estimating.ask(readSettings(self.parameters, self.kind))
+
+    def _folder(self) -> Path:
+        named = str(getattr(self.parameters, f"{self.kind}Run")).strip()
+        return Path(named or self.ui.runEdit.placeholderText).expanduser()
+
+    def _problems(self) -> list[VocoError]:
+        """What stands in the way of starting, the first first; settings that hold are shown in grey."""
+        found: list[VocoError] = []
+        for form in self._forms():
+            found += form.errors().values()
+        try:
+            settings = resolve(self.kind, readSettings(self.parameters, self.kind))
+            for form in self._forms():
+                form.setDefaults(settings.flat())
+                form.showTogether(None)
+        except SettingsError as error:
+            for form in self._forms():
+                form.showTogether(error)
+            found.append(error)
+        return found or self._plan().problems(self._folder())
+
+    def _plan(self) -> TrainingPlan:
+        return TrainingPlan(self.logic.scene, self.parameters, self.kind)
+
+    def _check(self) -> None:
+        """Show what will be read, and why Start cannot be pressed where it cannot."""
+        if self.parameters is None:
+            return
+        problems = self._problems()
+        self._problem = f"{problems[0].message}. {problems[0].hint}" if problems else ""
+        self.ui.problemLabel.setText(self._problem)
+        self.ui.problemLabel.setVisible(bool(self._problem))
+        self.ui.startButton.setEnabled(not problems and self._job is None)
+        self.ui.startButton.setToolTip(
+            self._problem or _("Start the job in the background; it goes on without Slicer")
+        )
+        self.ui.casesLabel.setText(self._plan().words())
+        self._showNeeds()
+
+    def _showNeeds(self) -> None:
+        if self.parameters is None:
+            return
+        folder, cases = self._folder(), self._plan().count()
+        words = self._estimating.words(folder, cases)
+        if self.kind == "finetune":
+            words = _("Crops and batch are chosen to fit this machine's memory when the job starts.")
+        warnings = self._estimating.warnings(folder, cases)
+        self.ui.estimateLabel.setText(words)
+        self.ui.warningLabel.setText("\n".join(warnings))
+        self.ui.warningLabel.setVisible(bool(warnings))
+
+    def _showProgress(self, now: Any) -> None:
+        bar, busy = self.ui.progressBar, now is not None
+        bar.setVisible(busy)
+        self.ui.cancelButton.setVisible(busy)
+        if not busy:
+            return
+        self.ui.startButton.setEnabled(False)
+        counted = now.stage == EXPORTING and now.total > 0
+        bar.setRange(0, 100 if counted else 0)
+        if counted:
+            bar.setValue(int(100 * now.done / now.total))
+        exporting = _("Writing volumes: {text}").format(text=now.text)
+        self.host.say(exporting if now.stage == EXPORTING else _("Starting the job ..."))
+
+
+class PretrainingPanel(TrainingPanel):
+    """Pre-training: volumes without labels in, an encoder out."""
+
+    kind = "pretrain"
+
+
+class FinetuningPanel(TrainingPanel):
+    """Fine-tuning: labelled volumes and an encoder in, a model out."""
+
+    kind = "finetune"
