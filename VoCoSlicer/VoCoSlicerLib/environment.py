@@ -61,14 +61,19 @@ class Environment:
         self.requirements = requirements
 
     @property
+    def chosen(self) -> str:
+        """What the user chose; "" for nothing in particular."""
+        return self._store.get(SETTING, "")
+
+    @property
     def python(self) -> str:
         """The program: the user's choice, else what VOCO_PYTHON names, else Slicer's own."""
-        return choosePython(self._store.get(SETTING, ""))[0]
+        return choosePython(self.chosen)[0]
 
     @property
     def reason(self) -> str:
         """Why that one, in words."""
-        why = choosePython(self._store.get(SETTING, ""))[1]
+        why = choosePython(self.chosen)[1]
         words = {
             "chosen": "chosen here",
             VARIABLE: f"named by the variable {VARIABLE}",

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested, VocoError
+from VoCoCore.runs import describe
 from VoCoCore.runs.describe import LOST, command_of
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.events import finite, is_undone, step_of
@@ -20,6 +22,7 @@ from VoCoCore.runs.status import ACTIVE, ENDED
 GONE, STARTING = "gone", "starting"  # states that only this table has, beside those of VoCoCore
 SCORES = ("position_accuracy", "dice", "balanced_accuracy")  # by which states of a network are compared
 _TAIL = 1 << 15  # bytes
+_KINDS = {kind.__name__: kind for kind in (SettingsError, DataError, EnvironmentFault, StopRequested)}
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,20 @@ class RunReader:
         self._seen = stamps
         self.row = self._made()
 
+    def failure(self) -> VocoError:
+        """What ended a run that failed or is lost, of the kind that its own command would have raised."""
+        kept = describe.checkpoint_words(self.run)
+        if self.row.state == "lost":
+            return EnvironmentFault(f"the job of {self.run.name} is lost: {LOST}", f"{kept}; Resume goes on")
+        said = self._tail.get("error", {})
+        if said.get("message") != self.row.message:  # the last word of an earlier attempt
+            said = {}
+        message = self.row.message or "it did not say why: see its log"
+        hint = "; ".join(filter(None, [str(said.get("hint") or ""), f"{kept}; Resume goes on"]))
+        return _KINDS.get(str(said.get("kind")), VocoError)(
+            f"the job of {self.run.name} failed: {message}", hint
+        )
+
     def _made(self) -> JobRow:
         status, state, tail = self.run.read_status(), self.run.state(), self._tail
         moving = state in ("running", "stopping")
@@ -131,6 +148,8 @@ def _told(event: Mapping[str, Any]) -> dict[str, Any]:
         return {**numbers, "step": int(finite(event.get("step")) or 0)}
     if kind == "started":
         return {"device": str(event.get("device", "")), "stage": ""}
+    if kind == "error":
+        return {"error": dict(event)}
     if kind == "stage":
         return {"stage": narrate(event)}
     values = event.get("values")

@@ -83,18 +83,11 @@ class JobTable:
         return self._followers.setdefault(_place(path), Follower(_place(path)))
 
     def error(self, path: str | Path) -> VocoError | None:
-        """What ended a run that failed, is lost or did not start, with its own line and a hint; None otherwise.
-
-        Reads as much of the run's history as its follower has not read yet.
-        """
+        """What ended a run that failed, is lost or did not start, with its own line and a hint; None otherwise."""
         place = _place(path)
-        if place in self._errors:
-            return self._errors[place]
         if self.row(place).state not in ("failed", "lost"):
             return None
-        follower = self.follower(place)
-        follower.read_all()
-        return describe.failure(follower)
+        return self._errors.get(place) or self._reader(place).failure()
 
     def log(self, path: str | Path) -> str:
         """The end of a run's log, at most 64 kB; "" where there is none."""

@@ -1,0 +1,122 @@
+"""The table of runs in the section "Jobs": filled in place, so that selection and scrolling stay where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from VoCoCore.runs.narrate import duration, number
+from VoCoSlicerLib import adapter
+from VoCoSlicerLib.job_rows import JobRow
+
+_BAD, _GOING = ("failed", "lost", "gone"), ("preparing", "running", "stopping", "starting")
+
+
+class JobRowsTable:
+    """Drives a QTableWidget; ``changed()`` is called when the user has selected another run."""
+
+    def __init__(self, table: Any, changed: Callable[[], Any]) -> None:
+        self._table, self._changed = table, changed
+        self._paths: list[Path] = []
+        self._cells: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._selected: Path | None = None
+        heads = [
+            _("Run"),
+            _("Job"),
+            _("State"),
+            _("Progress"),
+            _("Time left"),
+            _("Loss"),
+            _("Score"),
+            _("Where"),
+        ]
+        table.setColumnCount(len(heads))
+        table.setHorizontalHeaderLabels(heads)
+        table.verticalHeader().setVisible(False)
+        table.horizontalHeader().setStretchLastSection(True)
+        table.itemSelectionChanged.connect(self._onSelection)
+
+    @property
+    def selected(self) -> Path | None:
+        """The run that is selected; None where none is."""
+        return self._selected
+
+    def fill(self, rows: Sequence[JobRow]) -> None:
+        """Show these rows; only cells that differ are touched."""
+        paths = [row.path for row in rows]
+        with adapter.blocked(self._table):
+            if paths != self._paths:
+                self._paths = paths
+                self._table.setRowCount(len(rows))
+                if self._selected not in paths:
+                    self._selected = None
+                self._mark()
+            for number_, row in enumerate(rows):
+                self._fillRow(number_, row)
+
+    def select(self, path: Path | None) -> None:
+        """Select a run, also one that will be in the table only later; tells nobody."""
+        self._selected = path
+        with adapter.blocked(self._table):
+            self._mark()
+
+    def _mark(self) -> None:
+        self._table.clearSelection()
+        if self._selected in self._paths:
+            self._table.selectRow(self._paths.index(self._selected))
+
+    def _fillRow(self, place: int, row: JobRow) -> None:
+        color = "#b3261e" if row.state in _BAD else "#1b6e3c" if row.state in _GOING else ""
+        for column, text in enumerate(cellsOf(row)):
+            wanted = (text, str(row.path), color if column == 2 else "")
+            if self._cells.get((place, column)) == wanted and self._table.item(place, column) is not None:
+                continue
+            item = self._table.item(place, column)
+            if item is None:
+                item = qt.QTableWidgetItem()
+                self._table.setItem(place, column, item)
+            item.setText(text)
+            item.setToolTip(str(row.path))
+            item.setForeground(qt.QBrush(qt.QColor(color)) if wanted[2] else qt.QBrush())
+            self._cells[place, column] = wanted
+
+    def _onSelection(self) -> None:
+        places = [index.row() for index in self._table.selectionModel().selectedRows()]
+        self._selected = self._paths[places[0]] if places and places[0] < len(self._paths) else None
+        self._changed()
+
+
+def cellsOf(row: JobRow) -> list[str]:
+    """What the table says of a run, by column."""
+    kinds = {"pretrain": _("pre-training"), "finetune": _("fine-tuning")}
+    share = f" ({100 * min(row.step, row.total) // row.total} %)" if row.total > 0 else ""
+    return [
+        row.name,
+        kinds.get(row.kind, row.kind),
+        stateWord(row.state),
+        f"{row.step} / {row.total}{share}" if row.total > 0 else "",
+        duration(row.etaSeconds) if row.etaSeconds is not None else "",
+        number(row.loss) if row.loss is not None else "",
+        number(row.score, 3) if row.score is not None else "",
+        _("this machine") if row.local else row.host,
+    ]
+
+
+def stateWord(state: str) -> str:
+    """A state in the user's language."""
+    words = {
+        "starting": _("starting"),
+        "preparing": _("preparing"),
+        "running": _("running"),
+        "stopping": _("stopping"),
+        "stopped": _("stopped"),
+        "finished": _("finished"),
+        "failed": _("failed"),
+        "lost": _("lost"),
+        "gone": _("folder deleted"),
+    }
+    return words.get(state, state)
