@@ -15,8 +15,8 @@ from VoCoCore.geometry import Box, Grid
 from VoCoCore.presets import resolve_pretrain
 
 pytest.importorskip("slicer")
-from VoCoSlicerLib import preview_grid  # noqa: E402
-from VoCoSlicerLib.preview_grid import WorldGrid, foregroundCorners, worldGrid  # noqa: E402
+from VoCoSlicerLib import preview_grid
+from VoCoSlicerLib.preview_grid import WorldGrid, foregroundCorners, worldGrid
 
 angles = st.floats(-1.2, 1.2)
 signs = st.sampled_from([-1.0, 1.0])
@@ -110,7 +110,8 @@ def test_a_crop_goes_to_the_patient_and_back(affine, start):
     inside = world.clamped(box)
     assert np.allclose(inside.start, np.clip(start, 0, [39, 48, 20]), rtol=0, atol=1e-9)
     assert np.isclose(world.labels(inside).sum(), 1)
-    share = np.prod([max(0, min(s + n, size) - max(s, 0)) / n for s, n, size in zip(start, box.size, (60, 64, 40))])
+    part = np.minimum(np.add(start, box.size), (60, 64, 40)) - np.maximum(start, 0)
+    share = np.prod(np.maximum(part, 0) / box.size)
     assert np.isclose(world.labels(box).sum(), share, atol=1e-9)
     assert np.isclose(np.linalg.det(world.axes), 1), "a markups ROI needs a right-handed system"
 
@@ -136,7 +137,9 @@ def test_every_lattice_voxel_lies_in_its_base_alone(affine, counts, size):
     assert set(own) == set(range(world.grid.n))
     assert np.isclose(np.prod(high - low, axis=1).sum(), np.prod(size)), "and together they cover the grid"
     edges = np.linalg.norm(lattice.affine[:3, :3], axis=0)
-    assert edges.max() / edges.min() <= preview_grid.MOST_STRETCH + 1e-6, "Slicer drops the tilt of longer voxels"
+    assert edges.max() / edges.min() <= preview_grid.MOST_STRETCH + 1e-6, (
+        "Slicer drops the tilt of longer voxels"
+    )
 
 
 def test_bases_of_very_different_cuts_get_a_regular_lattice(monkeypatch):

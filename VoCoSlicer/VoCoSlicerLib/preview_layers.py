@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import slicer
+from VoCoSlicerLib.preview_nodes import nodesByClass
 
 COMPOSITE = "vtkMRMLSliceCompositeNode"
 
@@ -53,7 +53,7 @@ class SliceLayers:
             "foregroundOpacity": opacity if heat else None,
             "labelOpacity": opacity if cells else None,
         }
-        for composite in slicer.util.getNodesByClass(COMPOSITE, self._scene):
+        for composite in nodesByClass(self._scene, COMPOSITE):
             self._showIn(composite, wanted)
 
     def restore(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,28 @@ _HEAT = (
     (249, 140, 10),
     (249, 201, 50),
 )
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., None]:
+    """A callback for observers that calls a bound method as long as its object lives, and does not keep it alive.
+
+    A scene that is thrown away whole, observers and all, still fires events: nobody must be called back from there.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(*values: Any) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(*values)
+
+    return call
+
+
+def nodesByClass(scene: Any, className: str) -> list[Any]:
+    """All nodes of a class in ``scene``; slicer.util asks Slicer's own scene, whatever it is told."""
+    found = scene.GetNodesByClass(className)
+    found.UnRegister(None)  # it comes with a reference that Python does not count
+    return [found.GetItemAsObject(number) for number in range(found.GetNumberOfItems())]
 
 
 class HiddenNodes:

@@ -13,7 +13,7 @@ import slicer
 import vtk
 
 from VoCoSlicerLib.preview_grid import WorldGrid
-from VoCoSlicerLib.preview_nodes import HiddenNodes
+from VoCoSlicerLib.preview_nodes import HiddenNodes, nodesByClass, weakly
 
 MARKUPS, DISPLAY = "vtkMRMLMarkupsFiducialNode", "vtkMRMLMarkupsFiducialDisplayNode"
 MOST_NUMBERS = 256  # more could not be read, and would slow scrolling down
@@ -54,7 +54,7 @@ class CellNumbers:
 
     def addViews(self) -> None:
         """Follow slice views that have come into being since."""
-        for view in slicer.util.getNodesByClass("vtkMRMLSliceNode", self._scene):
+        for view in nodesByClass(self._scene, "vtkMRMLSliceNode"):
             if view.GetID() in self._views:
                 continue
             node = _markups(self._nodes, f"VoCo base crop numbers {view.GetLayoutName() or ''}".strip())
@@ -62,7 +62,7 @@ class CellNumbers:
             display.SetVisibility3D(False)
             display.AddViewNodeID(view.GetID())
             display.SetVisibility(self._visible)
-            tag = view.AddObserver(vtk.vtkCommand.ModifiedEvent, self._viewChanged)
+            tag = view.AddObserver(vtk.vtkCommand.ModifiedEvent, weakly(self._viewChanged))
             self._views[view.GetID()] = (view, node, tag)
             self._slide(view, node)
 

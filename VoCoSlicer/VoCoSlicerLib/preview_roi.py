@@ -11,23 +11,24 @@ import vtk
 
 from VoCoCore.geometry import Box
 from VoCoSlicerLib.preview_grid import WorldGrid
-from VoCoSlicerLib.preview_nodes import HiddenNodes
+from VoCoSlicerLib.preview_nodes import HiddenNodes, weakly
 
+SAME_MM = 1e-5  # a node's centre may have gone through single precision: that is no move
 ROI_COLOUR = (1.0, 0.85, 0.1)
 
 
 class CropRoi:
-    """``node`` shows a crop of a `WorldGrid`; ``onMoved()`` is called once for every new place."""
+    """``node`` shows a crop of a `WorldGrid`; ``onMoved()``, a bound method, is called once for every new place."""
 
     def __init__(self, nodes: HiddenNodes, onMoved: Callable[[], None]) -> None:
-        self._onMoved = onMoved
+        self._onMoved = weakly(onMoved)
         self._world: WorldGrid | None = None
         self._box: Box | None = None
         self._writing = False
         self.node = nodes.add("vtkMRMLMarkupsROINode", "VoCo random crop", "vtkMRMLMarkupsROIDisplayNode")
         _prepareDisplay(self.node.GetDisplayNode())
         events = (slicer.vtkMRMLMarkupsNode.PointModifiedEvent, vtk.vtkCommand.ModifiedEvent)
-        self._tags = [self.node.AddObserver(event, self._changed) for event in events]
+        self._tags = [self.node.AddObserver(event, weakly(self._changed)) for event in events]
 
     @property
     def box(self) -> Box | None:
@@ -56,7 +57,7 @@ class CropRoi:
             return
         centre = np.zeros(3)
         self.node.GetCenterWorld(centre)
-        if np.allclose(centre, self._world.centreOf(self._box), rtol=0, atol=1e-9):
+        if np.allclose(centre, self._world.centreOf(self._box), rtol=0, atol=SAME_MM):
             if not np.allclose(self.node.GetSize(), self._world.cropMm, rtol=1e-9):
                 self._write()  # somebody pulled at the size
             return
@@ -71,11 +72,10 @@ class CropRoi:
         matrix = np.eye(4)
         matrix[:3, :3] = self._world.axes
         matrix[:3, 3] = self._world.centreOf(self._box)
+        # Not between StartModify and EndModify: the node would then find its centre in single precision.
         self._writing = True
-        blocked = self.node.StartModify()
         self.node.SetSize(*(float(edge) for edge in self._world.cropMm))
         self.node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
-        self.node.EndModify(blocked)
         self._writing = False
 
 

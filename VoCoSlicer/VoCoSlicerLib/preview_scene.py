@@ -15,7 +15,7 @@ from VoCoCore.geometry import Box
 from VoCoSlicerLib.preview_cells import CellVolumes
 from VoCoSlicerLib.preview_grid import WorldGrid
 from VoCoSlicerLib.preview_layers import COMPOSITE, SliceLayers
-from VoCoSlicerLib.preview_nodes import HiddenNodes
+from VoCoSlicerLib.preview_nodes import HiddenNodes, weakly
 from VoCoSlicerLib.preview_numbers import CellNumbers
 from VoCoSlicerLib.preview_outlines import Outlines
 from VoCoSlicerLib.preview_prepared import PreparedVolume
@@ -94,9 +94,9 @@ class SceneEvents:
     """Observers on a scene and a volume, all of them gone after `close`."""
 
     def __init__(self, scene: Any, volume: Any, actions: dict[str, Callable[[], None]]) -> None:
-        """Actions: ``volume`` (image, place or transform changed), ``views`` (a slice view came), ``removed`` (some
-        node), ``closing``, ``saving`` and ``saved`` (the scene)."""
-        self._actions = actions
+        """Actions are bound methods: ``volume`` (image, place or transform changed), ``views`` (a slice view came),
+        ``removed`` (some node), ``closing``, ``saving`` and ``saved`` (the scene)."""
+        self._viewsCame = weakly(actions["views"])
         self._observed: list[tuple[Any, int]] = []
         for event, name in (
             (scene.NodeRemovedEvent, "removed"),
@@ -104,15 +104,15 @@ class SceneEvents:
             (scene.StartSaveEvent, "saving"),
             (scene.EndSaveEvent, "saved"),
         ):
-            self._observe(scene, event, self._caller(name))
-        self._observe(scene, scene.NodeAddedEvent, self._added)
+            self._observe(scene, event, _plain(actions[name]))
+        self._observe(scene, scene.NodeAddedEvent, vtk.calldata_type(vtk.VTK_OBJECT)(weakly(self._added)))
         if volume is not None:
             for event in (
                 vtk.vtkCommand.ModifiedEvent,
                 slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
                 slicer.vtkMRMLTransformableNode.TransformModifiedEvent,
             ):
-                self._observe(volume, event, self._caller("volume"))
+                self._observe(volume, event, _plain(actions["volume"]))
 
     def close(self) -> None:
         """Stop listening."""
@@ -123,10 +123,12 @@ class SceneEvents:
     def _observe(self, node: Any, event: int, callback: Any) -> None:
         self._observed.append((node, node.AddObserver(event, callback)))
 
-    def _caller(self, name: str) -> Callable[..., None]:
-        return lambda *_: self._actions[name]()
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
     def _added(self, _scene: Any, _event: str, node: Any) -> None:
         if node.IsA(COMPOSITE) or node.IsA("vtkMRMLSliceNode"):
-            self._actions["views"]()
+            self._viewsCame()
+
+
+def _plain(method: Callable[[], None]) -> Callable[..., None]:
+    """``method`` without the caller and the event that VTK tells."""
+    call = weakly(method)
+    return lambda *_: call()

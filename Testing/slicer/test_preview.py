@@ -1,0 +1,267 @@
+"""The crop preview over a real scene: places, labels, what it follows, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer")
+import made_scene  # noqa: E402
+from preview_scene import (  # noqa: E402
+    block,
+    boxCorners,
+    chosen,
+    composites,
+    nodeIds,
+    roiCorners,
+    same,
+    sceneWithViews,
+    torso,
+    worldAffine,
+)
+
+from VoCoCore.data.apply import apply_plan  # noqa: E402
+from VoCoCore.data.plan import plan_case  # noqa: E402
+from VoCoCore.data.sampling import draw, random_boxes  # noqa: E402
+from VoCoCore.geometry import Grid  # noqa: E402
+from VoCoSlicerLib import preview_plan  # noqa: E402
+from VoCoSlicerLib.preview import CropPreview  # noqa: E402
+
+
+@pytest.fixture
+def scene():
+    return sceneWithViews()
+
+
+@pytest.fixture
+def shown(scene):
+    """Makes previews, shown and ready unless told otherwise, and takes them down at the end."""
+    made = []
+
+    def show(node, settings=None, fails=False):
+        preview = CropPreview(scene)
+        made.append(preview)
+        preview.setVolume(node)
+        preview.setSettings(settings or chosen())
+        preview.show()
+        preview.wait(60)
+        assert fails or (preview.error is None and preview.ready)
+        return preview
+
+    yield show
+    for preview in made:
+        preview.cleanup()
+
+
+def trainerPlan(node, settings):
+    """The plan from the array and affine that an export would give, without the preview's own code."""
+    return plan_case(
+        block().transpose(2, 1, 0)[None], worldAffine(node), settings.prepare, settings.crops.volume_size
+    )
+
+
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("geometry", list(made_scene.GEOMETRIES))
+def test_nodes_lie_where_the_trainer_cuts(scene, shown, geometry, moved):
+    node, settings = torso(scene, geometry), chosen(**{"crops.counts": (4, 3, 2)})
+    if moved:
+        inner = made_scene.transform(scene, made_scene.turn(25, (30, -4, 9)), node)
+        made_scene.transform(scene, made_scene.turn(-55, (0, 55, 1)), inner)
+    preview = shown(node, settings)
+    plan = trainerPlan(node, settings)
+    grid = Grid(settings.crops.volume_size, (4, 3, 2))
+    expected = [boxCorners(plan.affine, box.start, box.size) for box in grid.boxes()]
+    points = slicer.util.arrayFromModelPoints(preview.nodes.outlines.grid).reshape(-1, 8, 3)
+    assert len(points) == 24
+    for found, wanted in zip(points, expected, strict=True):
+        assert same(found, wanted)
+    crop = random_boxes(draw(settings, 0, plan.shape))[0]
+    assert same(roiCorners(preview.roiNode), boxCorners(plan.affine, crop.start, crop.size))
+    # Each base's voxels of the label volume span exactly that base.
+    cells = preview.nodes.cells.cells
+    values, affine = slicer.util.arrayFromVolume(cells).transpose(2, 1, 0), worldAffine(cells)
+    for number, wanted in enumerate(expected):
+        mine = np.argwhere(values == number + 1)
+        low, size = mine.min(axis=0), np.ptp(mine, axis=0) + 1
+        assert np.prod(size) == len(mine)
+        assert same(boxCorners(affine, low, size), wanted)
+    assert np.allclose(worldAffine(preview.nodes.cells.heat), affine)
+
+
+def test_labels_and_heat_follow_the_dragged_crop(scene, shown):
+    preview = shown(torso(scene), chosen(**{"crops.counts": (4, 4, 2)}))
+    preview.present(heat=True)
+    told = []
+    forget = preview.onLabels(lambda: told.append(preview.labels))
+    affine = preview.world.affine
+    start = np.array([37.0, 18.0, 11.0])
+    centre = affine[:3, :3] @ (start + 16 - 0.5) + affine[:3, 3]
+    preview.roiNode.SetCenterWorld(*centre)
+    # Whole voxels of the crop are counted into the bases: an independent computation of y.
+    x, y, z = np.meshgrid(*(np.arange(s, s + 32) for s in start), indexing="ij")
+    base = (x // 32 * 4 + y // 32) * 2 + z // 32
+    expected = np.bincount(base.astype(int).ravel(), minlength=32) / 32**3
+    assert np.allclose(preview.labels, expected, atol=1e-9) and np.isclose(preview.labels.sum(), 1)
+    assert len(told) == 1 and np.allclose(told[0], expected)
+    cells, heat = preview.nodes.cells.cells, preview.nodes.cells.heat
+    classes = slicer.util.arrayFromVolume(cells) - 1
+    assert np.allclose(slicer.util.arrayFromVolume(heat), expected[classes], atol=1e-6)
+    assert not heat.GetDisplayNode().GetInterpolate()
+    forget()
+    preview.moveCrop((0, 0, 0))
+    assert len(told) == 1 and preview.labels[0] == 1
+
+
+def test_crop_stays_inside_and_keeps_its_size(scene, shown):
+    preview = shown(torso(scene, "oblique"))
+    roi, size = preview.roiNode, preview.roiNode.GetSize()
+    roi.SetCenterWorld(9999.0, 0.0, -9999.0)
+    low, high = np.array(preview.box.start), np.array(preview.box.stop)
+    assert np.all(low > -1e-9) and np.all(high <= np.add((128, 128, 32), 1e-9))
+    assert np.isclose(preview.labels.sum(), 1)
+    assert same(roiCorners(roi), boxCorners(preview.world.affine, low, preview.box.size))
+    roi.SetSize(1.0, 500.0, 3.0)
+    assert np.allclose(roi.GetSize(), size)
+    display = roi.GetDisplayNode()
+    assert not display.GetScaleHandleVisibility() and not display.GetRotationHandleVisibility()
+
+
+def test_next_crop_is_what_the_trainer_draws(scene, shown):
+    settings = chosen(recipe="v2", **{"prepare.by_body_part": False, "crops.volume_size": (12, 12, 8)})
+    settings = chosen(
+        **{"prepare.fit": "pad", "crops.volume_size": (8, 12, 8), "crops.counts": (2, 3, 1), "run.seed": 7}
+    )
+    preview = shown(node := torso(scene), settings)
+    plan = trainerPlan(node, settings)
+    assert plan.shape != settings.crops.volume_size, "there is room for regions"
+    for number in range(6):
+        made = draw(settings, number, plan.shape)
+        for crop in range(settings.crops.random_crops):
+            assert (preview.sample, preview.crop) == (number, crop)
+            corners = boxCorners(plan.affine, made.region + made.starts[crop], made.sizes[crop])
+            assert same(roiCorners(preview.roiNode), corners)
+            assert np.allclose(preview.labels, made.labels[crop])
+            preview.nextRandomCrop()
+    preview.setSample(3, 1)
+    assert np.allclose(preview.labels, draw(settings, 3, plan.shape).labels[1])
+
+
+def test_dragging_never_looks_at_the_volume_again(scene, shown, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "VoCoSlicerLib.preview_step.planOf", lambda r: asked.append(r.key) or preview_plan.planOf(r)
+    )
+    preview = shown(node := torso(scene))
+    for step in range(20):
+        preview.moveCrop((step, 2 * step, 0))
+    preview.setSample(5)
+    preview.setOpacity(0.7)
+    preview.setSettings(chosen(**{"crops.random_size": (20, 20, 20)}))
+    preview.setSettings(chosen(**{"run.seed": 3}))
+    node.SetName("renamed")
+    preview.hide()
+    preview.show()
+    preview.wait(60)
+    assert len(asked) == 1
+    slicer.util.arrayFromVolume(node)[:] = np.roll(block(), 1, axis=2)
+    slicer.util.arrayFromVolumeModified(node)
+    preview.wait(60)
+    assert len(asked) == 2 and preview.ready
+
+
+def test_crop_that_was_dragged_stays_when_the_volume_moves(scene, shown):
+    preview = shown(node := torso(scene))
+    preview.moveCrop((50, 40, 0))
+    made_scene.transform(scene, made_scene.turn(15, (5, 6, 7)), node)
+    preview.wait(60)
+    plan = trainerPlan(node, chosen())
+    assert np.allclose(preview.box.start, (50, 40, 0))
+    assert same(roiCorners(preview.roiNode), boxCorners(plan.affine, (50, 40, 0), (32, 32, 32)))
+    preview.nextRandomCrop()
+    assert preview.box == random_boxes(draw(chosen(), 0, plan.shape))[1]
+
+
+def test_prepared_volume_is_what_the_store_would_hold(scene, shown):
+    node = torso(scene, "sagittal")
+    preview = shown(node)
+    preview.present(prepared=True)
+    preview.wait(60)
+    plan = trainerPlan(node, chosen())
+    prepared = preview.nodes.preparedNode
+    expected = apply_plan(block().transpose(2, 1, 0)[None], plan)[0]
+    assert np.array_equal(slicer.util.arrayFromVolume(prepared).transpose(2, 1, 0), expected)
+    assert np.allclose(worldAffine(prepared), plan.affine, atol=1e-6)
+    assert {view.GetBackgroundVolumeID() for view in composites(scene)} == {prepared.GetID()}
+    preview.present(prepared=False)
+    assert {view.GetBackgroundVolumeID() for view in composites(scene)} == {node.GetID()}
+
+
+def test_scores_belong_to_one_place_of_the_crop(scene, shown):
+    preview = shown(torso(scene))
+    preview.present(heat=True)
+    preview.setHeat("predicted")
+    values = np.linspace(-0.4, 0.9, 16)
+    preview.setPredicted(values)
+    preview.setSimilarity(values[::-1])
+    heat = preview.nodes.cells.heat
+    classes = slicer.util.arrayFromVolume(preview.nodes.cells.cells) - 1
+    assert np.allclose(slicer.util.arrayFromVolume(heat), values[classes], atol=1e-6)
+    assert heat.GetDisplayNode().GetWindowLevelMin() == pytest.approx(-0.4)
+    assert set(preview.scores) == {"predicted", "similarity"}
+    with pytest.raises(ValueError, match="16 values"):
+        preview.setPredicted([1.0, 2.0])
+    preview.setPredicted(values)
+    preview.moveCrop((3, 3, 0))
+    assert not preview.scores and not slicer.util.arrayFromVolume(heat).any()
+
+
+def vectors(scene):
+    node = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colours")
+    node.SetAndObserveImageData(made_scene.imageOf(np.zeros((4, 5, 6, 3), np.uint8)))
+    return node
+
+
+def sheared(scene):
+    node = torso(scene, name="skew")
+    matrix = np.eye(4)
+    matrix[0, 1] = 0.3
+    made_scene.transform(scene, matrix, node)
+    return node
+
+
+def warped(scene):
+    node = torso(scene, name="bent")
+    made_scene.warp(scene, node)
+    return node
+
+
+def flat(scene):
+    return made_scene.volume(scene, np.full((9, 9, 9), 5, np.int16), "flat")
+
+
+def empty(scene):
+    return scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (vectors, "3 values a voxel"),
+        (sheared, "sheared"),
+        (warped, "bent"),
+        (flat, "same value"),
+        (empty, "no image"),
+    ],
+)
+def test_a_volume_that_cannot_be_cut_says_why(scene, shown, make, words):
+    before = nodeIds(scene)
+    node = make(scene)
+    made = set(nodeIds(scene)) - set(before)
+    preview = shown(node, fails=True)
+    assert words in preview.error.message and preview.error.hint
+    assert preview.nodes is None and not preview.ready and preview.labels.size == 0
+    assert set(nodeIds(scene)) == {*before, *made}
+    good = torso(scene)
+    preview.setVolume(good)
+    preview.wait(60)
+    assert preview.error is None and preview.ready
