@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import shutil
 from math import isnan, nan
 from pathlib import Path
@@ -267,3 +268,26 @@ def test_surface_dice_of_several_tolerances_is_refused(tmp_path):
     compare(read_runs([a, b], "dice", {}), "dice")
     with pytest.raises(SettingsError):
         compare(read_runs([a], "dice", {}), "dice")
+
+
+def test_runs_and_evaluations_meet_by_what_runs_know_of_their_cases(tmp_path):
+    """A run's table has hashes, an evaluation names; a copy of a run without its private folder still pairs."""
+    scores = made(8, 0.7, 1)
+    hashed = {f"hash{n}": found for n, found in enumerate(scores.values())}
+    run = scored(tmp_path / "run", hashed, train_cases=3, init="scratch")
+    passed_on = scored(tmp_path / "passed on", hashed, train_cases=3, init="scratch")
+    evaluation = scored(tmp_path / "evaluation", scores)
+    with pytest.raises(DataError, match="no case is in all runs"):
+        compare(read_runs([run, evaluation], "dice", {}), "dice")
+    (run / "private").mkdir()
+    (run / "private" / "cases.json").write_text(json.dumps(dict(zip(hashed, scores, strict=True))))
+    found = compare(read_runs([evaluation, run, passed_on], "dice", {}), "dice")
+    assert len(found.cases) == 8 and all(one.found.mean == 0 for one in found.differences)
+    other = scored(
+        tmp_path / "other", {f"other{n}": found for n, found in enumerate(scores.values())}, init="x"
+    )
+    (other / "private").mkdir()
+    names = {f"other{n}": case for n, case in enumerate(scores)}
+    (other / "private" / "cases.json").write_text(json.dumps(names))
+    with pytest.raises(DataError, match="no case is in all runs"):
+        compare(read_runs([run, other], "dice", {}), "dice")  # other images under the same names

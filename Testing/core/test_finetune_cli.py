@@ -21,6 +21,7 @@ from kills import curve, unequal
 from safetensors.torch import load_file
 
 from VoCoCore.cli import main
+from VoCoCore.evaluation.cases_table import read_per_case
 from VoCoCore.fields import flatten
 from VoCoCore.models.model_files import load_model, model_paths
 from VoCoCore.runs.directory import RunDirectory
@@ -118,10 +119,21 @@ def test_the_report_shows_classes_and_pictures_but_nobodys_name(finished, labell
     ids = {path.name.split(".")[0] for path in (labelled_cohort.source / "imagesTr").iterdir()}
     private = [*ids, str(labelled_cohort.source), str(labelled_cohort.store), str(finished), "torso_"]
     assert not [name for name in private if name in text]
-    public = ("settings.json", "environment.json", "events.jsonl")
-    for name in public:
-        held = (finished / name).read_text()
-        assert not [word for word in private if word in held], name
+    public = [
+        p
+        for p in finished.rglob("*")
+        if p.suffix in (".json", ".jsonl", ".csv") and p.parent.name != "private"
+    ]
+    assert {"settings.json", "environment.json", "events.jsonl", "per_case.csv", "summary.json"} <= {
+        p.name for p in public
+    }
+    for path in public:
+        held = path.read_text()
+        assert not [word for word in private if word in held], path
+    called = json.loads((finished / "private" / "cases.json").read_text())
+    assert (
+        set(called) == set(read_per_case(finished / "test" / "per_case.csv")) and set(called.values()) < ids
+    )
 
 
 def test_jobs_show_says_how_it_stands(finished, capsys) -> None:

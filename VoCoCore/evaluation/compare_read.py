@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from VoCoCore.errors import DataError, SettingsError, nearest
+from VoCoCore.evaluation.case_names import public_names
 from VoCoCore.evaluation.cases_table import PER_CASE, SUMMARY, read_per_case
 from VoCoCore.evaluation.statistics import mean_of
 from VoCoCore.runs.files import read_json
@@ -51,7 +52,10 @@ def read_runs(paths: Sequence[str | Path], metric: str, names: Mapping[str, str]
     twice = next((place for place in places if places.count(place) > 1), None)
     if twice is not None:
         raise SettingsError(f"{twice} is named twice", "compare each run once")
-    return [_read(place, metric, given.get(place) or _folder_name(place, places)) for place in places]
+    runs = [_read(place, metric, given.get(place) or _folder_name(place, places)) for place in places]
+    # Evaluations know cases by their names, runs by their content: they meet where a run knows both.
+    known = public_names(folder for place in places for folder in (place, *_folds(place)))
+    return [replace(run, scores={known.get(c, c): found for c, found in run.scores.items()}) for run in runs]
 
 
 def _folder_name(place: Path, places: Sequence[Path]) -> str:

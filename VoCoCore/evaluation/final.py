@@ -13,6 +13,7 @@ from VoCoCore.data.images import grid_difference, read_case, read_image
 from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores
 from VoCoCore.errors import DataError
+from VoCoCore.evaluation.case_names import CaseNames
 from VoCoCore.evaluation.cases_table import Scores, summarise, table_of, write_results
 from VoCoCore.evaluation.metrics import TOLERANCE, LabelMetrics, Labels, case_metrics
 from VoCoCore.evaluation.privacy import without_names
@@ -32,7 +33,8 @@ def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float
     """Score the test cases of a finished fine-tuning, once, with the network that was kept.
 
     Without test cases the validation cases are scored in the same way. Tables go to ``test/`` or ``validation/`` of the
-    run, scores of test cases to its events. Nothing happens where the run is not finished. Returns the scores.
+    run, where cases go by the hash of their images; ``private/cases.json`` says what they are called. Scores of test
+    cases go to its events. Nothing happens where the run is not finished. Returns the scores.
     """
     run = RunDirectory(run_folder)
     status = run.read_status()
@@ -70,15 +72,18 @@ def _segmentations(
 ) -> dict[str, float]:
     labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
     scores: dict[str, dict[str, LabelMetrics]] = {}
+    names = CaseNames()
     for number, case in enumerate(cases, start=1):
         try:
-            scores[case.id] = _score(case, predictor, labels)
+            score = _score(case, predictor, labels)
+            scores[names.of(case)] = score
         except DataError as error:
             _skip(tell, error)
         tell("stage", name="last look", done=number, total=len(cases), text="")
     folder = run.path / ("test" if split == "test" else "validation")
     folder.mkdir(exist_ok=True)
     summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
+    names.write(run.private)
     write_results(folder, scores, summary)
     return _values(scores, labels)
 
