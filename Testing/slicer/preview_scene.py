@@ -87,11 +87,20 @@ def same(found, expected, tolerance=1e-6):
     return distance.min(axis=0).max() < tolerance and distance.min(axis=1).max() < tolerance
 
 
-def observers(node):
-    """How many observers a VTK object has, as it prints them itself; those of its own data are not counted."""
-    text = str(node)
-    start = text.find("Registered Observers:")
-    return text.count("vtkObserver (") if start >= 0 else 0
+def countObservers(node):
+    """Count, from now on, the observers that Python adds to ``node`` and takes off it again; returns the reading."""
+    tags, add, remove = set(), node.AddObserver, node.RemoveObserver
+
+    def counting(*values):
+        tags.add(tag := add(*values))
+        return tag
+
+    def uncounting(tag):
+        tags.discard(tag)
+        remove(tag)
+
+    node.AddObserver, node.RemoveObserver = counting, uncounting
+    return lambda: len(tags)
 
 
 def nodeIds(scene):

@@ -66,6 +66,10 @@ class CellNumbers:
             self._views[view.GetID()] = (view, node, tag)
             self._slide(view, node)
 
+    def inView(self, view: Any) -> Any:
+        """The markups node that numbers the cells in one slice view; KeyError for a view that came later."""
+        return self._views[view.GetID()][1]
+
     def setVisible(self, visible: bool) -> None:
         """Show or hide all numbers."""
         self._visible = visible
