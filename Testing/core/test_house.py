@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = (ROOT / "Testing" / "requirements.txt").read_text(encoding="utf-8")
 TEXTS = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".html", ".j2", ".cfg", ""}
-FOLDERS = ["VoCoCore", "Testing", "docs", ".ci", ".github"]
+FOLDERS = ["VoCoCore", "VoCoSlicer", "Testing", "docs", ".ci", ".github"]
 
 
 def load_run_py() -> ModuleType:
@@ -77,6 +77,13 @@ def test_run_py_tells_intel_macs_why(run_py: ModuleType) -> None:
     run_py.check_machine("Darwin", "arm64")
     with pytest.raises(run_py.Failure, match="Intel Mac"):
         run_py.check_machine("Darwin", "x86_64")
+
+
+def test_run_py_shares_the_tests_among_cores(run_py: ModuleType) -> None:
+    assert run_py.shared_among(1) == []
+    assert [run_py.shared_among(cores)[:2] for cores in (2, 4, 64)] == [["-n", "2"], ["-n", "4"], ["-n", "4"]]
+    # fixtures of a file are made once: its tests stay together
+    assert "loadfile" in run_py.shared_among(2)
 
 
 def test_run_py_asks_for_the_torch_that_the_package_asks_for(run_py: ModuleType) -> None:

@@ -16,7 +16,10 @@ from nursery import ENVIRONMENT, ROOT
 
 from VoCoCore.runs.directory import RunDirectory
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="forks"),
+    pytest.mark.timeout(900),  # whichever test comes first waits for all kills
+]
 
 # Swin-UNETR's inputs are at least 64^3, so a step of it takes seconds: three steps here, twenty in kills.py.
 PLAN = {
@@ -38,7 +41,6 @@ def test_twenty_moments_are_tried(outcomes):
     assert sum(outcome.kills for outcome in outcomes[1].values()) == 20
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_a_killed_job_goes_on_to_the_same_bits(encoder, recipe, outcomes):
