@@ -59,6 +59,7 @@ class RunReader:
     def __init__(self, path: Path) -> None:
         self.run = RunDirectory(path)
         self.row = JobRow(self.run.path, self.run.name)
+        self.wasRead = False
         self._kind = ""
         self._device = ""
         self._seen: object = None
@@ -67,6 +68,7 @@ class RunReader:
 
     def refresh(self) -> None:
         """Read what has changed; never raises for what the files hold."""
+        self.wasRead = True
         stamps = _stamp(self.run.status_file), _stamp(self.run.events_file)
         if self.row.state in ENDED and stamps == self._seen:
             return

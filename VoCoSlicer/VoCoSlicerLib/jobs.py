@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -58,14 +58,10 @@ class JobTable:
         for place, task in list(self._endings.items()):
             self._seeOut(place, task)
         paths = list(dict.fromkeys([*self._launches, *self._errors, *self.list.paths()]))
-        busy = [path for path in paths if self._reader(path).row.active]
-        while time.perf_counter() < end and busy:
-            self._reader(busy.pop()).refresh()
-        for _ in paths:
+        for path in self._due(paths):
+            self._reader(path).refresh()
             if time.perf_counter() > end:
                 break
-            self._turn = (self._turn + 1) % len(paths)
-            self._reader(paths[self._turn]).refresh()
         rows = [self._shown(path) for path in paths]
         return [row for row in rows if row.state]
 
@@ -190,6 +186,14 @@ class JobTable:
 
     # Inside
 
+    def _due(self, paths: list[Path]) -> Iterator[Path]:
+        """What to read now, the most urgent first: runs never read, those under way, the others in turn."""
+        yield from [path for path in paths if not self._reader(path).wasRead]
+        yield from [path for path in paths if self._reader(path).row.active]
+        for _ in paths:
+            self._turn = (self._turn + 1) % len(paths)
+            yield paths[self._turn]
+
     def _reader(self, place: Path) -> RunReader:
         if place not in self._readers:
             self._readers[place] = RunReader(place)
@@ -211,6 +215,7 @@ class JobTable:
             if not started.ready():
                 return
             known.remember(place)
+            self._reader(place).refresh()
         except VocoError as error:
             self._errors[place] = error
         except OSError:  # its folder was deleted meanwhile
