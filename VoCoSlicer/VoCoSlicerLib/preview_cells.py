@@ -19,6 +19,7 @@ from VoCoSlicerLib.preview_nodes import (
 
 LABEL_DISPLAY = "vtkMRMLLabelMapVolumeDisplayNode"
 SCALAR_DISPLAY = "vtkMRMLScalarVolumeDisplayNode"
+HEAT_STEPS = 64
 LEAST_HEAT = 1e-6  # below this a base is not touched, and nothing is drawn over it
 
 
@@ -32,7 +33,7 @@ class CellVolumes:
         self._colours = nodes.add("vtkMRMLColorTableNode", "VoCo base crops colours")
         self._scale = nodes.add("vtkMRMLColorTableNode", "VoCo overlap colours")
         fillColourTable(self._colours, classColours(1), [""], clearFirst=True)
-        fillColourTable(self._scale, heatColours(), [""] * 256, clearFirst=False)
+        fillColourTable(self._scale, heatColours(HEAT_STEPS), [""] * HEAT_STEPS, clearFirst=False)
         self.cells = nodes.add("vtkMRMLLabelMapVolumeNode", "VoCo base crops", LABEL_DISPLAY)
         self.heat = nodes.add("vtkMRMLScalarVolumeNode", "VoCo overlap", SCALAR_DISPLAY)
         self.cells.GetDisplayNode().SetAndObserveColorNodeID(self._colours.GetID())

@@ -51,7 +51,14 @@ class WorldGrid:
     @cached_property
     def corners(self) -> np.ndarray:
         """Corners (n, 8, 3) of all base crops in RAS mm, in class order; x slowest, as `Box.corners`."""
-        return np.stack([box.corners(self.affine) for box in self.grid.boxes()])
+        cube = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(1, 8, 3)
+        starts, sizes = self.grid.starts_and_sizes
+        index = starts[:, None] + cube * sizes[:, None] - 0.5
+        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def sameAs(self, other: WorldGrid) -> bool:
+        """Whether ``other`` has the same bases in the same places, whatever its random crops."""
+        return self.grid == other.grid and np.array_equal(self.affine, other.affine)
 
     @cached_property
     def centres(self) -> np.ndarray:

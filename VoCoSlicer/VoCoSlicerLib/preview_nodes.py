@@ -108,7 +108,7 @@ def classColours(n: int) -> np.ndarray:
     )
 
 
-def heatColours(n: int = 256) -> np.ndarray:
+def heatColours(n: int) -> np.ndarray:
     """``n`` colours (n, 3) in [0, 1] from dark to light."""
     anchors = np.asarray(_HEAT) / 255
     at = np.linspace(0, len(anchors) - 1, n)

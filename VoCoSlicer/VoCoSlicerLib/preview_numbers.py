@@ -72,6 +72,8 @@ class CellNumbers:
 
     def setVisible(self, visible: bool) -> None:
         """Show or hide all numbers."""
+        if visible == self._visible:
+            return
         self._visible = visible
         for node in (self._inSpace, *(node for _, node, _ in self._views.values())):
             node.GetDisplayNode().SetVisibility(visible)

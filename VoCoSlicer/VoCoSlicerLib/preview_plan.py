@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def requestOf(node: Any, settings: PretrainSettings) -> Request:
         )
     shared = vtk.vtkImageData()
     shared.ShallowCopy(image)
-    matters = (astuple(settings.prepare), settings.crops.volume_size, settings.data.body_part)
+    matters = (settings.prepare, settings.crops.volume_size, settings.data.body_part)
     return Request((node.GetID(), image.GetMTime(), affine.tobytes(), matters), shared, affine, settings)
 
 

@@ -56,10 +56,11 @@ class PreviewScene:
         return self._nodes.complete()
 
     def place(self, world: WorldGrid, plan: Plan, box: Box) -> None:
-        """Draw the bases of ``world`` and the crop ``box``."""
-        self.cells.place(world)
-        self.outlines.place(world, plan)
-        self.numbers.place(world)
+        """Draw the bases of ``world`` and the crop ``box``; cheap where only the crop is another."""
+        if self.roi.world is None or not world.sameAs(self.roi.world):
+            self.cells.place(world)
+            self.outlines.place(world, plan)
+            self.numbers.place(world)
         self.roi.place(world, box)
 
     def fill(self, prepared: np.ndarray, plan: Plan) -> bool:
