@@ -232,9 +232,13 @@ def test_folds_share_a_plan_and_finished_ones_are_not_trained_again(words, tmp_p
     assert not {m["id"] for m in held[0]} & {m["id"] for m in held[1]} and sum(map(len, held)) == 6
     before = shutil.move(run / "fold-1", tmp_path / "before")
     stamp = (run / "fold-0" / MODEL).stat().st_mtime_ns
+    # As if it had been killed in its last look: the scores of its validation cases are not there yet.
+    tables = [run / "fold-0" / "validation" / name for name in ("per_case.csv", "summary.json")]
+    scores = [(table, table.read_text(), table.unlink())[1] for table in tables]
     assert main(["finetune", "--run", str(run), "--resume"]) == 0
     assert f"{run / 'fold-0'} is finished" in capsys.readouterr().out
     assert (run / "fold-0" / MODEL).stat().st_mtime_ns == stamp
+    assert [table.read_text() for table in tables] == scores
     assert_same(run / "fold-1", Path(before))
 
 

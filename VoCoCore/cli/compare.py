@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.errors import SettingsError
 
 METRICS = ("dice", "iou", "surface_dice", "hd95", "asd")
 OUTPUTS = ("comparison.md", "comparison.csv", "comparison.png")
+DICE = "dice"
 
 
 def run(words: Sequence[str]) -> int:
@@ -28,7 +30,7 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", help=f"where to write {', '.join(OUTPUTS)}; default: print only"
     )
-    parser.add_argument("--metric", choices=METRICS, default="dice", help="what is compared (dice)")
+    parser.add_argument("--metric", choices=METRICS, help="what is compared of segmentations (dice)")
     parser.add_argument(
         "--baseline", default="", metavar="NAME", help="method that the others are held against (the first)"
     )
@@ -43,17 +45,46 @@ def run(words: Sequence[str]) -> int:
     names = dict(_pair(word) for word in asked.name)
     if len(asked.runs) < 2:
         raise SettingsError("a comparison needs two runs", "name the baseline first, then the others")
+    from VoCoCore.evaluation.compare_diagnoses import are_diagnoses
+
+    if are_diagnoses(asked.runs):
+        return _diagnoses(asked, names)
     from VoCoCore.evaluation.compare import compare
     from VoCoCore.evaluation.compare_output import markdown, write_comparison
     from VoCoCore.evaluation.compare_read import read_runs
 
-    runs = read_runs(asked.runs, asked.metric, names)
-    found = compare(runs, asked.metric, _named(asked.baseline, asked.runs, [one.name for one in runs]))
+    metric = asked.metric or DICE
+    runs = read_runs(asked.runs, metric, names)
+    found = compare(runs, metric, _named(asked.baseline, asked.runs, [one.name for one in runs]))
     print(markdown(found), end="")
     if asked.output:
-        folder = Path(os.path.abspath(os.path.expanduser(asked.output)))
-        print("\n" + "\n".join(f"written: {path}" for path in write_comparison(folder, found)))
+        _tell(write_comparison(_folder(asked.output), found))
     return 0
+
+
+def _diagnoses(asked: Any, names: Mapping[str, str]) -> int:
+    """The same for classifications, whose three scores are compared together."""
+    from VoCoCore.evaluation.compare_diagnoses import compare_diagnoses, read_diagnosis_runs
+    from VoCoCore.evaluation.diagnoses_output import diagnosis_markdown, write_diagnosis_comparison
+
+    if asked.metric:
+        raise SettingsError(
+            f"--metric {asked.metric} is of segmentations", "leave it out for classifications"
+        )
+    runs = read_diagnosis_runs(asked.runs, names)
+    found = compare_diagnoses(runs, _named(asked.baseline, asked.runs, [one.name for one in runs]))
+    print(diagnosis_markdown(found), end="")
+    if asked.output:
+        _tell(write_diagnosis_comparison(_folder(asked.output), found))
+    return 0
+
+
+def _folder(output: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(output)))
+
+
+def _tell(written: Sequence[Path]) -> None:
+    print("\n" + "\n".join(f"written: {path}" for path in written))
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -61,6 +61,7 @@ def _one_fold(asked: Any, number: int) -> None:
     folder, first = Path(asked.run) / f"fold-{number}", Path(asked.run) / "fold-0"
     status = RunDirectory(folder).read_status()
     if asked.resume and status is not None and status.state == "finished":
+        _close(folder)  # it may have been killed in its last look
         print(f"{folder} is finished")
         return
     resume = asked.resume and is_run(folder)
@@ -79,14 +80,27 @@ def _settings(asked: Any, source: str | Path | None, more: dict[str, Any] | None
 
 
 def _train(settings: FinetuneSettings, folder: str, resume: bool) -> None:
-    from VoCoCore.evaluation.final import examine
-    from VoCoCore.evaluation.finetune_report import write_finetune_report
     from VoCoCore.training.finetune import finetune
 
-    def closing(path: Path) -> None:
-        try:
-            examine(path)
-        finally:
-            write_finetune_report(path)
+    train("finetune", finetune, settings, folder, resume, _examined)
 
-    train("finetune", finetune, settings, folder, resume, closing)
+
+def _examined(folder: Path) -> None:
+    """The last look at held-out cases, and the report."""
+    from VoCoCore.evaluation.final import examine
+    from VoCoCore.evaluation.finetune_report import write_finetune_report
+
+    try:
+        examine(folder)
+    finally:
+        write_finetune_report(folder)
+
+
+def _close(folder: Path) -> None:
+    """Do what a finished run that was killed in its last look has left undone."""
+    from VoCoCore.devices import this_rank
+    from VoCoCore.evaluation.final import is_examined
+
+    if this_rank() == 0 and not is_examined(folder):
+        with RunDirectory(folder).lock():
+            _examined(folder)

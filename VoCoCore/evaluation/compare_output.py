@@ -15,6 +15,7 @@ from VoCoCore.evaluation.cases_table import BY_NAME, Measure
 from VoCoCore.evaluation.compare import MEAN, Comparison, Difference, Group
 from VoCoCore.evaluation.pages import COLOURS, INK, png_bytes, styled, write_whole
 from VoCoCore.evaluation.statistics import DRAWS, FEW_CASES, FEWEST_PAIRS
+from VoCoCore.evaluation.text_tables import cell, plain, text_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ def markdown(comparison: Comparison) -> str:
     ]
     if comparison.differences:
         baseline = comparison.differences[0].baseline.name
-        lines += [f"## Differences from {_cell(baseline)}", "", *_tests(comparison.differences, measure), ""]
+        lines += [f"## Differences from {cell(baseline)}", "", *_tests(comparison.differences, measure), ""]
     lines += ["## How to read this", "", *(f"- {note}" for note in (*comparison.notes, *_method(comparison)))]
     return "\n".join(lines) + "\n"
 
@@ -69,8 +70,8 @@ def _means(comparison: Comparison, measure: Measure) -> list[str]:
             for v, b in zip(values, bold, strict=True)
         ]
         size = ["–" if group.train_cases is None else str(group.train_cases)] if sizes else []
-        rows.append([_cell(group.name), *size, *cells, _interval(group.low, group.high, measure)])
-    return _grid([_cell(word) for word in head], rows, left=1)
+        rows.append([cell(group.name), *size, *cells, _interval(group.low, group.high, measure)])
+    return text_grid([cell(word) for word in head], rows, left=1)
 
 
 def _best(columns: np.ndarray, measure: Measure) -> np.ndarray:
@@ -90,8 +91,8 @@ def _tests(differences: Sequence[Difference], measure: Measure) -> list[str]:
         p = [_p(found.p), _p(one.corrected)] if isfinite(found.p) else [_untested(one), "–"]
         spread = _interval(found.low, found.high, measure, signed=True)
         shift = _figure(found.mean, measure, signed=True)
-        rows.append([_cell(one.group.title), _cell(one.label), str(found.pairs), shift, spread, *p])
-    return _grid(head, rows, left=2)
+        rows.append([cell(one.group.title), cell(one.label), str(found.pairs), shift, spread, *p])
+    return text_grid(head, rows, left=2)
 
 
 def _untested(one: Difference) -> str:
@@ -139,7 +140,7 @@ def table(comparison: Comparison) -> str:
         for label, mean in zip((*comparison.labels, MEAN), (*group.means, group.mean), strict=True):
             ends = [group.low, group.high] if label == MEAN else ["", ""]
             row = [group.name, group.train_cases, group.runs, group.runs_sd, label, mean, *ends]
-            writer.writerow([_plain(value) for value in [*row, *_difference(tested.get((id(group), label)))]])
+            writer.writerow([plain(value) for value in [*row, *_difference(tested.get((id(group), label)))]])
     return text.getvalue()
 
 
@@ -157,12 +158,6 @@ def _difference(one: Difference | None) -> list[object]:
         found.p,
         one.corrected,
     ]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float):
-        return f"{value:.7g}" if isfinite(value) else ""
-    return "" if value is None else value
 
 
 def comparison_figure(comparison: Comparison) -> Figure:
@@ -250,23 +245,3 @@ def _interval(low: float, high: float, measure: Measure, signed: bool = False) -
 
 def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A Markdown table, padded so that it reads well as plain text; the first ``left`` columns are texts."""
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
-    lines = []
-    for row in [head, *rows]:
-        cells = [
-            text.ljust(width) if place < left else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    rule = [
-        "-" * (width + 2) if place < left else "-" * (width + 1) + ":" for place, width in enumerate(widths)
-    ]
-    return [lines[0], f"|{'|'.join(rule)}|", *lines[1:]]

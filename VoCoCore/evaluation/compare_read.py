@@ -17,7 +17,7 @@ from VoCoCore.evaluation.statistics import mean_of
 from VoCoCore.runs.files import read_json
 
 CaseScores = Mapping[str, Mapping[str, float]]  # case -> label -> figure
-_WHERE = {"": "an evaluation", "test": "its test cases", "validation": "its validation cases"}
+WHERE = {"": "an evaluation", "test": "its test cases", "validation": "its validation cases"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,15 @@ def read_runs(paths: Sequence[str | Path], metric: str, names: Mapping[str, str]
     ``names``: path as given -> name of its method; others are called as their folder. Raises DataError for a path that
     holds no scores, SettingsError for one that is named twice and for a name of a path that is not compared.
     """
+    found = named_places(paths, names)
+    runs = [_read(place, metric, name) for place, name in found]
+    # Evaluations know cases by their names, runs by their content: they meet where a run knows both.
+    hashes = public_names(folder for place, _ in found for folder in (place, *folds_of(place)))
+    return [replace(run, scores={hashes.get(c, c): found for c, found in run.scores.items()}) for run in runs]
+
+
+def named_places(paths: Sequence[str | Path], names: Mapping[str, str]) -> list[tuple[Path, str]]:
+    """The folders ``paths`` with the names of their methods; SettingsError as `read_runs` has it."""
     places = [Path(os.path.abspath(os.path.expanduser(path))) for path in paths]
     given = {Path(os.path.abspath(os.path.expanduser(path))): name for path, name in names.items()}
     for path in given:
@@ -52,10 +61,7 @@ def read_runs(paths: Sequence[str | Path], metric: str, names: Mapping[str, str]
     twice = next((place for place in places if places.count(place) > 1), None)
     if twice is not None:
         raise SettingsError(f"{twice} is named twice", "compare each run once")
-    runs = [_read(place, metric, given.get(place) or _folder_name(place, places)) for place in places]
-    # Evaluations know cases by their names, runs by their content: they meet where a run knows both.
-    known = public_names(folder for place in places for folder in (place, *_folds(place)))
-    return [replace(run, scores={known.get(c, c): found for c, found in run.scores.items()}) for run in runs]
+    return [(place, given.get(place) or _folder_name(place, places)) for place in places]
 
 
 def _folder_name(place: Path, places: Sequence[Path]) -> str:
@@ -65,13 +71,13 @@ def _folder_name(place: Path, places: Sequence[Path]) -> str:
 
 
 def _read(place: Path, metric: str, name: str) -> RunScores:
-    folds = _folds(place)
+    folds = folds_of(place)
     tables = [(_table_in(fold), fold) for fold in folds] if folds else [(_table_in(place), place)]
     parts = [read_per_case(table, metric) for table, _ in tables]
-    facts = _facts(tables[0][1])
+    facts = facts_of_run(tables[0][1])
     tolerances = {_tolerance(table) for table, _ in tables}
     kinds = {table.parent.relative_to(folder).as_posix().strip(".") for table, folder in tables}
-    words = " and ".join(_WHERE.get(kind, kind) for kind in sorted(kinds))
+    words = " and ".join(WHERE.get(kind, kind) for kind in sorted(kinds))
     return RunScores(
         path=place,
         name=name,
@@ -83,15 +89,15 @@ def _read(place: Path, metric: str, name: str) -> RunScores:
     )
 
 
-def _folds(place: Path) -> list[Path]:
-    """The runs ``fold-0``, ``fold-1``, ... of a cross-validation."""
-    if not place.is_dir() or any((place / where / PER_CASE).is_file() for where in _WHERE):
+def folds_of(place: Path, table: str = PER_CASE) -> list[Path]:
+    """The runs ``fold-0``, ``fold-1``, ... of a cross-validation; none where ``place`` has a ``table`` of its own."""
+    if not place.is_dir() or any((place / where / table).is_file() for where in WHERE):
         return []
     return sorted(path for path in place.glob("fold-*") if path.is_dir())
 
 
 def _table_in(place: Path) -> Path:
-    found = next((place / where / PER_CASE for where in _WHERE if (place / where / PER_CASE).is_file()), None)
+    found = next((place / where / PER_CASE for where in WHERE if (place / where / PER_CASE).is_file()), None)
     if found is None:
         there = "is not there" if not place.exists() else "is no evaluation"
         raise DataError(
@@ -101,7 +107,7 @@ def _table_in(place: Path) -> Path:
     return found
 
 
-def _facts(folder: Path) -> Mapping[str, Any]:
+def facts_of_run(folder: Path) -> Mapping[str, Any]:
     """What the fine-tuning that made a run's weights says of itself; empty for an evaluation."""
     environment = read_json(folder / "environment.json")
     facts = environment.get("finetune") if isinstance(environment, dict) else None

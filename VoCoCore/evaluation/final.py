@@ -14,7 +14,8 @@ from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.case_names import CaseNames
-from VoCoCore.evaluation.cases_table import Scores, summarise, table_of, write_results
+from VoCoCore.evaluation.cases_table import SUMMARY, Scores, summarise, table_of, write_results
+from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, write_diagnoses
 from VoCoCore.evaluation.metrics import TOLERANCE, LabelMetrics, Labels, case_metrics
 from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.statistics import bootstrap_interval, column_means, mean_of
@@ -38,13 +39,11 @@ def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float
     """
     run = RunDirectory(run_folder)
     status = run.read_status()
-    if status is None or status.state != "finished" or _is_done(run):
+    if status is None or status.state != "finished":
         return {}
     settings = FinetuneSettings.from_dict(run.read_settings())
-    known = load_index(run.private / "index.json").cases
-    split = "test" if any(case.split == "test" for case in known) else "val"
-    cases = [case for case in known if case.split == split]
-    if not cases or (split == "val" and settings.task != "segmentation"):
+    cases, split = _held_out(run)
+    if not cases or _is_done(run, settings.task, split):
         return {}
     tell: Any = emit or run.events.emit
     model, card = load_model(run.weights / "model.safetensors")
@@ -52,13 +51,38 @@ def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float
     if settings.task == "segmentation":
         values = _segmentations(run, split, cases, predictor, card, tell)
     else:
-        values = _diagnoses(cases, predictor, card, tell)
-    if split == "test":
+        values = _diagnoses(run, split, cases, predictor, card, tell)
+    if split == "test" and not _is_told(run):
         tell("metrics", step=status.step, split="test", values=values)
     return values
 
 
-def _is_done(run: RunDirectory) -> bool:
+def is_examined(run_folder: str | Path) -> bool:
+    """Whether the held-out cases of a finished fine-tuning have been scored; yes where there are none."""
+    run = RunDirectory(run_folder)
+    task = FinetuneSettings.from_dict(run.read_settings()).task
+    cases, split = _held_out(run)
+    return not cases or _is_done(run, task, split)
+
+
+def _held_out(run: RunDirectory) -> tuple[list[Case], str]:
+    """The cases to score, and their split: those of test, or else of val."""
+    known = load_index(run.private / "index.json").cases
+    split = "test" if any(case.split == "test" for case in known) else "val"
+    return [case for case in known if case.split == split], split
+
+
+def _folder(run: RunDirectory, split: str) -> Path:
+    return run.path / ("test" if split == "test" else "validation")
+
+
+def _is_done(run: RunDirectory, task: str, split: str) -> bool:
+    # The table that is written last says that the look came to its end.
+    last = _folder(run, split) / (SUMMARY if task == "segmentation" else DIAGNOSES)
+    return last.is_file() and (split != "test" or _is_told(run))
+
+
+def _is_told(run: RunDirectory) -> bool:
     return any(e["type"] == "metrics" and e.get("split") == "test" for e in read_events(run.events_file))
 
 
@@ -80,7 +104,7 @@ def _segmentations(
         except DataError as error:
             _skip(tell, error)
         tell("stage", name="last look", done=number, total=len(cases), text="")
-    folder = run.path / ("test" if split == "test" else "validation")
+    folder = _folder(run, split)
     folder.mkdir(exist_ok=True)
     summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
     names.write(run.private)
@@ -114,18 +138,30 @@ def _values(scores: Scores, labels: Labels) -> dict[str, float]:
     return {name: float(v) for name, v in {**values, **each}.items() if np.isfinite(v)}
 
 
-def _diagnoses(cases: Sequence[Case], predictor: Predictor, card: ModelCard, tell: Emit) -> dict[str, float]:
-    names = [kind.name for kind in card.classes]
-    probabilities, targets = [], []
+def _diagnoses(
+    run: RunDirectory,
+    split: str,
+    cases: Sequence[Case],
+    predictor: Predictor,
+    card: ModelCard,
+    tell: Emit,
+) -> dict[str, float]:
+    classes, names = [kind.name for kind in card.classes], CaseNames()
+    seen: dict[str, Diagnosis] = {}
     for number, case in enumerate(cases, start=1):
         try:
-            probabilities.append(predictor.classify(*read_case(case)))
-            targets.append(names.index(str(case.target)))
+            found = predictor.classify(*read_case(case))
+            seen[names.of(case)] = Diagnosis(classes.index(str(case.target)), found)
         except (DataError, ValueError) as error:
             _skip(tell, error)
         tell("stage", name="last look", done=number, total=len(cases), text="")
-    found: dict[str, Any] = diagnosis_scores(
-        np.asarray(probabilities).reshape(-1, len(names)), np.asarray(targets, int)
+    folder = _folder(run, split)
+    folder.mkdir(exist_ok=True)
+    names.write(run.private)
+    write_diagnoses(folder / DIAGNOSES, classes, seen)
+    scores: dict[str, Any] = diagnosis_scores(
+        np.asarray([one.probabilities for one in seen.values()]).reshape(-1, len(classes)),
+        np.asarray([one.truth for one in seen.values()], int),
     )
-    values = {name: found[name] for name in ("accuracy", "balanced_accuracy", "auroc")}
-    return {name: float(v) for name, v in {**values, "cases": len(targets)}.items() if np.isfinite(v)}
+    values = {name: scores[name] for name in ("accuracy", "balanced_accuracy", "auroc")}
+    return {name: float(v) for name, v in {**values, "cases": len(seen)}.items() if np.isfinite(v)}
