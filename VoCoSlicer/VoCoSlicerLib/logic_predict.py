@@ -9,12 +9,11 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, StopRequested, VocoError
-from VoCoCore.runs.files import read_json
 from VoCoSlicerLib.logic_start import ENDED, EXPORTING, PAUSE, Progress
 from VoCoSlicerLib.model_info import readModel
 
@@ -27,7 +26,8 @@ class PredictJob:
     """The way from volumes to results. ``groups``: the nodes of each case, one or (channels) several; a node alone is a
     case. ``output``: a new folder for what is predicted. ``device``: auto, cpu, cuda or mps.
 
-    Afterwards: ``segmentations`` (nodes), ``tables`` (nodes), ``failed`` {name of the volume: reason}, ``exitCode``.
+    Afterwards: ``segmentations``, ``probabilityNodes`` and ``tables`` (nodes), ``failed`` {case: reason}, ``warnings``,
+    ``exitCode``. ``show3d``: make surfaces, which takes a second for each large volume.
     Raises DataError for a model that cannot be used or takes another number of images.
     """
 
@@ -43,28 +43,29 @@ class PredictJob:
         probabilities: bool = False,
         device: str = "auto",
         python: str | None = None,
-        show: bool = True,
+        show3d: bool = True,
     ) -> None:
         self.model = readModel(model)
         self.groups = [list(group) if isinstance(group, list | tuple) else [group] for group in groups]
         self.output = Path(output).expanduser().absolute()
         self._check()
-        self._logic, self._python, self._show = logic, python, show
+        self._logic, self._python = logic, python
+        self._probabilities, self._show3d = probabilities, show3d
         self._options = ["--device", device, "--format", "nii.gz"]
         self._options += ["--mirror=xyz"] * mirror + ["--largest"] * largest
         self._options += ["--probabilities"] * probabilities
         self.segmentations: list[Any] = []
         self.tables: list[Any] = []
+        self.probabilityNodes: list[Any] = []
+        self.warnings: list[str] = []
         self.failed: dict[str, str] = {}
         self.exitCode = 0
         self.log = ""
         self._export: Any = None
         self._task: Any = None
         self._hash = ""
-        self._cases: dict[str, Any] = {}  # name of the case: its first volume
-        self._waiting: list[tuple[str, Any]] | None = (
-            None  # files and volumes of cases whose results are not in the scene yet
-        )
+        self._cases: dict[str, tuple[str, ...]] = {}  # id of the case: those of its volumes
+        self._load: Any = None
         self._last = Progress(EXPORTING)
 
     def start(self) -> PredictJob:
@@ -91,7 +92,7 @@ class PredictJob:
         """Give up; results that are in the scene already stay."""
         if self._last.finished:
             return
-        for work in (self._export, self._task):
+        for work in (self._export, self._task, self._load):
             if work is not None:
                 work.cancel()
         self._end(StopRequested("the prediction was cancelled"))
@@ -107,8 +108,8 @@ class PredictJob:
         return self
 
     def _step(self) -> Progress:
-        if self._waiting is not None:
-            return self._addNext()
+        if self._load is not None:
+            return self._awaitLoad()
         if self._task is not None:
             return self._awaitTask()
         now = self._export.poll()
@@ -117,8 +118,7 @@ class PredictJob:
         if not now.finished:
             return Progress(EXPORTING, now.done, now.total, now.text)
         index = Path(self._export.index)
-        firsts = {group[0].GetID(): group[0] for group in self.groups}
-        self._cases = {name: firsts[ids[0]] for name, ids in self._export.volumesById.items()}
+        self._cases = dict(self._export.volumesById)
         self._export = None
         words = ["predict", "--model", str(self.model.path), str(index), "-o", str(self.output)]
         self._task = self._logic.backgroundTask([*words, *self._options], self._python).start()
@@ -138,19 +138,32 @@ class PredictJob:
         error = self._task.error()
         if error is not None and not (self.failed and len(self.failed) < len(self.groups)):
             raise error
-        names = dict(zip(self._cases, fileNames(self._cases), strict=True))
-        self._waiting = [(names[one], node) for one, node in self._cases.items() if one not in self.failed]
-        return Progress(ADDING, 0, len(self._waiting))
+        return self._startLoad()
 
-    def _addNext(self) -> Progress:
-        from VoCoSlicerLib import predicted
+    def _startLoad(self) -> Progress:
+        from VoCoSlicerLib.results_load import PredictionLoad
 
-        if self._waiting:
-            name, volume = self._waiting.pop(0)
-            predicted.addCase(self, self._logic.scene, name, volume)
-        if self._waiting:
-            return Progress(ADDING, len(self.groups) - len(self._waiting), len(self.groups))
-        predicted.addTables(self, self._logic.scene)
+        there = {name: ids for name, ids in self._cases.items() if name not in self.failed}
+        self._load = PredictionLoad(
+            self._logic.scene,
+            self.output,
+            there,
+            self.provenance(),
+            probabilities=self._probabilities,
+            show3d=self._show3d,
+        )
+        self._load.start()
+        return Progress(ADDING, 0, len(there))
+
+    def _awaitLoad(self) -> Progress:
+        now, load = self._load.poll(), self._load
+        if not now.finished:
+            return Progress(ADDING, now.done, now.total, now.text)
+        self.segmentations, self.tables = load.segmentations, load.tables
+        self.probabilityNodes, self.warnings = load.probabilityNodes, load.warnings
+        self.failed |= load.failed
+        if now.error is not None:
+            raise now.error
         self._end(None)
         return self._last
 
@@ -188,26 +201,3 @@ class PredictJob:
                     f"({', '.join(self.model.channels)}), not {len(group)}",
                     "choose another model, or group the channels of each case",
                 )
-
-
-def fileNames(names: Iterable[str]) -> list[str]:
-    """What `voco predict` calls the files of cases of these names: without what file systems do not take."""
-    taken: set[str] = set()
-    made = []
-    for name in names:
-        plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
-        plain = plain.lstrip(".") or "case"
-        unique, number = plain, 2
-        while unique.lower() in taken:
-            unique, number = f"{plain}-{number}", number + 1
-        taken.add(unique.lower())
-        made.append(unique)
-    return made
-
-
-def readLabels(output: Path) -> tuple[dict[int, str], dict[int, tuple[int, int, int]]]:
-    """Names and RGB colours (0 to 255) by voxel value, as prediction wrote them beside its label maps."""
-    facts = read_json(output / "labels.json") or {}
-    labels = {int(value): str(name) for name, value in (facts.get("labels") or {}).items()}
-    colours = {name: tuple(map(int, colour)) for name, colour in (facts.get("colours") or {}).items()}
-    return labels, {value: colours[name] for value, name in labels.items() if name in colours}

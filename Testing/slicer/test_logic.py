@@ -1,0 +1,306 @@
+"""The module's logic without a window: choices in the scene, settings, checks, starts, exit codes; with real jobs."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from types import SimpleNamespace
+
+import made_scene as made
+import numpy as np
+import pytest
+import slicer
+
+from VoCoCore.errors import DataError, SettingsError
+from VoCoSlicerLib import choices, logic_cases, logic_estimate, logic_settings
+from VoCoSlicerLib.choices import CaseChoice, FolderChoice
+from VoCoSlicerLib.logic import VoCoLogic
+from VoCoSlicerLib.model_info import readModel
+from VoCoSlicerLib.volume_table import VolumeTable, merged
+
+SMALL = {"preset": "tiny", "encoder": "unet", "device": "cpu", "workers": 0}
+
+
+@pytest.fixture
+def scene():
+    made_scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(made_scene)
+    segmentations = slicer.vtkSlicerSegmentationsModuleLogic()
+    segmentations.SetMRMLApplicationLogic(application)
+    segmentations.SetMRMLScene(made_scene)
+    yield made_scene
+    segmentations.SetMRMLScene(None)
+    application.SetMRMLScene(None)
+
+
+@pytest.fixture
+def logic(scene, tmp_path, monkeypatch):
+    monkeypatch.setenv("VOCO_PYTHON", sys.executable)
+    monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+    return VoCoLogic(scene, {"folder": str(tmp_path / "VoCo")})
+
+
+def body(scene, name, seed=0, edge=40):
+    """A volume of ``edge`` voxels a side whose values are those of a CT: a ball of 40 HU in air."""
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, edge)] * 3, indexing="ij"))
+    ball = np.where((at**2).sum(0) < 0.7, 40, -1000) + made.noise((edge,) * 3, seed) // 100
+    return made.volume(scene, ball.astype(np.int16), name)
+
+
+def ballSegmentation(scene, volume, name="ball"):
+    """A segmentation with one segment of the middle of ``volume``, drawn by Slicer's own import."""
+    edge = volume.GetImageData().GetDimensions()[0]
+    labels = np.zeros((edge,) * 3, np.uint8)
+    labels[edge // 4 : -edge // 4, edge // 4 : -edge // 4, edge // 4 : -edge // 4] = 1
+    map_ = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    map_.SetAndObserveImageData(made.imageOf(labels))
+    map_.CopyOrientation(volume)
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} segmentation")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(map_, node)
+    node.GetSegmentation().GetNthSegment(0).SetName(name)
+    scene.RemoveNode(map_)
+    return node
+
+
+def parameters(scene):
+    """What the parameter node's wrapper offers to the logic, without Qt."""
+    node = scene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "VoCo")
+    return SimpleNamespace(parameterNode=node, folders="[]", pretrainSettings="{}", finetuneSettings="{}")
+
+
+# Choices
+
+
+def test_choices_come_back_with_a_saved_scene(scene, tmp_path):
+    one, two = body(scene, "one"), body(scene, "two")
+    segmentation = ballSegmentation(scene, two)
+    node = parameters(scene).parameterNode
+    written = [
+        CaseChoice(one.GetID(), True, "", True, "sick"),
+        CaseChoice(two.GetID(), False, segmentation.GetID(), False, ""),
+    ]
+    choices.writeCases(node, written)
+    one.SetName("another name")
+    assert list(choices.readCases(node).values()) == written
+    scene.SetURL(str(tmp_path / "saved.mrml"))
+    scene.Commit()
+    scene.Clear(False)
+    body(scene, "takes the first ID", edge=16)
+    scene.SetURL(str(tmp_path / "saved.mrml"))
+    scene.Import()
+    read = scene.GetFirstNodeByName("VoCo")
+    found = list(choices.readCases(read).values())
+    names = [scene.GetNodeByID(choice.volumeId).GetName() for choice in found]
+    assert names == ["another name", "two"] and found[0].volumeId != written[0].volumeId
+    assert [(one.chosen, one.byHand, one.classLabel) for one in found] == [
+        (True, True, "sick"),
+        (False, False, ""),
+    ]
+    assert scene.GetNodeByID(found[1].segmentationId).GetName() == "two segmentation"
+
+
+def test_a_deleted_volume_is_chosen_no_longer(scene):
+    one, two = body(scene, "one"), body(scene, "two")
+    node = parameters(scene).parameterNode
+    choices.writeCases(node, [CaseChoice(one.GetID(), True), CaseChoice(two.GetID(), True)])
+    scene.RemoveNode(one)
+    assert list(choices.readCases(node)) == [two.GetID()]
+    choices.writeCases(node, [CaseChoice(two.GetID(), False)])
+    assert node.GetParameter("case1") == "" and node.GetNodeReferenceID("case1.volume") is None
+    assert [choice.volumeId for choice in choices.readCases(node).values()] == [two.GetID()]
+
+
+def test_writing_the_same_choices_says_nothing(scene):
+    one = body(scene, "one")
+    node = parameters(scene).parameterNode
+    said = []
+    node.AddObserver("ModifiedEvent", lambda *_: said.append(1))
+    choices.writeCases(node, [CaseChoice(one.GetID(), True), CaseChoice(one.GetID(), False)][:1])
+    assert len(said) == 1
+    choices.writeCases(node, [CaseChoice(one.GetID(), True)])
+    assert len(said) == 1
+
+
+def test_settings_and_folders_are_kept_as_json(scene):
+    kept = parameters(scene)
+    choices.changeSetting(kept, "pretrain", "crops.counts", (3, 3, 1))
+    choices.changeSetting(kept, "pretrain", "preset", "tiny")
+    assert choices.readSettings(kept, "pretrain") == {"crops.counts": [3, 3, 1], "preset": "tiny"}
+    choices.changeSetting(kept, "pretrain", "preset", None)
+    assert choices.readSettings(kept, "pretrain") == {"crops.counts": [3, 3, 1]}
+    assert choices.readSettings(kept, "finetune") == {}
+    folder = FolderChoice("/data/cohort", "/data/index.json", True, 12, ("one is small",))
+    choices.writeFolders(kept, [folder])
+    assert choices.readFolders(kept) == [folder]
+    kept.folders = '{"not": "a list of folders"}'
+    assert choices.readFolders(kept) == []
+
+
+def test_a_segmentation_chosen_by_hand_is_kept_until_it_is_gone(scene):
+    volume = body(scene, "liver 1")
+    suggested, other = ballSegmentation(scene, volume), ballSegmentation(scene, body(scene, "other"))
+    table = VolumeTable(scene)
+    while table.refresh() or table.pending:
+        pass
+    known = table.labelNodes()
+    kept = {volume.GetID(): CaseChoice(volume.GetID(), True)}
+    assert merged(table.rows, kept, known)[0].segmentationId == suggested.GetID()
+    kept = {volume.GetID(): CaseChoice(volume.GetID(), True, other.GetID(), True)}
+    assert merged(table.rows, kept, known)[0].segmentationId == other.GetID()
+    kept = {volume.GetID(): CaseChoice(volume.GetID(), True, "", True)}
+    assert merged(table.rows, kept, known)[0].segmentationId == ""
+    kept = {volume.GetID(): CaseChoice(volume.GetID(), True, "vtkMRMLSegmentationNode99", True)}
+    assert merged(table.rows, kept, known)[0].segmentationId == suggested.GetID()
+
+
+def test_the_table_describes_one_volume_at_a_look_and_sees_changes(scene):
+    volumes = [body(scene, f"v{number}", edge=16) for number in range(3)]
+    table = VolumeTable(scene)
+    table.refresh()
+    assert [row.name for row in table.rows] == ["v0", "v1", "v2"]
+    assert sum(bool(any(row.size)) for row in table.rows) == 1 and table.pending == 2
+    for _ in range(4):
+        table.refresh()
+    assert all(row.size == (16, 16, 16) for row in table.rows) and not table.refresh()
+    volumes[1].SetName("renamed")
+    assert table.refresh() and table.rows[1].name == "renamed"
+    table.refresh()
+    scene.RemoveNode(volumes[0])
+    assert table.refresh() and [row.name for row in table.rows] == ["renamed", "v2"]
+
+
+# Cases
+
+
+def test_chosen_cases_have_what_their_task_needs(scene):
+    names = ["p1_t1", "p1_flair", "p2_t1"]
+    volumes = [body(scene, name, edge=16) for name in names]
+    ids = [volume.GetID() for volume in volumes]
+    segmentation = ballSegmentation(scene, volumes[0], "tumour")
+    kept = [
+        CaseChoice(ids[0], True, segmentation.GetID(), False, ""),
+        CaseChoice(ids[1], True, "", False, "sick"),
+        CaseChoice(ids[2], False, "", False, "well"),
+    ]
+    (case,) = logic_cases.chosenCases(scene, kept, grouped=True, task="segmentation")
+    assert set(case.volumeIds) == {ids[0], ids[1]}
+    assert (case.segmentationId, case.classLabel) == (segmentation.GetID(), None)
+    assert logic_cases.labelNames(scene, [case]) == ["tumour"]
+    (case,) = logic_cases.chosenCases(scene, kept, grouped=True, task="classification")
+    assert (case.segmentationId, case.classLabel) == (None, "sick")
+    plain = logic_cases.chosenCases(scene, kept)
+    assert [(one.volumeIds, one.segmentationId) for one in plain] == [((ids[0],), None), ((ids[1],), None)]
+
+
+def test_scripts_name_volumes_by_node_id_or_name(scene):
+    volume = body(scene, "chest", edge=16)
+    for word in (volume, volume.GetID(), "chest"):
+        assert logic_cases.nodesOf(scene, [word]) == [volume]
+    with pytest.raises(SettingsError, match="no node 'belly'"):
+        logic_cases.nodesOf(scene, ["belly"])
+    with pytest.raises(SettingsError, match="1 volumes and 2 classLabels"):
+        logic_cases.casesOf(scene, [volume], classLabels=["a", "b"])
+    with pytest.raises(DataError, match="no segmentation belongs to chest"):
+        logic_cases.casesOf(scene, [volume], labelled=True)
+
+
+# Settings
+
+
+def test_words_of_scripts_become_dotted_names():
+    values = logic_settings.named("pretrain", {"preset": "tiny", "steps": 20}, {"crops.counts": (2, 2, 1)})
+    assert values == {"preset": "tiny", "optim.steps": 20, "crops.counts": (2, 2, 1)}
+    with pytest.raises(SettingsError, match=r"no option 'step'\. Did you mean 'steps'"):
+        logic_settings.named("pretrain", {"step": 20})
+    with pytest.raises(SettingsError, match="no option 'task'"):
+        logic_settings.named("pretrain", {"task": "segmentation"})
+
+
+def test_options_say_the_same_as_the_values():
+    from VoCoCore.cli.options import given_settings
+    from VoCoCore.cli.pretrain import parser
+
+    values = {
+        "crops.counts": (3, 3, 1),
+        "prepare.window": [-175.0, 250.0],
+        "model.checkpointing": True,
+        "optim.lr": 1e-4,
+    }
+    words = logic_settings.asOptions({**values, "data.limit": None})
+    given = given_settings(parser().parse_args(["--run", "x", *words]), logic_settings.CLASSES["pretrain"])
+    settings = logic_settings.resolve("pretrain", given)
+    assert settings.crops.counts == (3, 3, 1) and settings.prepare.window == (-175.0, 250.0)
+    assert settings.model.checkpointing is True and settings.optim.lr == 1e-4
+
+
+def test_what_the_machine_lacks_is_said(tmp_path):
+    needs = logic_estimate.Needs(32_000, 100, 1.0, "2 h", "the CPU")
+    little, much = SimpleNamespace(memoryGb=16.0), SimpleNamespace(memoryGb=64.0)
+    (said,) = logic_estimate.lacking(needs, little, tmp_path / "new" / "run", 5)
+    assert "33.6 GB of memory" in said and "16.0 GB are there" in said
+    assert logic_estimate.lacking(needs, much, tmp_path, 5) == []
+    (said,) = logic_estimate.lacking(needs, None, tmp_path, 10**12)
+    assert "of disk are needed" in said
+
+
+# Models
+
+
+def weightsFile(path, metadata):
+    """A safetensors file without tensors."""
+    head = json.dumps({"__metadata__": metadata}).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head)
+    return path
+
+
+def card(**changed):
+    classes = [{"name": "background", "values": [0], "colour": [0, 0, 0]}]
+    classes.append({"name": "liver", "values": [1], "colour": [255, 0, 0]})
+    return {
+        "task": "segmentation",
+        "encoder": "unet",
+        "classes": classes,
+        "channels": ["t1", "t2"],
+        **changed,
+    }
+
+
+def test_a_models_card_is_read_from_its_head(tmp_path):
+    facts = {"cases": "12", "dice": "0.91"}
+    file = weightsFile(tmp_path / "model.safetensors", {"card": json.dumps(card(facts=facts))})
+    model = readModel(file)
+    assert (model.task, model.labels, model.channels) == ("segmentation", ("liver",), ("t1", "t2"))
+    assert model.facts == facts and model.name == "model" and model.files == (file,)
+
+
+def test_the_card_is_the_one_that_fine_tuning_writes(tmp_path):
+    from VoCoCore.models.card import ModelCard, OutputClass
+
+    classes = (OutputClass("well", (0,), (0, 0, 0)), OutputClass("sick", (1,), (9, 9, 9)))
+    made_card = ModelCard("classification", "unet", 16, (32, 32, 32), classes, "softmax", {})
+    model = readModel(weightsFile(tmp_path / "m.safetensors", made_card.to_metadata()))
+    assert model.labels == ("well", "sick") and model.channels == ("image",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no file of weights"),
+        (b"\xff" * 20, "no file of weights"),
+        (struct.pack("<Q", 2) + b"{}", "no file of weights"),
+        (struct.pack("<Q", 40) + b'{"__metadata__":{"what":"an encoder"}}   ', "says nothing of classes"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_words(tmp_path, content, words):
+    file = tmp_path / "strange.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        readModel(file)
+    with pytest.raises(DataError, match="there is no"):
+        readModel(tmp_path / "gone")
+    with pytest.raises(DataError, match="neither a run nor a folder of folds"):
+        readModel(tmp_path)

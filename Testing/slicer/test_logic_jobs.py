@@ -1,0 +1,308 @@
+"""Starts, checks and their ends without a window: with jobs that are only played, and once with real ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import made_scene as made
+import numpy as np
+import pytest
+import slicer
+
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
+from VoCoCore.runs.directory import RunDirectory
+from VoCoSlicerLib.logic import VoCoLogic
+from VoCoSlicerLib.logic_check import CheckJob
+from VoCoSlicerLib.logic_estimate import readNeeds
+from VoCoSlicerLib.logic_start import StartJob
+from VoCoSlicerLib.model_info import readModel
+from VoCoSlicerLib.tasks import Task
+
+SMALL_SETTINGS = {"preset": "tiny", "model.encoder": "unet", "run.device": "cpu"}
+SMALL = {"preset": "tiny", "encoder": "unet", "device": "cpu", "workers": 0}
+
+
+@pytest.fixture
+def scene(monkeypatch):
+    made_scene = slicer.vtkMRMLScene()
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(made_scene)
+    segmentations = slicer.vtkSlicerSegmentationsModuleLogic()
+    segmentations.SetMRMLApplicationLogic(application)
+    segmentations.SetMRMLScene(made_scene)
+    monkeypatch.setattr(slicer, "mrmlScene", made_scene, raising=False)
+    yield made_scene
+    segmentations.SetMRMLScene(None)
+    application.SetMRMLScene(None)
+
+
+@pytest.fixture
+def logic(scene, tmp_path, monkeypatch):
+    monkeypatch.setenv("VOCO_PYTHON", sys.executable)
+    monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+    return VoCoLogic(scene, {"folder": str(tmp_path / "VoCo")})
+
+
+def body(scene, name, seed=0, edge=40):
+    """A volume of ``edge`` voxels a side with the values of a CT: a ball of 40 HU in air."""
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, edge)] * 3, indexing="ij"))
+    ball = np.where((at**2).sum(0) < 0.7, 40, -1000) + made.noise((edge,) * 3, seed) // 100
+    return made.volume(scene, ball.astype(np.int16), name)
+
+
+class Played:
+    """Stands for an export or a launch: what the next polls give, and whether it was cancelled."""
+
+    def __init__(self, *states, index="index.json"):
+        self.states, self.index, self.cancelled, self.started = list(states), index, False, False
+
+    def start(self):
+        self.started = True
+
+    def _next(self):
+        state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    poll = ready = _next
+
+    def cancel(self):
+        self.cancelled = True
+
+
+def exported(done, finished=False, error=None):
+    return SimpleNamespace(done=done, total=10, text="one", finished=finished, error=error)
+
+
+class PlayedLogic:
+    """What a StartJob asks of the logic."""
+
+    def __init__(self, export, launch):
+        self.export, self.launch, self.asked = export, launch, []
+        self.jobs = SimpleNamespace(start=self._start, kill=lambda run: None)
+
+    def exportFolder(self, run):
+        return run.parent / "volumes"
+
+    def makeExport(self, cases, folder, folders):
+        self.asked.append((cases, folder, folders))
+        return self.export
+
+    def _start(self, kind, values, run, python):
+        if isinstance(self.launch, Exception):
+            raise self.launch
+        self.asked.append((kind, values, run, python))
+        return self.launch
+
+
+def aStart(tmp_path, export, launch, **options):
+    logic = PlayedLogic(export, launch)
+    job = StartJob(
+        logic, "pretrain", tmp_path / "run", {"preset": "tiny"}, cases=["a case"], python="py", **options
+    )
+    return logic, job.start()
+
+
+def test_a_start_exports_then_launches_then_says_it_runs(tmp_path):
+    export = Played(exported(3), exported(10, finished=True), index="/made/index.json")
+    logic, job = aStart(tmp_path, export, Played(False, True), folders=["/cohort.json"])
+    assert export.started and logic.asked == [(["a case"], tmp_path / "volumes", [Path("/cohort.json")])]
+    now = job.poll()
+    assert (now.stage, now.done, now.total, now.finished) == ("exporting", 3, 10, False)
+    assert job.poll().stage == "starting"
+    values = {"preset": "tiny", "data.source": "/made/index.json"}
+    assert logic.asked[1] == ("pretrain", values, tmp_path / "run", "py")
+    assert not job.poll().finished
+    end = job.poll()
+    assert (end.stage, end.finished, end.error) == ("running", True, None) and job.poll() is end
+    assert job.wait() == tmp_path / "run"
+
+
+@pytest.mark.parametrize("where", ["export", "start", "job"])
+def test_what_goes_wrong_ends_a_start_with_its_own_error(tmp_path, where):
+    fault = DataError("the disk is gone", "plug it in")
+    export = Played(exported(1, True, fault if where == "export" else None))
+    launch = {"export": Played(True), "start": fault, "job": Played(False, fault)}[where]
+    _, job = aStart(tmp_path, export, launch)
+    with pytest.raises(DataError, match="the disk is gone"):
+        job.wait()
+    assert job.poll().finished and job.poll().error is fault
+
+
+def test_a_start_that_is_cancelled_takes_everything_along(tmp_path):
+    export = Played(exported(1))
+    _, job = aStart(tmp_path, export, Played(True))
+    job.poll()
+    job.cancel()
+    assert export.cancelled and isinstance(job.poll().error, StopRequested)
+    launch = Played(False)
+    _, job = aStart(tmp_path, Played(exported(1, True)), launch)
+    job.poll()
+    job.cancel()
+    assert launch.cancelled and isinstance(job.poll().error, StopRequested)
+
+
+def test_what_cannot_be_started_is_refused_before_anything_is_written(tmp_path):
+    logic = PlayedLogic(Played(exported(1)), Played(True))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").touch()
+    good = {"run": tmp_path / "run", "values": {}, "cases": ["a case"]}
+    for changed, kind, words in (
+        ({"cases": []}, DataError, "no volume is chosen"),
+        ({"run": " "}, SettingsError, "no folder is named"),
+        ({"run": tmp_path / "full"}, SettingsError, "is not empty"),
+        ({"values": {"optim.stops": 3}}, SettingsError, "Did you mean 'optim.steps'"),
+        ({"values": {"crops.random_size": (999, 9, 9)}}, SettingsError, "larger than"),
+    ):
+        call = {**good, **changed}
+        with pytest.raises(kind, match=words):
+            StartJob(logic, "pretrain", call["run"], call["values"], cases=call["cases"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"] and logic.asked == []
+
+
+def test_all_folds_are_one_launch_that_follows_the_first(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "VoCoCore.runs.launch.start", lambda *words, **more: asked.append((words, more)) or Played(True)
+    )
+    logic = PlayedLogic(Played(exported(1, True), index="/i.json"), None)
+    values = {"data.fold": "all", "data.folds": 3}
+    job = StartJob(
+        logic, "finetune", tmp_path / "cv", values, cases=["a case"], python=sys.executable
+    ).start()
+    assert job.wait() == tmp_path / "cv" / "fold-0"
+    ((run, words), _), config = asked[0], tmp_path / "cv" / "all-folds.json"
+    assert run == tmp_path / "cv" / "fold-0"
+    assert words == ["finetune", "--run", str(tmp_path / "cv"), "--config", str(config)]
+    from VoCoCore.cli.options import read_config
+
+    assert read_config(str(config)) == {**values, "data.source": "/i.json"}
+
+
+def test_exit_codes_are_those_of_the_command_line(logic, tmp_path, capsys):
+    def broken():
+        raise EnvironmentFault("no disk", "buy one")
+
+    assert logic.exitCode(broken) == 4 and "no disk  (buy one)" in capsys.readouterr().out
+    assert logic.exitCode(lambda: 5) == 5 and logic.exitCode(lambda: SimpleNamespace(exitCode=3)) == 3
+    for state, code in (("finished", 0), ("stopped", 5), ("failed", 1)):
+        run = RunDirectory.create(tmp_path / state, {"patches": {}}, {})
+        run.write_status(state, message="it was so")
+        assert logic.waitFor(run.path) == code
+    run = RunDirectory.create(tmp_path / "data", {"patches": {}}, {})
+    run.events.emit("error", kind="DataError", message="bad case", hint="")
+    run.write_status("failed", message="bad case")
+    assert logic.waitFor(run.path) == 3
+
+
+def test_new_folders_do_not_exist_yet(logic):
+    first = logic.newFolder("pretrain")
+    first.mkdir(parents=True)
+    second = logic.newFolder("pretrain")
+    assert first.parent == logic.folder and not second.exists() and second.name.startswith("pretrain-")
+
+
+def test_only_jobs_of_this_machine_that_run_are_asked_about(logic):
+    rows = [
+        SimpleNamespace(path="a", state="running", local=True, active=True),
+        SimpleNamespace(path="b", state="running", local=False, active=True),
+        SimpleNamespace(path="c", state="finished", local=True, active=False),
+    ]
+    logic.__dict__["jobs"] = SimpleNamespace(rows=lambda: rows)
+    assert [row.path for row in logic.activeRuns()] == ["a"]
+
+
+def test_stopping_asks_and_does_not_wait(logic, tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {}, {})
+    logic.stopRuns([run.path])
+    assert run.stop_requested()
+
+
+def until(work, patience=60.0):
+    """Poll until ``work`` is finished; returns its last state, and the longest time that one poll took (s)."""
+    end, longest = time.monotonic() + patience, 0.0
+    while True:
+        began = time.perf_counter()
+        now = work.poll()
+        longest = max(longest, time.perf_counter() - began)
+        if now.finished:
+            return now, longest
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)
+
+
+def test_the_full_check_says_what_is_wrong_with_which_case(logic, scene):
+    from VoCoSlicerLib.logic_cases import casesOf
+
+    good, small = body(scene, "good"), body(scene, "small", edge=8)
+    job = CheckJob(logic, casesOf(scene, [good, small])).start()
+    now, longest = until(job)
+    assert now.error is None and len(job.names) == 2
+    found = {one.case: one for one in job.found if one.severity == "error"}
+    assert list(found) == [job.names[1]] and "8" in found[job.names[1]].message
+    assert longest < 0.05
+
+
+def test_a_script_trains_fine_tunes_and_predicts_with_real_jobs(logic, scene, tmp_path):
+    volumes = [body(scene, f"case {number} (A)", number) for number in range(3)]
+    labels = np.zeros((40, 40, 40), bool)
+    labels[10:30, 10:30, 10:30] = True
+    for volume in volumes:
+        made.segmentation(scene, volume, {"ball": labels}, f"{volume.GetName()} segmentation")
+    small = {"crops.counts": (2, 2, 1), "data.val_fraction": 0.0}
+    estimate = logic.estimate({**SMALL_SETTINGS, **small}).start()  # beside the other processes
+    said = []
+    code = logic.pretrain(volumes, tmp_path / "pre", steps=2, settings=small, progress=said.append, **SMALL)
+    assert code == 0 and (tmp_path / "pre" / "weights" / "encoder.safetensors").is_file()
+    assert any("exporting" in line for line in said) and any("2/2" in line for line in said)
+    needs = readNeeds(estimate.run())
+    assert 1 < needs.memoryMb < 2000 and needs.volumeMb == pytest.approx(64 * 64 * 32 / 2**20, abs=0.06)
+    options = {"encoder": "unet", "device": "cpu", "workers": 0, "steps": 2, "init": str(tmp_path / "pre")}
+    sizes = {"patches.size": (32, 32, 32), "model.feature_size": 12, "data.val_fraction": 0.34}
+    assert logic.finetune(volumes, tmp_path / "fine", settings=sizes, **options) == 0
+    model = readModel(tmp_path / "fine")
+    assert (model.task, model.labels, model.channels) == ("segmentation", ("ball",), ("image",))
+    job = logic.predict(tmp_path / "fine", volumes[:2], output=tmp_path / "out", device="cpu")
+    assert job.exitCode == 0 and job.failed == {}
+    names = [node.GetSegmentation().GetNthSegment(0).GetName() for node in job.segmentations]
+    assert names == ["ball", "ball"]
+    hashed = hashlib.sha256((tmp_path / "fine" / "weights" / "model.safetensors").read_bytes()).hexdigest()
+    assert job.segmentations[0].GetAttribute("VoCo.weightsHash") == hashed
+    (table,) = job.tables
+    assert table.GetNumberOfRows() == 2
+
+
+def test_one_bad_case_is_named_and_the_others_are_added(logic, scene, tmp_path):
+    """The command is played: it writes one of two cases, says why not the other, and ends with 3."""
+    volumes = [body(scene, name, edge=8) for name in ("good", "bad")]
+    card = {"task": "segmentation", "encoder": "unet", "classes": [{"name": "ball", "values": [1]}]}
+    head = json.dumps({"__metadata__": {"card": json.dumps(card)}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
+    script = tmp_path / "play.py"
+    script.write_text(
+        "import sys, json, pathlib\n"
+        f"sys.path.insert(0, {str(Path(made.__file__).parents[2])!r})\n"
+        "import numpy as np\nfrom VoCoCore.data.images import write_image\n"
+        "index, out = sys.argv[1], pathlib.Path(sys.argv[2]); out.mkdir()\n"
+        "first = json.load(open(index))['cases'][0]['id']\n"
+        "write_image(out / (first + '.nii.gz'), np.ones((8, 8, 8), np.uint8), np.eye(4))\n"
+        "(out / 'labels.json').write_text(json.dumps({'labels': {'ball': 1}, 'colours': {'ball': [1, 2, 3]}}))\n"
+        "print('predicting 1/2  about 3 s left', file=sys.stderr); print('left out bad: it holds no number')\n"
+        "print('voco: error: 1 case could not be predicted  (mend it)', file=sys.stderr); sys.exit(3)\n"
+    )
+
+    def played(words, python=None):
+        return Task([script, words[3], words[5]], sys.executable, plain=True)
+
+    logic.backgroundTask = played
+    job = logic.predict(tmp_path / "model.safetensors", volumes, output=tmp_path / "out")
+    assert job.exitCode == 3 and job.failed == {"bad": "it holds no number"}
+    (node,) = job.segmentations
+    assert node.GetName().startswith("good") and "mend it" in job.log
