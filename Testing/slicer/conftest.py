@@ -1,0 +1,84 @@
+"""What the tests of the Slicer module share: a real scene without Qt (ring 1), and the whole host (ring 2)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MODULE = ROOT / "VoCoSlicer" / "VoCoSlicer.py"
+FORBIDDEN = ("torch", "monai", "nibabel")  # in Slicer's process never
+
+for folder in (HERE, ROOT / "VoCoSlicer"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+
+def missing(*names: str) -> str:
+    """Which of the packages are not installed, as a reason to skip; "" if all are there."""
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    packages = {"slicer_core": "slicer-core", "PySide6": "PySide6-Essentials"}
+    return f"not installed: {', '.join(packages.get(name, name) for name in absent)}" if absent else ""
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """Runs known, stores and the jobs' Python of a test are its own."""
+    monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("VOCO_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("VOCO_PYTHON", sys.executable)
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch):
+    """A real scene as Slicer's after its start, in ``slicer.mrmlScene``; importing qt or ctk fails meanwhile."""
+    if missing("slicer_core"):
+        pytest.skip(missing("slicer_core"))
+    from host.scene import SceneSetup, i18n
+
+    for name in ("qt", "ctk"):
+        monkeypatch.setitem(sys.modules, name, None)
+    import slicer
+
+    monkeypatch.setitem(sys.modules, "slicer.i18n", i18n())
+    monkeypatch.setattr(slicer, "i18n", sys.modules["slicer.i18n"], raising=False)
+    (tmp_path / "bundles").mkdir()
+    setup = SceneSetup(str(tmp_path / "bundles"))
+    yield setup.scene
+    setup.close()
+
+
+@pytest.fixture
+def host(tmp_path):
+    """The host, without the module; ``host.loadModule(MODULE)`` loads it. Fails on errors that nobody could catch."""
+    if missing("slicer_core", "PySide6"):
+        pytest.skip(missing("slicer_core", "PySide6"))
+    from host import Host
+
+    application = Host(tmp_path / "slicer")
+    application.answers.clear()
+    yield application
+    loaded = [name for name in FORBIDDEN if name in sys.modules]
+    application.close()
+    failed, unused = application.failures.take(), application.answers.unused
+    assert not failed, "failed where nobody could catch it:\n" + "\n".join(failed)
+    assert not unused, f"answers that nobody asked for: {unused}"
+    assert not loaded, f"imported in Slicer's process: {loaded}"
+
+
+@pytest.fixture
+def voco(host):
+    """The module's widget in the host, loaded and entered."""
+    widget = host.loadModule(MODULE)
+    widget.parent.resize(560, 900)
+    widget.parent.show()
+    host.enter("VoCoSlicer")
+    return widget
