@@ -1,0 +1,219 @@
+"""The section "Crop preview": what the trainer would cut from a volume, drawn over it, with a crop to drag."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from slicer.i18n import tr as _
+
+from VoCoCore.errors import SettingsError
+from VoCoCore.geometry import spacing_of
+from VoCoCore.settings import PretrainSettings
+from VoCoSlicerLib import adapter
+from VoCoSlicerLib.choices import readSettings, writeSettings
+from VoCoSlicerLib.forms import SettingsForm
+from VoCoSlicerLib.logic_settings import resolve
+from VoCoSlicerLib.panels.base import Panel
+from VoCoSlicerLib.panels.crop_labels import LabelsTable
+
+SETTINGS = ("recipe", "preset", "crops.counts", "crops.base_size", "crops.random_size", "run.seed")
+_POLL = 100  # milliseconds
+# Choices that the parameter node keeps as one JSON text: parts that are shown, which crop of the sample.
+_PARTS = "previewParts"
+_DEFAULTS = {
+    "cells": True,
+    "outlines": True,
+    "numbers": True,
+    "all": False,
+    "crop": 0,
+    "heat": "labels",
+}
+
+
+class CropPreviewPanel(Panel):
+    """Binds `preview.CropPreview` to controls; everything that it shows is a choice of the scene."""
+
+    form = "CropPreview.ui"
+
+    def __init__(self, logic: Any, host: Any) -> None:
+        super().__init__(logic, host)
+        ui, self._preview = self.ui, logic.preview
+        self._form = SettingsForm(ui.settingsFrame, PretrainSettings, {"": SETTINGS}, self._onSettings)
+        self._labels = LabelsTable(ui.labelsTable)
+        self._timer = adapter.makeTimer(_POLL, self._poll)
+        self._problem = ""
+        self._parts = {
+            "cells": ui.cellsCheckBox,
+            "outlines": ui.outlinesCheckBox,
+            "numbers": ui.numbersCheckBox,
+            "all": ui.allCheckBox,
+        }
+        self._heats = {
+            "labels": _("overlap y"),
+            "predicted": _("predicted"),
+            "similarity": _("similarity"),
+        }
+        for text in self._heats.values():
+            ui.heatComboBox.addItem(text)
+        for name, box in self._parts.items():
+            box.connect("toggled(bool)", lambda on, name=name: self._writePart(name, bool(on)))
+        ui.heatComboBox.connect(
+            "currentIndexChanged(int)",
+            lambda index: self._writePart("heat", list(self._heats)[max(index, 0)]),
+        )
+        ui.nextButton.clicked.connect(lambda *_: self.nextCrop())
+        self._preview.labelsChanged.connect(self._showLabels)
+        self._preview.changed.connect(self._showState)
+        self._showState()
+
+    def setParameterNode(self, parameters: Any) -> None:
+        """Show another scene's choices; with None the preview is taken down."""
+        super().setParameterNode(parameters)
+        if parameters is None:
+            self._timer.stop()
+            self._preview.hide()
+
+    def cleanup(self) -> None:
+        """The module goes away."""
+        super().cleanup()
+        self._preview.labelsChanged.disconnect(self._showLabels)
+        self._preview.changed.disconnect(self._showState)
+
+    def nextCrop(self) -> None:
+        """Show the next random crop that the trainer would draw."""
+        if self.parameters is None:
+            return
+        self._preview.nextRandomCrop()
+        crop = self._preview.crop
+        self.parameters.previewSample = self._preview.sample
+        self._writePart("crop", crop)
+
+    def update(self) -> None:
+        """Bring form and preview in step with the parameter node; cheap where nothing of it has changed."""
+        parameters, parts = self.parameters, self._readParts()
+        values = readSettings(parameters, "pretrain")
+        self._form.setValues(values)
+        for name, box in self._parts.items():
+            with adapter.blocked(box):
+                box.setChecked(bool(parts[name]))
+        with adapter.blocked(self.ui.heatComboBox):
+            self.ui.heatComboBox.setCurrentIndex(list(self._heats).index(parts["heat"]))
+        settings = self._resolved(values)
+        preview = self._preview
+        preview.setVolume(parameters.previewVolume)
+        if settings is not None:
+            preview.setSettings(settings)
+        sample, crop = int(parameters.previewSample), int(parts["crop"])
+        if sample != preview.sample or min(crop, preview.settings.crops.random_crops - 1) != preview.crop:
+            # A sample typed by hand begins with its first crop.
+            preview.setSample(sample, crop if sample == preview.sample else 0)
+        if preview.crop != crop:
+            self._writePart("crop", preview.crop)
+        preview.setHeat(parts["heat"])
+        preview.present(
+            cells=parts["cells"],
+            outlines=parts["outlines"],
+            numbers=parts["numbers"],
+            heat=bool(parameters.previewHeat),
+            prepared=bool(parameters.previewPrepared),
+            opacity=float(parameters.previewOpacity),
+        )
+        if parameters.previewOn and settings is not None:
+            preview.show()
+        else:
+            preview.hide()
+        if preview.busy:
+            self._timer.start()
+        self._showState()
+        self._showLabels()
+
+    def _onSettings(self) -> None:
+        if self.parameters is None:
+            return
+        kept = readSettings(self.parameters, "pretrain")
+        others = {name: value for name, value in kept.items() if name not in self._form.rows}
+        writeSettings(self.parameters, "pretrain", {**others, **self._form.values()})
+        self._onModified()
+
+    def _resolved(self, values: dict[str, Any]) -> PretrainSettings | None:
+        """The settings, or None with `_problem` saying what is wrong."""
+        wrong = next(iter(self._form.errors().values()), None)
+        try:
+            settings = resolve("pretrain", values)
+            self._form.setDefaults(settings.flat())
+            self._form.showTogether(None)
+        except SettingsError as error:
+            self._form.showTogether(error)
+            wrong = error
+        self._problem = str(wrong) if wrong is not None else ""
+        return settings if wrong is None else None
+
+    def _poll(self) -> None:
+        if not self._preview.poll():
+            self._timer.stop()
+        self._showState()
+
+    def _readParts(self) -> dict[str, Any]:
+        try:
+            kept = json.loads(self.parameters.parameterNode.GetParameter(_PARTS) or "{}")
+        except ValueError:
+            kept = {}
+        parts = {**_DEFAULTS, **{name: kept[name] for name in _DEFAULTS if name in kept}}
+        return parts if parts["heat"] in self._heats else {**parts, "heat": "labels"}
+
+    def _writePart(self, name: str, value: Any) -> None:
+        if self.parameters is not None and (parts := self._readParts())[name] != value:
+            self.parameters.parameterNode.SetParameter(_PARTS, json.dumps({**parts, name: value}))
+
+    # What is shown
+
+    def _showState(self) -> None:
+        preview, on = self._preview, self.parameters is not None and bool(self.parameters.previewOn)
+        if on and not preview.shown and not self._updating and not self._problem:
+            self.parameters.previewOn = False  # the volume is gone, or somebody deleted a part of the preview
+            on = False
+        words = self._problem or (str(preview.error) if preview.error else "")
+        if on and not words and preview.volume is None:
+            words = _("Choose a volume.")
+        self.ui.problemLabel.setText(words)
+        self.ui.problemLabel.setVisible(bool(words))
+        self.ui.nextButton.setEnabled(preview.ready)
+        self.ui.notesLabel.setText(self._notes(on))
+        if preview.busy and not self._timer.isActive():
+            self._timer.start()
+
+    def _notes(self, on: bool) -> str:
+        preview = self._preview
+        if on and preview.busy:
+            return _("Looking at the volume...")
+        plan, world = preview.plan, preview.world
+        if plan is None or world is None:
+            return ""
+        size = _("Prepared: {voxels} voxels of {spacing} mm. Random crop: {crop} voxels, {mm} mm.").format(
+            voxels=_product(plan.shape),
+            spacing=_product(f"{edge:.3g}" for edge in spacing_of(plan.affine)),
+            crop=_product(world.cropSize),
+            mm=_product(f"{edge:.0f}" for edge in world.cropMm),
+        )
+        return "\n".join([size, *plan.notes, *plan.warnings])
+
+    def _showLabels(self) -> None:
+        preview, world = self._preview, self._preview.world
+        counts = world.grid.counts if world is not None else (1, 1, 1)
+        labels = preview.labels if world is not None else np.zeros(0)
+        self._labels.show(labels, counts, preview.scores, bool(self.ui.allCheckBox.isChecked()))
+        self.ui.sumLabel.setText(
+            _("sum of y: {sum}").format(sum=f"{labels.sum():.3f}") if len(labels) else ""
+        )
+        text = ""
+        if world is not None and preview.box is not None:
+            text = _("crop {n} of {all}").format(n=preview.crop + 1, all=len(world.drawn))
+            if preview.box != world.drawn[preview.crop]:
+                text += _(", moved")
+        self.ui.cropLabel.setText(text)
+
+
+def _product(edges: Any) -> str:
+    return " x ".join(str(edge) for edge in edges)
