@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +12,24 @@ from VoCoCore.data.plan import Plan
 from VoCoCore.errors import DataError
 
 LARGEST_VALUE = 2**15 - 1
+IGNORE = "ignore"  # nnU-Net's name of the label whose voxels do not count
+NOT_COUNTED = -1  # what they are in a prepared label
 
 
-def read_label(case: Case, shape: Sequence[int], affine: np.ndarray, declared: Sequence[int]) -> np.ndarray:
-    """The label (X, Y, Z) int16 of a case on its image's grid, ``shape`` (3,) and ``affine`` (4, 4).
+def ignored_value(labels: Mapping[str, int] | None) -> int | None:
+    """The value of voxels that do not count, among the labels that a list of cases names."""
+    return (labels or {}).get(IGNORE)
+
+
+def read_label(
+    case: Case,
+    shape: Sequence[int],
+    affine: np.ndarray,
+    declared: Sequence[int],
+    ignored: int | None = None,
+) -> np.ndarray:
+    """The label (X, Y, Z) int16 of a case on its image's grid, ``shape`` (3,) and ``affine`` (4, 4); NOT_COUNTED where
+    it has the value ``ignored``.
 
     Raises DataError, naming the file, where it lies on another grid, or holds anything but whole numbers among
     ``declared``.
@@ -34,7 +48,14 @@ def read_label(case: Case, shape: Sequence[int], affine: np.ndarray, declared: S
             f"the label {path} holds {_listed(odd)}, declared are {_listed(sorted(declared))}",
             "correct the label, or the list of labels in dataset.json",
         )
-    return volume.array.astype(np.int16)
+    label = volume.array.astype(np.int16)
+    if ignored in found:
+        label[label == ignored] = NOT_COUNTED
+    if (label < 0).all():
+        raise DataError(
+            f"the label {path} says of no voxel what it is", "leave the case out, or label some of it"
+        )
+    return label
 
 
 def label_values(source: Source) -> list[int]:

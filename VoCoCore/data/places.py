@@ -23,9 +23,9 @@ class Places:
 
 
 def places_of(label: np.ndarray, seed: int) -> Places:
-    """Where each value lies in a prepared label (X, Y, Z); the same for the same ``seed``."""
+    """Where each value lies in a prepared label (X, Y, Z), negative ones left out; the same for the same ``seed``."""
     flat = np.ascontiguousarray(label).ravel()
-    counts = np.bincount(flat)
+    counts = np.bincount(flat[flat >= 0])
     values = np.flatnonzero(counts)
     rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
     voxels = []

@@ -72,11 +72,11 @@ def _prepare(case: Case, wanted: Wanted, store: Store, key: str, content: Sequen
     if wanted.labels is None:
         store.write(key, images, _header(plan, wanted, key, content))
         return plan.warnings
-    label = prepared_label(read_label(case, array.shape[1:], affine, wanted.labels), plan)
+    label = prepared_label(read_label(case, array.shape[1:], affine, wanted.labels, wanted.ignored), plan)
     places = places_of(label, seed=int(key[:15], 16))
     header = {**_header(plan, wanted, key, content), "labels": _counted(places)}
     store.write(key, np.concatenate([images, label[None]]), header, places.voxels)
-    empty = () if label.any() else ("its label marks nothing",)
+    empty = () if (label > 0).any() else ("its label marks nothing",)
     return (*plan.warnings, *empty)
 
 

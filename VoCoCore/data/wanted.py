@@ -15,7 +15,8 @@ class Wanted:
     """How cases are prepared.
 
     ``volume_size``: what preparing resizes or pads to (1, 1, 1: nothing). ``labels``: the values that a label file may
-    hold; with them the label is prepared beside the images, at the same voxels. ``levels``: how fine the images are
+    hold; with them the label is prepared beside the images, at the same voxels. ``ignored``: the one among them whose
+    voxels do not count. ``levels``: how fine the images are
     kept, "uint8" or "int16".
     """
 
@@ -24,6 +25,7 @@ class Wanted:
     body_part: str | None = None
     labels: tuple[int, ...] | None = None
     levels: str = "uint8"
+    ignored: int | None = None
 
     @classmethod
     def of(cls, settings: PretrainSettings | Wanted) -> Wanted:
@@ -54,4 +56,7 @@ class Wanted:
         """What a key covers beside content, preparing, size and body part; nothing for pre-training."""
         if self.labels is None and self.levels == "uint8":
             return {}
-        return {"labels": None if self.labels is None else sorted(self.labels), "levels": self.levels}
+        labels = None if self.labels is None else sorted(self.labels)
+        # Only where there is one: other cases keep the keys that they have.
+        ignored = {} if self.ignored is None else {"ignored": self.ignored}
+        return {"labels": labels, "levels": self.levels, **ignored}

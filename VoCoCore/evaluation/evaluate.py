@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.data.check_pool import Died, run_each
+from VoCoCore.data.label_maps import ignored_value
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.evaluation.cases_table import (
     PER_CASE,
@@ -98,7 +99,8 @@ def evaluate(
     pairing = make_pairs(found, find_predictions(place))
     names = choose_labels(labels, index, place)
     check_rules(names.labels or {"any": (1,)}, tolerance)
-    rules = Rules(names.labels, names.declared, tolerance, resample)
+    ignored = ignored_value(index.labels) if index is not None else None
+    rules = Rules(names.labels, names.declared, tolerance, resample, ignored)
     scored = _score_all(pairing.pairs, rules, workers, progress)
     problems = _problems(pairing, scored)
     scores, known = _gathered(scored, names.labels)

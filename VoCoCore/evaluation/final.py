@@ -10,6 +10,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, load_index
 from VoCoCore.data.images import grid_difference, read_case, read_image
+from VoCoCore.data.label_maps import ignored_value
 from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores
 from VoCoCore.errors import DataError
@@ -18,6 +19,7 @@ from VoCoCore.evaluation.cases_table import SUMMARY, Scores, summarise, table_of
 from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, write_diagnoses
 from VoCoCore.evaluation.metrics import TOLERANCE, LabelMetrics, Labels, case_metrics
 from VoCoCore.evaluation.privacy import without_names
+from VoCoCore.evaluation.score_pair import without
 from VoCoCore.evaluation.statistics import bootstrap_interval, column_means, mean_of
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of
@@ -96,10 +98,10 @@ def _segmentations(
 ) -> dict[str, float]:
     labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
     scores: dict[str, dict[str, LabelMetrics]] = {}
-    names = CaseNames()
+    names, ignored = CaseNames(), ignored_value(load_index(run.private / "index.json").labels)
     for number, case in enumerate(cases, start=1):
         try:
-            score = _score(case, predictor, labels)
+            score = _score(case, predictor, labels, ignored)
             scores[names.of(case)] = score
         except DataError as error:
             _skip(tell, error)
@@ -112,13 +114,14 @@ def _segmentations(
     return _values(scores, labels)
 
 
-def _score(case: Case, predictor: Predictor, labels: Labels) -> dict[str, LabelMetrics]:
+def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None) -> dict[str, LabelMetrics]:
     array, affine = read_case(case)
     assert case.label is not None
     truth = read_image(case.label)
     if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
         raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
-    return case_metrics(truth.array, predictor.segment(array, affine), spacing_of(affine), labels)
+    counted = without(ignored, truth.array, predictor.segment(array, affine))
+    return case_metrics(*counted, spacing_of(affine), labels)
 
 
 def _skip(tell: Emit, error: Exception) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.data.cases import Index, read_json_source
+from VoCoCore.data.label_maps import IGNORE
 from VoCoCore.data.sources_dataset import parse_labels
 from VoCoCore.errors import DataError, SettingsError, nearest
 from VoCoCore.evaluation.metrics import Labels
@@ -59,10 +60,9 @@ def choose_labels(asked: str, index: Index | None, predictions: Path) -> LabelNa
 
 def of_index(index: Index) -> dict[str, tuple[int, ...]]:
     """Regions and labels that an index declares: a label whose values lie in regions is scored as part of them."""
-    in_regions = {value for values in index.regions.values() for value in values}
-    plain = {
-        name: (value,) for name, value in (index.labels or {}).items() if value and value not in in_regions
-    }
+    aside = {0, *(value for values in index.regions.values() for value in values)}
+    named = (index.labels or {}).items()
+    plain = {name: (value,) for name, value in named if value not in aside and name != IGNORE}
     return {**index.regions, **plain}
 
 

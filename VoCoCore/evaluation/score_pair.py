@@ -21,12 +21,14 @@ class Rules:
 
     ``labels``: name -> values; empty: each value that occurs, as "label 3". ``declared``: values that may occur, 0
     among them; empty: all. ``tolerance`` in mm. ``resample``: put predictions on another grid onto the reference's.
+    ``ignored``: where the reference has this value, nothing counts.
     """
 
     labels: Labels
     declared: frozenset[int]
     tolerance: float
     resample: bool
+    ignored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ def _score(pair: Pair, rules: Rules) -> Scored:
     reference, prediction, notes = read_pair(pair, rules.resample)
     for source, volume in ((pair.reference.label, reference), (pair.prediction, prediction)):
         _refuse_undeclared(source, volume.array, rules.declared)
+    counted = without(rules.ignored, reference.array, prediction.array)
+    reference, prediction = (
+        replace(v, array=a) for v, a in zip((reference, prediction), counted, strict=True)
+    )
     labels = dict(rules.labels) or {
         f"label {value}": (value,)
         for value in sorted(_values(reference.array) | _values(prediction.array))
@@ -67,6 +73,16 @@ def _score(pair: Pair, rules: Rules) -> Scored:
         return Scored(pair.case, notes=(*notes, "neither the reference nor the prediction marks anything"))
     scores = case_metrics(reference.array, prediction.array, reference.spacing, labels, rules.tolerance)
     return Scored(pair.case, scores, notes=notes)
+
+
+def without(
+    ignored: int | None, reference: np.ndarray, prediction: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both label maps, background where the reference has the value ``ignored``."""
+    away = reference == ignored if ignored is not None else np.zeros((), bool)
+    if not away.any():
+        return reference, prediction
+    return np.where(away, 0, reference), np.where(away, 0, prediction)
 
 
 def read_pair(pair: Pair, resample: bool) -> tuple[Volume, Volume, tuple[str, ...]]:

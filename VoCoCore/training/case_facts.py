@@ -12,6 +12,7 @@ import numpy as np
 from VoCoCore.data.cases import Case, Index
 from VoCoCore.data.images import read_case, read_header, read_image
 from VoCoCore.data.intensity import recognise
+from VoCoCore.data.label_maps import ignored_value
 from VoCoCore.errors import DataError
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of, to_ras
@@ -41,7 +42,7 @@ def facts_of(index: Index, settings: FinetuneSettings) -> Facts:
     sizes = _usable(_measured, _some(looked_at, MEASURED), bad)
     # Only auto chooses by values, and reading whole cases takes its time.
     valued = _some(looked_at, SAMPLED if settings.protocol == "auto" else 0)
-    seen = _usable(partial(_values_in, task=settings.task), valued, bad)
+    seen = _usable(partial(_values_in, task=settings.task, ignored=ignored_value(index.labels)), valued, bad)
     if not sizes or (valued and not seen):
         raise DataError("no case can be used", "'voco data check' says what is wrong with each")
     spacings, extents = zip(*sizes, strict=True)
@@ -79,16 +80,16 @@ def _measured(case: Case) -> tuple[np.ndarray, np.ndarray]:
     return spacing_of(affine), spacing_of(affine) * [header.shape[axis] for axis in order]
 
 
-def _values_in(case: Case, task: str) -> tuple[str, np.ndarray | None]:
+def _values_in(case: Case, task: str, ignored: int | None) -> tuple[str, np.ndarray | None]:
     """The kind of image, and the range (2,) of nearly all values under its label."""
     array, _ = read_case(case)
-    inside = _under_label(array[0], case) if task == "segmentation" else None
+    inside = _under_label(array[0], case, ignored) if task == "segmentation" else None
     return recognise(array[0])[0], None if inside is None else np.percentile(inside, (0.5, 99.5))
 
 
-def _under_label(channel: np.ndarray, case: Case) -> np.ndarray | None:
+def _under_label(channel: np.ndarray, case: Case, ignored: int | None) -> np.ndarray | None:
     assert case.label is not None
     label = read_image(case.label).array
-    inside = channel[label > 0] if label.shape == channel.shape else np.empty(0)
+    inside = channel[(label > 0) & (label != ignored)] if label.shape == channel.shape else np.empty(0)
     inside = inside[np.isfinite(inside)]
     return inside if len(inside) else None

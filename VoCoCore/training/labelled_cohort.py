@@ -15,7 +15,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Index, save_index
 from VoCoCore.data.images import case_content
-from VoCoCore.data.label_maps import label_values
+from VoCoCore.data.label_maps import IGNORE, ignored_value, label_values
 from VoCoCore.data.prepare import PreparedSet
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits, use_fold
@@ -160,6 +160,7 @@ def classes_of(index: Index, settings: FinetuneSettings) -> tuple[tuple[OutputCl
         regions = zip(index.regions.items(), colours, strict=True)
         return tuple(OutputClass(name, values, colour) for (name, values), colour in regions), "sigmoid"
     named = dict(index.labels or _found_labels(index, settings.data.skip_bad))
+    named.pop(IGNORE, None)
     if 0 not in named.values():
         named = {"background": 0, **named}
     ordered = sorted(named.items(), key=lambda item: item[1])
@@ -206,7 +207,8 @@ def gather_labelled(
     """
     kept = kept_cohort(run)
     save_index(index, run.private / "index.json")
-    wanted = wanted_of(settings, declared_values(index, classes))
+    values, ignored = declared_values(index, classes), ignored_value(index.labels)
+    wanted = wanted_of(settings, values, ignored)
     seen = replace(index, cases=tuple(case for case in index.cases if case.split != "test"))
     prepared, store = prepare_cases(seen, wanted, settings.data, run, emit, should_stop)
     # The labels too: a corrected one makes other cases.
@@ -223,12 +225,14 @@ def gather_labelled(
     return cohort
 
 
-def wanted_of(settings: FinetuneSettings, values: tuple[int, ...]) -> Wanted:
+def wanted_of(settings: FinetuneSettings, values: tuple[int, ...], ignored: int | None) -> Wanted:
     """How the cases of a fine-tuning are prepared: at one voxel size with labels, or whole at one size."""
     size = settings.patches.size if settings.task == "classification" else (1, 1, 1)
     assert size
     labels = values if settings.task == "segmentation" else None
-    return Wanted(settings.prepare, size, settings.data.body_part, labels, "int16")
+    return Wanted(
+        settings.prepare, size, settings.data.body_part, labels, "int16", ignored if labels else None
+    )
 
 
 def _cohort(

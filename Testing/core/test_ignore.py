@@ -1,0 +1,97 @@
+"""The label that nnU-Net calls "ignore": its voxels are no class, are not trained on and are not scored."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_FINETUNE
+from made_labels import Cases, mask, write
+
+from VoCoCore.data.cases import Case, Source
+from VoCoCore.data.label_maps import NOT_COUNTED, read_label
+from VoCoCore.data.places import places_of
+from VoCoCore.data.store import Store
+from VoCoCore.downstream.segmentation import lookup_table
+from VoCoCore.errors import DataError
+from VoCoCore.evaluation.evaluate import evaluate
+from VoCoCore.evaluation.final import examine
+from VoCoCore.models.model_files import load_model
+from VoCoCore.protocols import resolve_finetune
+from VoCoCore.training.case_facts import facts_of
+from VoCoCore.training.finetune import finetune
+from VoCoCore.training.labelled_cohort import labelled_index
+
+LABELS = {"background": 0, "blob": 1, "ignore": 2}
+
+
+def settings(cases: Cases, **changes):
+    places = {"data.source": str(cases.save()), "data.store": str(cases.folder / "store"), "optim.steps": 1}
+    own = {**SMALL_FINETUNE, "prepare.spacing": "1,1,1", "prepare.window": "-900,300", **places, **changes}
+    return resolve_finetune({}, own)
+
+
+@pytest.fixture
+def cases(tmp_path) -> Cases:
+    made = Cases(tmp_path / "cases")
+    made.labels = dict(LABELS)
+    return made
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_it_is_neither_trained_nor_scored(cases, tmp_path, regions) -> None:
+    if regions:
+        cases.labels["blob"] = [1]
+    finetune(settings(cases), tmp_path / "run")
+    _, card = load_model(tmp_path / "run" / "weights" / "model.safetensors")
+    assert [kind.name for kind in card.classes] == (["blob"] if regions else ["background", "blob"])
+    store = Store(cases.folder / "store")
+    keys = store.keys()
+    for key in keys:
+        label = store.open(key).read()[-1]
+        assert (
+            np.count_nonzero(label == NOT_COUNTED) == np.count_nonzero(mask(1, 2) == 2) and label.max() == 1
+        )
+        assert store.header(key)["labels"]["values"] == [0, 1], "no crop is centred on such voxels"
+    target = lookup_table(card.classes, card.activation)[torch.tensor([NOT_COUNTED]) + 1]
+    assert regions or target.item() == -1
+    examine(tmp_path / "run")
+    with open(tmp_path / "run" / "validation" / "per_case.csv", newline="") as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"blob"}
+
+
+def test_its_values_do_not_choose_the_window(cases) -> None:
+    for number in range(4):
+        array = np.zeros((36, 34, 33), np.int16)
+        array[mask(1, 2) == 1], array[mask(1, 2) == 2] = 100, 900
+        write(cases.folder / f"c{number}.nii.gz", array)
+    made = settings(cases)
+    assert facts_of(labelled_index(made)[0], made).under_labels == (100.0, 100.0)
+
+
+def test_predictions_there_do_not_count(cases, tmp_path) -> None:
+    """Of a perfect prediction that also marks all of it."""
+    cases.save()
+    for number in range(4):
+        (tmp_path / "predicted").mkdir(exist_ok=True)
+        write(tmp_path / "predicted" / f"c{number}.nii.gz", (mask(1, 2) > 0).astype(np.uint8))
+    done = evaluate(tmp_path / "predicted", cases.folder / "dataset.json", workers=0)
+    assert list(done.labels) == ["blob"]
+    assert all(found["blob"].dice == 1.0 and found["blob"].hd95 == 0 for found in done.scores.values())
+    (cases.folder / "dataset.json").write_text(
+        json.dumps({**json.loads((cases.folder / "dataset.json").read_text()), "labels": {"blob": 1, "x": 2}})
+    )
+    done = evaluate(tmp_path / "predicted", cases.folder / "dataset.json", workers=0)
+    assert all(found["blob"].dice < 0.8 for found in done.scores.values()), "another name counts"
+
+
+def test_a_label_of_nothing_else_is_an_error(tmp_path) -> None:
+    write(tmp_path / "l.nii.gz", np.full((4, 4, 4), 2, np.uint8))
+    case = Case("a", (Source("i"),), label=Source(str(tmp_path / "l.nii.gz")), patient="a")
+    with pytest.raises(DataError, match="says of no voxel"):
+        read_label(case, (4, 4, 4), np.eye(4), (0, 1, 2), ignored=2)
+    assert (read_label(case, (4, 4, 4), np.eye(4), (0, 1, 2)) == 2).all()
+    assert places_of(np.array([[[-1, 0, 3, 3]]], np.int16), 0).values.tolist() == [0, 3]
