@@ -141,7 +141,7 @@ def test_surfaces_become_the_voxels_inside(scene, tmp_path, geometry, moved):
     made.AddSegmentFromClosedSurfaceRepresentation(sphere(centre, radius), "ball", [1, 0, 0])
     if moved:
         transform(scene, turn(0, (0.7, 0.3, 0.1)), made)
-        centre = centre + [0.7, 0.3, 0.1]
+        centre = np.add(centre, [0.7, 0.3, 0.1])
     label, _, warnings = labelOf(scene, node, made, tmp_path)
     away = np.zeros(SHAPE)
     for k, j, i in itertools.product(*map(range, SHAPE)):

@@ -1,0 +1,211 @@
+"""A folder of predictions into the scene: files are read in a thread, nodes are made in small steps between polls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
+from VoCoSlicerLib import results_read as files
+from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation, surfaces
+from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
+
+_TURN = 0.001  # seconds that a poll hands Python's lock to the thread
+_TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """``done`` of ``total`` cases are in the scene; ``error``: it was stopped, or nothing could be loaded."""
+
+    done: int
+    total: int
+    text: str
+    finished: bool
+    error: VocoError | None = None
+
+
+class PredictionLoad:
+    """Loads what `voco predict` wrote into ``folder``.
+
+    ``volumesById``: id of a case -> node id of its volume (or a tuple of those of its channels), in the order of the
+    cases, as `CaseExport.volumesById` has it. Afterwards: ``segmentations`` and ``probabilityNodes`` (nodes),
+    ``tables``, ``failed`` {case: reason}, ``warnings`` (sentences).
+    """
+
+    def __init__(
+        self,
+        scene,
+        folder: str | Path,
+        volumesById: Mapping[str, Any],
+        provenance: Mapping[str, str] | None = None,
+        *,
+        probabilities: bool = False,
+        show3d: bool = True,
+    ) -> None:
+        self.scene, self.folder, self.volumesById = scene, Path(folder), dict(volumesById)
+        self.provenance, self.probabilities, self.show3d = dict(provenance or {}), probabilities, show3d
+        self.segmentations: list[Any] = []
+        self.probabilityNodes: list[Any] = []
+        self.tables: list[Any] = []
+        self.failed: dict[str, str] = {}
+        self.warnings: list[str] = []
+        self._volumes: list[dict[str, float]] = []
+        self._steps: Iterator[None] | None = None
+        self._last = LoadProgress(0, len(self.volumesById), "", False)
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begin. Raises DataError where the folder holds no predictions."""
+        if not any((self.folder / name).is_file() for name in (files.LABELS, files.DIAGNOSES)):
+            raise DataError(
+                f"{self.folder} holds no predictions", "choose the folder that 'voco predict' wrote"
+            )
+        self._steps = self._work()
+
+    def poll(self) -> LoadProgress:
+        """Go on by one small step, and say how far it is; never waits for a file."""
+        if self._steps is None:
+            raise SettingsError("this was not started", "call start() first")
+        if self._last.finished:
+            return self._last
+        try:
+            if self._stop.is_set():
+                raise StopRequested("loading was stopped", "what is in the scene already stays")
+            next(self._steps)
+        except StopIteration:
+            self._say(f"{len(self.segmentations)} segmentations", finished=True, error=self._verdict())
+        except VocoError as error:
+            self._say(error.message, finished=True, error=error)
+        return self._last
+
+    def cancel(self) -> None:
+        """Stop at the next poll; what is in the scene stays."""
+        self._stop.set()
+
+    def run(self, progress: Callable[[LoadProgress], None] | None = None) -> PredictionLoad:
+        """Load all and wait; returns itself. Raises what went wrong; single cases only stand in ``failed``."""
+        self.start()
+        while not (state := self.poll()).finished:
+            if progress is not None:
+                progress(state)
+        if state.error is not None:
+            raise state.error
+        return self
+
+    def _say(self, text: str, *, finished: bool = False, error: VocoError | None = None) -> None:
+        done = len(self.segmentations) + len(self.failed)
+        self._last = LoadProgress(
+            min(done, len(self.volumesById)), len(self.volumesById), text, finished, error
+        )
+
+    def _verdict(self) -> VocoError | None:
+        if self.failed and not self.segmentations and not self.tables:
+            case, reason = next(iter(self.failed.items()))
+            return DataError(f"no case could be loaded: {case}: {reason}", "predict again")
+        return None
+
+    def _work(self) -> Iterator[None]:
+        """All steps, on the caller's thread; each `yield` gives the window a chance."""
+        diagnoses = self.folder / files.DIAGNOSES
+        if diagnoses.is_file() and not (self.folder / files.LABELS).is_file():
+            self.tables.append(classTable(self.scene, diagnoses, self.volumesById, self.provenance))
+            return
+        names = files.readNames(self.folder)
+        sizes = files.readTable(self.folder / files.VOLUMES)
+        cases = list(self.volumesById)
+        for case, name in zip(cases, files.fileNames(cases), strict=True):
+            self._say(f"loading {caseTitle(self.scene, case, self.volumesById)}")
+            try:
+                yield from self._case(case, name, names, [row for row in sizes if row["case"] == case])
+            except VocoError as error:
+                self.failed[case] = str(error)
+        if self.segmentations:
+            nodes, known = self.segmentations, self._volumes
+            self.tables.append(volumesTable(self.scene, nodes, self.provenance, known))
+
+    def _case(
+        self, case: str, name: str, names: files.LabelNames, rows: list[dict[str, str]]
+    ) -> Iterator[None]:
+        path = files.labelFile(self.folder, name)
+        if path is None:
+            raise DataError("it was not predicted", "the log says why")
+        found = yield from _inThread(lambda: files.readLabelMap(path).prepare(names))
+        volume = volumeOf(self.scene, self.volumesById[case])
+        known = names if names.labels else _unnamed(found)
+        node = addSegmentation(
+            self.scene,
+            path,
+            volume,
+            known.labels,
+            self.provenance,
+            colors=known.colours,
+            regions=known.regions,
+            labelMap=found,
+            show3d=False,
+        )
+        self.segmentations.append(node)
+        sizes = {label: found.milliliters(known.valuesOf(value)) for value, label in known.labels.items()}
+        self._volumes.append(sizes)
+        self._compare(case, sizes, rows)
+        yield
+        if self.show3d:
+            for _ in surfaces(node, found, known):
+                yield
+        if self.probabilities:
+            yield from self._probabilities(name, known, volume)
+
+    def _probabilities(self, name: str, names: files.LabelNames, volume: Any) -> Iterator[None]:
+        path = self.folder / files.PROBABILITIES / f"{name}.nii.gz"
+        maps = files.readProbabilities(path, list(names.labels.values()))
+        while (each := (yield from _inThread(lambda: next(maps, None)))) is not None:
+            node = addProbabilityVolume(self.scene, each, volume, self.provenance)
+            self.probabilityNodes.append(node)
+            yield
+
+    def _compare(self, case: str, sizes: Mapping[str, float], rows: list[dict[str, str]]) -> None:
+        """Say where the table beside the label maps tells other volumes than their voxels."""
+        for row in rows:
+            told, ours = float(row["volume_ml"]), sizes.get(row["label"])
+            if ours is not None and abs(told - ours) > _TOLERANCE + 1e-3 * told:
+                self.warnings.append(
+                    f"{case}: {row['label']} has {ours:.1f} ml in the label map and {told:.1f} ml in {files.VOLUMES}"
+                )
+
+
+def loadPredictions(
+    scene, folder: str | Path, volumesById: Mapping[str, Any], **options: Any
+) -> PredictionLoad:
+    """Load a folder of predictions and wait; see `PredictionLoad` for the options and what comes back."""
+    return PredictionLoad(scene, folder, volumesById, **options).run()
+
+
+def _unnamed(found: files.LabelMap) -> files.LabelNames:
+    present = (value for value, count in enumerate(found.counts) if value and count)
+    return files.LabelNames({value: f"label {value}" for value in present})
+
+
+def _inThread(action: Callable[[], Any]):
+    """Do ``action`` in a thread, yielding until it is done; returns its result, raises what it raises."""
+    box: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            box["result"] = action()
+        except VocoError as error:
+            box["error"] = error
+        except Exception as error:  # a thread has nobody to raise to
+            box["error"] = DataError(f"it cannot be read: {type(error).__name__}: {error}", "predict again")
+
+    thread = threading.Thread(target=work, name="VoCo results", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        time.sleep(_TURN)
+        yield
+    if "error" in box:
+        raise box["error"]
+    return box["result"]
