@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from VoCoCore.data.loading import Numbers, make_loader
-from VoCoCore.devices import Machine, choose, this_rank, wait_for_each_other
+from VoCoCore.devices import Machine, choose, placed, this_rank, wait_for_each_other
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.runs.describe import last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
@@ -139,7 +139,7 @@ class Attempt:
         if self.machine.main and not checkpoint.checkpoints(self.run.checkpoints):
             self.say_needs()
         torch.manual_seed(self.settings.run.seed)
-        self.task = self.build().to(self.machine.device)
+        self.task = placed(self.build(), self.machine)
         mend(self.task, self.machine)
         self.updater = self.updater_of(self.task)
         start = self._resume()
