@@ -1,0 +1,294 @@
+"""Installing what the jobs' Python lacks, by the real pip from wheels made here: planned, pinned, refused, repaired."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import pytest
+from made_jobs import until
+from made_python import TORCH, makePython, offline, site, unpack, versionIn, wheel
+
+from VoCoCore.errors import EnvironmentFault, StopRequested
+from VoCoSlicerLib import environment, packages, pythons
+from VoCoSlicerLib.environment import Environment
+from VoCoSlicerLib.packages import Change, Installer, Plan
+
+SHIPPED = {"numpy": "2.1.0", "scipy": "1.15", "SimpleITK": "2.5", "shipped": "1.0"}
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch):
+    folder = tmp_path / "räder"
+    for name, version in (*SHIPPED.items(), ("shipped", "2.0"), ("numpy", "2.4")):
+        wheel(folder, name, version)
+    wheel(folder, "aaa", "2.5", "word = 'new'", ("bbb>=1",))
+    wheel(folder, "bbb", "1.5")
+    wheel(folder, "torch", "2.12.0", TORCH)
+    offline(monkeypatch, folder)
+    return folder
+
+
+@pytest.fixture
+def bare(tmp_path, wheels):
+    """A Python with what Slicer ships."""
+    python = makePython(tmp_path / "Python ä 1")
+    for name, version in SHIPPED.items():
+        unpack(wheels / f"{name}-{version}-py3-none-any.whl", python)
+    return python
+
+
+@pytest.fixture
+def own(bare, monkeypatch):
+    """That Python is Slicer's own."""
+    monkeypatch.setattr(pythons, "pythonSlicer", lambda: str(bare))
+    monkeypatch.delenv("VOCO_PYTHON", raising=False)
+    return bare
+
+
+class Bench:
+    """The way of the button Install, step by step."""
+
+    def __init__(self, tmp_path, store, requirements):
+        file = tmp_path / "requirements.txt"
+        file.write_text(requirements)
+        self.environment = Environment(store, file)
+
+    def look(self):
+        task = self.environment.probe()
+        task.run(60)
+        self.facts = self.environment.facts(task)
+        self.installer = Installer(self.environment, self.facts)
+        return self.installer
+
+    def plan(self):
+        self.task = ended(self.installer.plan())
+        return self.installer.read(self.task)
+
+    def install(self):
+        self.task = ended(self.installer.install())
+        return self.installer.explain(self.task)
+
+
+def ended(task):
+    if task is not None:
+        task.start()
+        until(lambda: not task.poll().running, 120)
+    return task
+
+
+def test_an_external_python_gets_all_that_it_lacks(bare, wheels, tmp_path):
+    bench = Bench(tmp_path, {"python": str(bare)}, "aaa>=2\n")
+    assert bench.look().needed and not bench.installer.throughExtension
+    plan = bench.plan()
+    sizes = {
+        name: os.path.getsize(wheels / f"{name}-py3-none-any.whl")
+        for name in ("aaa-2.5", "bbb-1.5", "torch-2.12.0")
+    }
+    assert {(change.name, change.version, change.before, change.size) for change in plan.changes} == {
+        ("aaa", "2.5", "", sizes["aaa-2.5"]),
+        ("bbb", "1.5", "", sizes["bbb-1.5"]),
+        ("torch", "2.12.0", "", sizes["torch-2.12.0"]),
+    }
+    assert plan.bytes == sum(sizes.values())
+    assert versionIn(bare, "aaa") == "", "a plan changes nothing"
+    assert bench.install() is None and versionIn(bare, "aaa") == "2.5"
+    assert not bench.look().needed and bench.facts.ok
+    assert "Successfully installed" in bench.task.log
+
+
+def test_the_question_names_packages_versions_and_size():
+    changes = (Change("aaa", "2.5", "", 3_400_000), Change("bbb", "1.5", "1.0", None))
+    words = Plan(changes, False).words()
+    assert "aaa 2.5, 3.4 MB" in words and "bbb 1.5 instead of 1.0" in words
+    assert "About 3.4 MB and more will be downloaded." in words
+    assert "3 GB" in Plan((), True).words() and "PyTorch" in Plan((), True).words()
+
+
+def test_what_slicer_ships_is_pinned_and_a_conflict_is_said_in_words(own, wheels, tmp_path):
+    unpack(wheel(wheels, "torch", "2.12.0", TORCH), own)
+    wheel(wheels, "ccc", "1.0", needs=("shipped>=2",))
+    bench = Bench(tmp_path, {}, "ccc\n")
+    bench.look()
+    with pytest.raises(EnvironmentFault, match="does not go together"):
+        bench.plan()
+    assert versionIn(own, "shipped") == "1.0" and versionIn(own, "ccc") == ""
+    assert "ResolutionImpossible" in bench.task.log or "conflict" in bench.task.log
+
+
+def test_without_pins_the_same_would_have_changed_it(bare, wheels, tmp_path):
+    wheel(wheels, "ccc", "1.0", needs=("shipped>=2",))
+    bench = Bench(tmp_path, {"python": str(bare)}, "ccc\n")
+    bench.look()
+    assert ("shipped", "2.0", "1.0") in [(c.name, c.version, c.before) for c in bench.plan().changes]
+
+
+def test_a_plan_that_would_change_a_shipped_package_is_refused(own, wheels, tmp_path, monkeypatch):
+    unpack(wheel(wheels, "torch", "2.12.0", TORCH), own)
+    wheel(wheels, "ccc", "1.0", needs=("shipped>=2",))
+    bench = Bench(tmp_path, {}, "ccc\n")
+    bench.look()
+    monkeypatch.setattr(Installer, "_constraints", lambda self: [])
+    with pytest.raises(EnvironmentFault, match=r"would change shipped 1\.0.*nothing was changed"):
+        bench.plan()
+
+
+def test_numpy_is_slicers_whatever_the_jobs_want(own, wheels, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "SHIPPED", ("numpy>=2.3", *environment.SHIPPED[1:]))
+    unpack(wheel(wheels, "torch", "2.12.0", TORCH), own)
+    bench = Bench(tmp_path, {}, "aaa\n")
+    bench.look()
+    assert "numpy>=2.3" in bench.facts.old
+    with pytest.raises(EnvironmentFault, match="does not go together"):
+        bench.plan()
+
+
+def test_what_is_too_old_and_ours_is_replaced(own, wheels, tmp_path):
+    unpack(wheel(wheels, "torch", "2.12.0", TORCH), own)
+    unpack(wheel(tmp_path / "old", "aaa", "1.0"), own)
+    bench = Bench(tmp_path, {}, "aaa>=2\n")
+    bench.look()
+    assert ("aaa", "2.5", "1.0") in [(c.name, c.version, c.before) for c in bench.plan().changes]
+    assert bench.install() is None and bench.look().needed is False and versionIn(own, "aaa") == "2.5"
+
+
+def breakFiles(place):
+    (place / "aaa" / "__init__.py").unlink()
+
+
+def breakBoth(place):
+    breakFiles(place)
+    next(place.glob("aaa-*")).joinpath("RECORD").unlink()
+
+
+@pytest.mark.parametrize(("damage", "version"), [(breakFiles, "2.5"), (breakBoth, "2.0")])
+def test_a_half_install_is_repaired(own, wheels, tmp_path, damage, version):
+    unpack(wheel(wheels, "torch", "2.12.0", TORCH), own)
+    wheel(wheels, "aaa", "2.0", "word = 'old'", ("bbb>=1",))
+    unpack(wheels / f"aaa-{version}-py3-none-any.whl", own)
+    damage(site(own))
+    bench = Bench(tmp_path, {}, "aaa>=2\n")
+    bench.look()
+    assert list(bench.facts.broken) == ["aaa>=2"] and not bench.facts.missing
+    plan = bench.plan()
+    assert {change.name for change in plan.changes} == {"aaa", "bbb"}, "with what it needs"
+    assert bench.install() is None
+    bench.look()
+    assert bench.facts.ok and versionIn(own, "aaa") == "2.5"
+    assert len(list(site(own).glob("aaa-*.dist-info"))) == 1 and versionIn(own, "shipped") == "1.0"
+
+
+def test_a_failing_network_is_said_in_words(own, wheels, tmp_path, monkeypatch):
+    unpack(wheel(wheels, "torch", "2.12.0", TORCH), own)
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    bench = Bench(tmp_path, {}, "nothing-like-it>=1\n")
+    bench.look()
+    with pytest.raises(EnvironmentFault, match="index cannot be reached") as raised:
+        bench.plan()
+    assert "network" in raised.value.hint
+
+
+def test_a_python_without_pip_is_said(wheels, tmp_path):
+    bench = Bench(tmp_path, {"python": str(makePython(tmp_path / "no pip", pip=False))}, "aaa\n")
+    bench.look()
+    with pytest.raises(EnvironmentFault, match="no pip"):
+        bench.plan()
+
+
+def test_without_the_extension_the_way_is_told(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    bench = Bench(tmp_path, {}, "aaa\n")
+    assert bench.look().throughExtension
+    with pytest.raises(EnvironmentFault) as raised:
+        bench.installer.plan()
+    assert "Extensions Manager" in raised.value.hint and "another Python" in raised.value.hint
+
+
+EXTENSION = """
+import os
+calls, work = [], None
+
+class PyTorchUtilsLogic:
+    def installTorch(self, askConfirmation=False, torchVersionRequirement=None):
+        with open(os.environ["PIP_CONSTRAINT"], encoding="utf-8") as file:
+            calls.append(("install", torchVersionRequirement, file.read().split()))
+        return work()
+
+    def uninstallTorch(self):
+        calls.append(("uninstall",))
+"""
+
+
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """PyTorchUtils, as far as it is used; ``work`` is what its installing does."""
+    folder = tmp_path / "extension"
+    folder.mkdir()
+    (folder / "PyTorchUtils.py").write_text(EXTENSION)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "PyTorchUtils", raising=False)
+    yield importlib.import_module("PyTorchUtils")
+    sys.modules.pop("PyTorchUtils", None)
+
+
+def test_torch_comes_through_the_extension_first_and_then_the_rest(own, wheels, tmp_path, extension):
+    extension.work = lambda: unpack(wheels / "torch-2.12.0-py3-none-any.whl", own) or "torch"
+    bench = Bench(tmp_path, {}, "aaa>=2\n")
+    assert bench.look().throughExtension
+    plan = bench.plan()
+    assert bench.task is None and plan.throughExtension and plan.changes == ()
+    assert bench.installer.install() is None
+    bench.installer.installTorch()
+    ((_, versions, pinned),) = extension.calls
+    assert versions == environment.TORCH.removeprefix("torch")
+    assert {"numpy==2.1.0", "scipy==1.15", "simpleitk==2.5", "shipped==1.0"} <= set(pinned)
+    assert "PIP_CONSTRAINT" not in os.environ
+    assert not bench.look().throughExtension and bench.installer.needed
+    assert {change.name for change in bench.plan().changes} == {"aaa", "bbb"}
+    assert bench.install() is None
+    bench.look()
+    assert bench.facts.ok
+
+
+def test_declining_and_failing_in_the_extension_are_told_apart(own, tmp_path, extension):
+    bench = Bench(tmp_path, {}, "aaa\n")
+    bench.look()
+    extension.work = lambda: None
+    with pytest.raises(StopRequested):
+        bench.installer.installTorch()
+
+    def fail():
+        raise RuntimeError("no wheel for this driver")
+
+    extension.work = fail
+    with pytest.raises(EnvironmentFault, match="no wheel for this driver"):
+        bench.installer.installTorch()
+    assert "PIP_CONSTRAINT" not in os.environ
+
+
+def test_a_broken_torch_is_taken_out_before_it_is_installed_anew(own, wheels, tmp_path, extension):
+    unpack(wheel(wheels, "torch", "2.12.0", "import nowhere"), own)
+    extension.work = lambda: "torch"
+    bench = Bench(tmp_path, {}, "bbb\n")
+    bench.look().installTorch()
+    assert [call[0] for call in extension.calls] == ["uninstall", "install"]
+    assert not any(pin.startswith("torch==") for pin in extension.calls[1][2])
+
+
+def test_cancelling_leaves_what_can_be_repaired(own, wheels, tmp_path):
+    unpack(wheel(wheels, "torch", "2.12.0", TORCH), own)
+    bench = Bench(tmp_path, {}, "aaa>=2\n")
+    bench.look()
+    task = bench.installer.install().start()
+    task.cancel()
+    until(lambda: not task.poll().running)
+    assert isinstance(task.error(), StopRequested)
+    bench.look()
+    if bench.installer.needed:
+        bench.plan()
+        assert bench.install() is None
+    bench.look()
+    assert bench.facts.ok
