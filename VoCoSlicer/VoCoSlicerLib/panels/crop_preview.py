@@ -63,6 +63,8 @@ class CropPreviewPanel(Panel):
             "currentIndexChanged(int)",
             lambda index: self._writePart("heat", list(self._heats)[max(index, 0)]),
         )
+        # Not bound by its name: Slicer would take the range of all whole numbers for a number without one.
+        ui.sampleSpinBox.connect("valueChanged(int)", self._onSample)
         ui.nextButton.clicked.connect(lambda *_: self.nextCrop())
         self._preview.labelsChanged.connect(self._showLabels)
         self._preview.changed.connect(self._showState)
@@ -100,6 +102,8 @@ class CropPreviewPanel(Panel):
                 box.setChecked(bool(parts[name]))
         with adapter.blocked(self.ui.heatComboBox):
             self.ui.heatComboBox.setCurrentIndex(list(self._heats).index(parts["heat"]))
+        with adapter.blocked(self.ui.sampleSpinBox):
+            self.ui.sampleSpinBox.setValue(int(parameters.previewSample))
         settings = self._resolved(values)
         preview = self._preview
         preview.setVolume(parameters.previewVolume)
@@ -128,6 +132,10 @@ class CropPreviewPanel(Panel):
             self._timer.start()
         self._showState()
         self._showLabels()
+
+    def _onSample(self, number: int) -> None:
+        if self.parameters is not None:
+            self.parameters.previewSample = int(number)
 
     def _onSettings(self) -> None:
         if self.parameters is None:

@@ -1,0 +1,168 @@
+"""The section "Crop preview" driven as a hand would: choices, dragging, errors, scenes saved and closed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import slicer
+from hand import Hand
+from preview_scene import addView, chosen, composites, nodeIds, torso
+
+from VoCoCore.data.sampling import draw
+from VoCoSlicerLib.choices import changeSetting, readSettings
+
+
+@pytest.fixture
+def panel(voco, host):
+    for name in ("Red", "Green", "Yellow"):
+        if not host.scene.GetNodeByID(f"vtkMRMLSliceCompositeNode{name}"):
+            addView(host.scene, name)
+    return voco.panel("cropPreview")
+
+
+@pytest.fixture
+def hand(panel, host):
+    return Hand(panel.widget, host)
+
+
+def preset(parameters, **settings):
+    for name, value in {"preset": "tiny", **settings}.items():
+        changeSetting(parameters, "pretrain", name, value)
+
+
+def up(panel, hand, scene, name="torso"):
+    """Choose a new volume and switch the preview on."""
+    node = torso(scene, "oblique", name)
+    preset(panel.parameters)
+    hand.pick("volumeSelector", node)
+    hand.check("onCheckBox")
+    hand.until(lambda: panel.logic.preview.ready, 30)
+    return node
+
+
+def table(hand):
+    return [row[:3] for row in hand.rows("labelsTable")]
+
+
+def test_a_crop_is_shown_dragged_and_drawn_anew(panel, hand, host):
+    preview, node = panel.logic.preview, up(panel, hand, host.scene)
+    expected = draw(chosen(), 0, preview.plan.shape).labels[0]
+    order = np.argsort(-expected, kind="stable")[: np.count_nonzero(expected)]
+    assert table(hand) == [[str(n), f"{n // 4}, {n % 4}, 0", f"{expected[n]:.3f}"] for n in order]
+    assert hand.find("cropLabel").text == "crop 1 of 2" and "1.000" in hand.find("sumLabel").text
+    assert "window -175 to 250 HU" in hand.find("notesLabel").text
+    assert "32 x 32 x 32 voxels" in hand.find("notesLabel").text
+    preview.roiNode.SetCenterWorld(*preview.world.centres[6])
+    assert table(hand) == [["6", "1, 2, 0", "1.000"]]
+    assert "moved" in hand.find("cropLabel").text
+    hand.check("allCheckBox")
+    assert len(table(hand)) == 16 and table(hand)[6] == ["6", "1, 2, 0", "1.000"]
+    preview.setPredicted(np.linspace(-1, 1, 16))
+    assert hand.rows("labelsTable")[15][3] == "1.000"
+    hand.click("nextButton")
+    assert hand.find("cropLabel").text == "crop 2 of 2"
+    hand.click("nextButton")
+    assert (preview.sample, preview.crop, panel.parameters.previewSample) == (1, 0, 1)
+    assert hand.find("sampleSpinBox").value == 1
+    assert np.allclose(preview.labels, draw(chosen(), 1, preview.plan.shape).labels[0])
+    hand.set("sampleSpinBox", 7)
+    assert np.allclose(preview.labels, draw(chosen(), 7, preview.plan.shape).labels[0])
+    assert composites(host.scene)[0].GetBackgroundVolumeID() == node.GetID()
+
+
+def test_parts_heat_and_opacity(panel, hand, host):
+    up(panel, hand, host.scene)
+    nodes, view = panel.logic.preview.nodes, composites(host.scene)[0]
+    hand.check("cellsCheckBox", False)
+    assert view.GetLabelVolumeID() is None
+    hand.check("heatCheckBox")
+    assert view.GetForegroundVolumeID() == nodes.cells.heat.GetID()
+    hand.set("opacitySlider", 0.25)
+    assert view.GetForegroundOpacity() == pytest.approx(0.25)
+    hand.choose("heatComboBox", "predicted")
+    panel.logic.preview.setPredicted(np.linspace(0, 1, 16))
+    assert slicer.util.arrayFromVolume(nodes.cells.heat).max() == pytest.approx(1)
+    hand.check("outlinesCheckBox", False)
+    hand.check("numbersCheckBox", False)
+    assert not nodes.outlines.grid.GetDisplayNode().GetVisibility()
+    hand.check("preparedCheckBox")
+    hand.until(lambda: nodes.preparedNode is not None and not panel.logic.preview.busy, 30)
+    assert view.GetBackgroundVolumeID() == nodes.preparedNode.GetID()
+    hand.check("onCheckBox", False)
+    assert view.GetForegroundVolumeID() is None and not panel.logic.preview.shown
+
+
+def test_settings_are_those_of_the_pre_training(panel, hand, host):
+    up(panel, hand, host.scene)
+    hand.type("setting.crops.counts", "2,2,2")
+    assert readSettings(panel.parameters, "pretrain")["crops.counts"] == [2, 2, 2]
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 8, 30)
+    hand.type("setting.crops.counts", "2,2,99")
+    assert panel.logic.preview.nodes is None or not panel.logic.preview.shown
+    assert "16" in hand.find("problemLabel").text
+    hand.type("setting.crops.counts", "2,2,1")
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 4, 30)
+    assert hand.find("problemLabel").text == ""
+    hand.type("setting.crops.random_size", "500,1,1")
+    assert "crops.volume_size" in hand.find("problemLabel").text
+    preset(
+        panel.parameters, **{"crops.random_size": None, "crops.counts": (4, 4, 1)}
+    )  # from the other section
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16, 30)
+    assert hand.find("setting.crops.counts").text == "4,4,1"
+
+
+def test_a_volume_that_cannot_be_cut(panel, hand, host):
+    flat = host.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "flat")
+    slicer.util.updateVolumeFromArray(flat, np.full((9, 9, 9), 3, np.int16))
+    hand.pick("volumeSelector", None)
+    hand.check("onCheckBox")
+    assert hand.find("problemLabel").text == "Choose a volume."
+    hand.pick("volumeSelector", flat)
+    hand.until(lambda: "same value" in hand.find("problemLabel").text, 30)
+    assert not hand.find("nextButton").isEnabled()
+    hand.pick("volumeSelector", torso(host.scene))
+    hand.until(lambda: panel.logic.preview.ready, 30)
+    assert hand.find("problemLabel").text == "" and hand.find("nextButton").isEnabled()
+
+
+def test_coming_going_closing_and_deleting(panel, hand, host, voco):
+    before = set(nodeIds(host.scene))
+    node = up(panel, hand, host.scene)
+    host.exit("VoCoSlicer")
+    assert not [n for n in set(nodeIds(host.scene)) - before if "ROI" in n or "Model" in n]
+    host.enter("VoCoSlicer")
+    hand.until(lambda: panel.logic.preview.ready, 30)
+    host.scene.RemoveNode(node)
+    hand.settle()
+    assert not panel.logic.preview.shown and not hand.find("onCheckBox").checked
+    up(panel, hand, host.scene, "second")
+    host.closeScene()
+    hand.settle()
+    assert panel.logic.preview.nodes is None and not hand.find("onCheckBox").checked
+    up(panel, hand, host.scene, "third")
+
+
+def test_choices_come_back_with_the_scene_and_nodes_do_not(panel, hand, host, voco, tmp_path):
+    node = up(panel, hand, host.scene)
+    storage = node.CreateDefaultStorageNode()
+    host.scene.AddNode(storage)
+    path = tmp_path / "torso.nrrd"
+    storage.SetFileName(str(path))
+    assert storage.WriteData(node)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    hand.check("numbersCheckBox", False)
+    hand.set("opacitySlider", 0.7)
+    hand.set("sampleSpinBox", 3)
+    hand.click("nextButton")
+    labels = panel.logic.preview.labels.copy()
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrml"))
+    text = (tmp_path / "scene.mrml").read_text(encoding="utf-8")
+    assert "MarkupsROI" not in text and "VoCo base crop" not in text
+    host.closeScene()
+    slicer.util.loadScene(str(tmp_path / "scene.mrml"))
+    hand.until(lambda: panel.logic.preview.ready, 30, "the preview comes back")
+    assert (panel.logic.preview.sample, panel.logic.preview.crop) == (3, 1)
+    assert np.allclose(panel.logic.preview.labels, labels)
+    assert not hand.find("numbersCheckBox").checked and hand.find("opacitySlider").value == pytest.approx(0.7)
+    assert panel.logic.preview.volume.GetName() == "torso"
