@@ -1,0 +1,88 @@
+"""The scripts of the guide do what it says: the calls exist, take these words, and hand on the exit code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+import slicer
+
+from VoCoSlicerLib.logic import VoCoLogic
+from VoCoSlicerLib.logic_predict import PredictJob
+from VoCoSlicerLib.logic_settings import resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDE = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
+SCRIPTS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+class Rehearsal(VoCoLogic):
+    """The module's logic up to the point where a process would start."""
+
+    started: ClassVar[list[tuple]] = []
+    ends: ClassVar[dict[str, int]] = {}
+
+    def startJob(self, kind, run, values, **options):
+        resolve(kind, values)
+        drawn = [case.segmentationId for case in options["cases"]]
+        self.started.append((kind, str(run), values, len(drawn), all(drawn)))
+        return SimpleNamespace(wait=lambda tell: run)
+
+    def waitFor(self, run, progress=None):
+        return self.ends.get(str(run), 0)
+
+    def predict(self, model, volumes, **options):
+        options.pop("wait", None)
+        inspect.signature(PredictJob).bind(self, model, volumes, options.pop("output", ""), **options)
+        self.started.append(("predict", str(model), {}, len(volumes), True))
+        node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "VoCoTorso1 organs")
+        return SimpleNamespace(segmentations=[node], exitCode=0)
+
+
+@pytest.fixture
+def saved(scene, monkeypatch):
+    """Names of the files that a script saves; its logic is rehearsed on the test's scene."""
+    names = []
+    monkeypatch.setattr(Rehearsal, "started", [])
+    monkeypatch.setattr(Rehearsal, "ends", {})
+    monkeypatch.setitem(sys.modules, "VoCoSlicer", SimpleNamespace(VoCoSlicerLogic=Rehearsal))
+    monkeypatch.setattr(slicer.util, "saveNode", lambda node, name: names.append(name), raising=False)
+    return names
+
+
+def play(script: str) -> int:
+    """Run a script as Slicer would; returns its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        exec(compile(script, "slicer.md", "exec"), {"__name__": "__main__"})
+    return ended.value.code
+
+
+def test_the_whole_way(saved):
+    assert play(SCRIPTS[0]) == 0
+    (first, second, third), organs = Rehearsal.started, "runs/organs"
+    assert (first[0], first[1], first[3]) == ("pretrain", "runs/first", 6)
+    assert (second[0], second[1], second[3:]) == ("finetune", organs, (6, True))
+    assert second[2]["init"] == "runs/first"
+    assert third[:2] == ("predict", organs) and saved == ["VoCoTorso1 organs.seg.nrrd"]
+
+
+def test_a_job_that_fails_ends_the_script_with_its_code(saved):
+    Rehearsal.ends["runs/first"] = 3
+    assert play(SCRIPTS[0]) == 3
+    assert [kind for kind, *_ in Rehearsal.started] == ["pretrain"] and not saved
+
+
+def test_start_and_leave(saved):
+    volumes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")]
+    exec(compile(SCRIPTS[1], "slicer.md", "exec"), {"logic": Rehearsal(), "volumes": volumes})
+    assert [(kind, run) for kind, run, *_ in Rehearsal.started] == [("pretrain", "runs/long")]
+
+
+def test_the_methods_that_the_guide_names_exist():
+    named = set(re.findall(r"`logic\.(\w+)\(", GUIDE))
+    assert named and all(inspect.getdoc(getattr(VoCoLogic, name)) for name in named)
