@@ -203,9 +203,14 @@ def test_a_killed_background_job_goes_on_to_the_same_bits(finished, words, tmp_p
 def test_a_run_goes_on_without_the_file_it_started_from(finished, labelled_cohort, tmp_path) -> None:
     weights, run, said = tmp_path / "start.safetensors", tmp_path / "run", []
     shutil.copy(finished / MODEL, weights)
-    settings = labelled_cohort.settings(init=str(weights), optim__freeze="encoder", optim__steps=4)
+    settings = labelled_cohort.settings(
+        init=str(weights), optim__freeze="encoder", optim__steps=4, prepare__spacing=None
+    )
     stopping = {"listeners": [said.append], "should_stop": lambda: any(e["type"] == "progress" for e in said)}
     assert not finetune(settings, run, **stopping).finished
+    assert dict(flatten(RunDirectory(run).read_settings()))["prepare.spacing"] == [8, 8, 10], (
+        "as its card says"
+    )
     weights.unlink()
     assert main(["finetune", "--run", str(run), "--resume"]) == 0
     start, end = load_file(finished / MODEL), load_file(run / MODEL)

@@ -28,6 +28,7 @@ from VoCoCore.training.planning import (
     is_planned,
     with_flips,
 )
+from VoCoCore.training.takeover import with_card
 
 CT = Facts(np.array([0.8, 0.8, 3.0]), np.array([300.0, 300.0, 240.0]), "ct", (-20.0, 180.0), 20)
 MR = Facts(np.array([1.0, 1.0, 1.0]), np.array([35.0, 50.0, 36.0]), "mr", (10.0, 900.0), 100)
@@ -204,6 +205,47 @@ def test_a_classification_sees_each_case_whole() -> None:
 def test_a_plan_has_all_names_of_the_settings() -> None:
     made, _ = plan()
     assert set(dict(flatten(made.to_dict()))) == {option.name for option in FinetuneSettings.options()}
+
+
+CARD = {
+    "encoder": "unet",
+    "feature_size": "8",
+    "card": json.dumps(
+        {
+            "prepare": {
+                "spacing": [7, 8, 9],
+                "intensity": "ct",
+                "window": [-50, 90],
+                "percentiles": [0.5, 99.5],
+            }
+        }
+    ),
+}
+
+
+def test_a_fine_tuned_network_hands_its_preparation_on() -> None:
+    """Whatever else would be chosen from the cases, and whether or not anything else is open."""
+
+    def taken(source, **changes) -> tuple[tuple, list[str]]:
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        made, reasons = with_card(resolve_finetune({}, named), source)
+        machine = Machine(torch.device("cpu"), "fp32", "cpu", 0, 1)
+        made, _ = Planner(made, CT, source, machine).plan()
+        return (made.prepare.spacing, made.prepare.intensity, made.prepare.window), reasons
+
+    found, reasons = taken(CARD)
+    assert found == ((7, 8, 9), "ct", (-50, 90))
+    (said,) = reasons
+    assert said.startswith(
+        "prepare.spacing 7 x 8 x 9, prepare.intensity ct, prepare.window -50 to 90: as the fine-"
+    )
+    assert taken(CARD, prepare__spacing="1,1,1", prepare__window="0,9")[0] == ((1, 1, 1), "ct", (0, 9))
+    assert taken(CARD, task="classification")[0] == (None, "ct", (-50, 90))
+    assert taken(CARD, protocol="btcv")[0] == ((1.5, 1.5, 1.5), "ct", (-175, 250))
+    usual = {**CARD, "card": json.dumps({"prepare": {"spacing": None, "intensity": "ct", "window": None}})}
+    assert taken(usual)[0][2] is None, "the usual window, not one around what is labelled here"
+    for broken in ("{", "[]", '{"prepare": 3}'):
+        assert taken({**CARD, "card": broken}) == (taken({})[0], [])
 
 
 # Crops

@@ -42,6 +42,7 @@ from VoCoCore.training.labelled_cohort import (
 from VoCoCore.training.loop import Look
 from VoCoCore.training.opening import as_chosen, public
 from VoCoCore.training.planning import Planner, finished_plan, is_planned, with_flips
+from VoCoCore.training.takeover import with_card
 from VoCoCore.training.updates import Updater
 
 __all__ = ["Finetuning", "finetune"]
@@ -72,6 +73,7 @@ class Finetuning(Attempt):
         self._count_labels(index)
         self.channels = tuple(index.channels)
         self.classes, self.activation = classes_of(index, self.settings)
+        self._plan(*with_card(self.settings, self.source))
         if not is_planned(self.settings):
             facts = facts_of(index, self.settings)
             self._plan(*Planner(self.settings, facts, self.source, self.machine, self._need).plan())

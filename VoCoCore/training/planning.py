@@ -18,6 +18,7 @@ from VoCoCore.settings import ENCODER_LIMITS
 from VoCoCore.training.case_facts import SAMPLED, Facts
 from VoCoCore.training.crop_plan import Need, cases_and_crops, crop_size, flips_for
 from VoCoCore.training.finetune_needs import SHARE
+from VoCoCore.training.takeover import card_preparation
 
 MOST_STRETCH = 3.0  # between the cases' voxel size and that of pre-training, along any axis
 LONGEST = 320  # voxels along an axis beyond which cases are made coarser
@@ -80,8 +81,8 @@ class Planner:
     def _intensity(self) -> None:
         """The same map to [0, 1] as in pre-training, or a window around what is labelled."""
         prepare = self.settings.prepare
-        if self.settings.protocol != "auto":
-            return
+        if self.settings.protocol != "auto" or card_preparation(self.source):
+            return  # what a fine-tuned network was trained with is taken over as a whole (`takeover`)
         parent = _prepare_of(self.source)
         if prepare.intensity == "auto" and parent and parent.get("intensity") != "auto":
             self._choose({"prepare.intensity": parent["intensity"]}, "as in pre-training")
