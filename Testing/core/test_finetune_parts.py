@@ -14,18 +14,21 @@ from safetensors.torch import load_file, save_file
 from test_finetune import stopping_after
 
 from VoCoCore.cli import main
+from VoCoCore.data import labelled
 from VoCoCore.data.images import write_image
 from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.case_pictures import kept_pictures
+from VoCoCore.evaluation.final import _values
 from VoCoCore.evaluation.finetune_curves import class_names
 from VoCoCore.evaluation.finetune_report import judge, write_finetune_report
+from VoCoCore.evaluation.metrics import LabelMetrics
 from VoCoCore.models.card import OutputClass
 from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.events import read_events
 from VoCoCore.training.finetune import finetune
-from VoCoCore.training.finetune_look import Looker, Seen, Slice
+from VoCoCore.training.finetune_look import Looker, Seen, Slice, values_of
 from VoCoCore.training.labelled_cohort import LabelledCohort, labelled_index
 
 CLASSES = (OutputClass("background", (0,), (0, 0, 0)), OutputClass("a", (1,), (250, 0, 0)))
@@ -95,6 +98,23 @@ def test_a_case_with_nothing_to_find_is_no_best_one(tmp_path) -> None:
 def test_classes_may_be_called_low_and_high() -> None:
     values = {"dice": 0.5, "dice_low": 0.4, "dice_high": 0.6, "dice_liver": 0.5}
     assert class_names([{"type": "metrics", "split": "val", "values": values}]) == ["liver"]
+    kinds = [
+        OutputClass(name, (n,), (n, 0, 0)) for n, name in enumerate(("background", "low", "high", "cases"))
+    ]
+    counts = np.array([[[9, 0, 5, 10], [9, 10, 10, 10], [9, 10, 10, 10]]] * 4)
+    counts[0, 0, 1] = 10
+    values = values_of(Seen(counts, np.zeros(4, int), {}), kinds, "segmentation")
+    assert class_names([{"type": "metrics", "split": "val", "values": values}]) == [
+        "'low'",
+        "'high'",
+        "cases",
+    ]
+    assert (values["dice_'low'"], values["dice_'high'"], values["dice_cases"]) == (0.25, 0.5, 1.0)
+    assert 0.5 <= values["dice_low"] < values["dice"] < values["dice_high"] and values["cases"] == 4
+    scores = {f"c{n}": {"low": LabelMetrics(dice=n / 10), "high": LabelMetrics(dice=1.0)} for n in range(5)}
+    found = _values(scores, {"low": (1,), "high": (2,)})
+    assert found["dice_'low'"] == pytest.approx(0.2) and found["dice_'high'"] == 1
+    assert 0.5 <= found["dice_low"] < 0.6 < found["dice_high"]
     values = {"auroc": 0.5, "auroc_low": 0.4, "auroc_high": 0.6}
     assert class_names([{"type": "metrics", "split": "val", "values": values}]) == ["low", "high"]
 
@@ -163,3 +183,26 @@ def test_weights_whose_header_has_the_length_of_a_pickles_first_byte(tmp_path) -
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04\x95\x00\x00\x00\x00\x00}{" + bytes(50))
     with pytest.raises(DataError):
         read_weight_file(tmp_path / "pickle.safetensors")
+
+
+# The cache
+
+
+def test_loader_workers_share_one_cache(tmp_path, monkeypatch) -> None:
+    """Four cases that fit for one process fill the shares of four workers with one case each."""
+    volumes = [
+        SimpleNamespace(
+            folder=Path(str(n)), shape=(2, 8, 8, 8), read=lambda box=None: np.zeros((2, 8, 8, 8), np.int16)
+        )
+        for n in range(5)
+    ]
+    monkeypatch.setattr(labelled, "CACHE_BYTES", 4 * 2 * 2 * 8**3)
+    kept_by = []
+    for workers in (None, 4):
+        info = None if workers is None else SimpleNamespace(num_workers=workers)
+        monkeypatch.setattr(labelled, "get_worker_info", lambda info=info: info)
+        samples = labelled.LabelledSamples(tmp_path, [], resolve_finetune({}, {}))
+        for volume in volumes:
+            assert samples._read(volume, np.zeros(3, int), np.full(3, 8)).shape == (2, 8, 8, 8)
+        kept_by.append(len(samples._kept))
+    assert kept_by == [4, 1]

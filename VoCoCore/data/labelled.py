@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from VoCoCore.data.augment_space import OUTSIDE
 from VoCoCore.data.loading import ByNumber
@@ -18,7 +19,7 @@ from VoCoCore.data.store import PreparedVolume, Store
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import Box, spacing_of
 
-CACHE_BYTES = 1 << 30  # of decompressed cases that one process keeps
+CACHE_BYTES = 1 << 30  # of decompressed cases that a job keeps, all its loader workers together
 
 
 class LabelledSamples(ByNumber):
@@ -88,7 +89,9 @@ class LabelledSamples(ByNumber):
 
     def _read(self, volume: PreparedVolume, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         key = volume.folder.name
-        if key not in self._kept and self._bytes + 2 * int(np.prod(volume.shape)) <= CACHE_BYTES:
+        worker = get_worker_info()
+        share = CACHE_BYTES // (1 if worker is None else worker.num_workers)
+        if key not in self._kept and self._bytes + 2 * int(np.prod(volume.shape)) <= share:
             self._kept[key] = volume.read()
             self._bytes += self._kept[key].nbytes
         if key not in self._kept:

@@ -47,6 +47,14 @@ def dice(counts: Tensor) -> Tensor:
     return 2 * both / (predicted + true)
 
 
+def score_name(score: str, kind: str) -> str:
+    """The name of a class's own ``score`` among the values of a look.
+
+    ``dice_low`` and ``dice_high`` are the ends of the interval, so classes that are called so go in quotes.
+    """
+    return f"{score}_'{kind}'" if kind in ("low", "high") else f"{score}_{kind}"
+
+
 def confusion_matrix(predicted: ArrayLike, target: ArrayLike, classes: int) -> NDArray[np.int64]:
     """Cases by true class (rows) and predicted class (columns): (classes, classes)."""
     pairs = np.asarray(target, np.int64) * classes + np.asarray(predicted, np.int64)

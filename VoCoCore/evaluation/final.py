@@ -12,7 +12,7 @@ from VoCoCore.data.cases import Case, load_index
 from VoCoCore.data.images import grid_difference, read_case, read_image
 from VoCoCore.data.label_maps import ignored_value
 from VoCoCore.devices import choose
-from VoCoCore.downstream.scores import diagnosis_scores
+from VoCoCore.downstream.scores import diagnosis_scores, score_name
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.case_names import CaseNames
 from VoCoCore.evaluation.cases_table import SUMMARY, Scores, summarise, table_of, write_results
@@ -136,7 +136,7 @@ def _skip(tell: Emit, error: Exception) -> None:
 def _values(scores: Scores, labels: Labels) -> dict[str, float]:
     table = table_of(scores, list(labels), "dice")
     low, high = bootstrap_interval(table)
-    each = dict(zip((f"dice_{name}" for name in labels), column_means(table), strict=True))
+    each = dict(zip((score_name("dice", name) for name in labels), column_means(table), strict=True))
     values = {"dice": mean_of(column_means(table)), "dice_low": low, "dice_high": high, "cases": len(table)}
     return {name: float(v) for name, v in {**values, **each}.items() if np.isfinite(v)}
 

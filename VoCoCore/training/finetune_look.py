@@ -15,7 +15,7 @@ from torch import Tensor
 from VoCoCore.data.apply import LEVELS
 from VoCoCore.data.store import PreparedVolume, Store
 from VoCoCore.devices import Machine
-from VoCoCore.downstream.scores import diagnosis_scores, dice
+from VoCoCore.downstream.scores import diagnosis_scores, dice, score_name
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of
 from VoCoCore.inference.windows import slide
@@ -184,7 +184,8 @@ def values_of(seen: Seen, classes: Sequence[OutputClass], task: str) -> dict[str
     known = by_case[np.isfinite(by_case)]
     low, high = interval(known) if len(known) else (np.nan, np.nan)
     named = {
-        f"dice_{kind.name}": _mean(column) for kind, column in zip(classes[first:], columns, strict=True)
+        score_name("dice", kind.name): _mean(column)
+        for kind, column in zip(classes[first:], columns, strict=True)
     }
     return _finite({"dice": _mean(known), "dice_low": low, "dice_high": high, "cases": len(known), **named})
 
