@@ -13,7 +13,7 @@ from VoCoCore.protocols import PROTOCOLS, resolve_finetune
 # ROI, spacing, window, learning rate, weight decay, epochs, warm-up epochs, crops a step, positive : negative.
 SEGMENTATIONS = {
     "btcv": (96, 1.5, (-175, 250), 3e-4, 1e-5, 3000, 100, 16, (3, 1)),
-    "mmwhs": (64, 1.5, (0, 1700), 1e-3, None, 1000, 50, 4, (9, 1)),
+    "mmwhs": (64, 1.5, (0, 1700), 1e-3, 0.01, 1000, 50, 4, (9, 1)),
     "amos": (96, 1.5, (-175, 250), 3e-4, 0.005, 1000, 50, 16, (9, 1)),
     "flare22": (96, 1.5, (-175, 250), 3e-4, 0.005, 3000, 100, 16, (9, 1)),
     "word": (96, 1.5, (-175, 250), 3e-4, 1e-5, 200, 5, 4, (9, 1)),
@@ -27,7 +27,7 @@ def test_a_protocol_has_the_published_values(name) -> None:
     assert (made.task, made.model.encoder, made.model.feature_size) == ("segmentation", "swin_unetr", 48)
     assert made.patches.size == (roi,) * 3 and made.prepare.spacing == (spacing,) * 3
     assert made.prepare.window == window and made.prepare.intensity == "ct" and made.prepare.fit == "pad"
-    assert made.optim.lr == lr and (decay is None or made.optim.weight_decay == decay)
+    assert made.optim.lr == lr and made.optim.weight_decay == decay
     assert made.optim.epochs == epochs and made.optim.warmup_share * epochs == pytest.approx(warmup)
     assert made.optim.steps is None and made.optim.batch * made.patches.per_case == crops
     assert made.patches.positive == pytest.approx(positive / (positive + negative))
@@ -43,6 +43,7 @@ def test_the_published_classification() -> None:
     made = resolve_finetune({}, {"protocol": "ccii"})
     assert (made.task, made.data.folds) == ("classification", 3)
     assert made.optim.lr == 3e-4 and made.optim.amsgrad and made.optim.batch == 4
+    assert made.optim.weight_decay == 0.01, "torch's own value, which the published code leaves"
     assert made.optim.epochs == 100 and made.optim.warmup_share == 0.05
     assert made.patches.size[:2] == (256, 256) and made.prepare.window == (0, 255)
     assert made.prepare.spacing is None and made.prepare.fit == "resize"
@@ -53,6 +54,8 @@ def test_protocols_after_plans_are_whole(name) -> None:
     made = resolve_finetune({}, {"protocol": name})
     assert made.prepare.spacing and made.patches.size and made.optim.batch == 2 and made.optim.steps
     assert (made.prepare.intensity == "mr") == (name == "brats21")
+    if name == "spleen":
+        assert made.patches.size == (160, 192, 64), "nnU-Net writes 64 x 192 x 160, slices first"
 
 
 @pytest.mark.parametrize("name", PROTOCOL_NAMES)
