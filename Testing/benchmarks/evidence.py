@@ -46,8 +46,10 @@ PRETRAIN: dict[str, Any] = {
     **NETWORK,
     "model.projector_width": 128,
     "optim.batch": 1,
-    "optim.steps": 1200,
+    "optim.steps": 1000,
+    "crops.volume_size": (64, 64, 64),
     "crops.random_crops": 4,
+    "data.workers": 0,
     "data.val_fraction": 0.05,
     "run.validation_rounds": 2,
 }
@@ -58,9 +60,10 @@ FINETUNE: dict[str, Any] = {
     "patches.size": (32, 32, 32),
     "patches.per_case": 2,
     "optim.batch": 1,
-    "optim.steps": 400,
-    "optim.lr": 2e-3,
+    "optim.steps": 800,
+    "optim.lr": 6e-3,
     "augment.flip": (0, 0, 0),
+    "data.workers": 0,
     "run.overlap": 0.25,
 }
 MR_HELD_OUT = 30
@@ -76,8 +79,9 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "L_pred": {"pretext.lambda": 0.0},
     "L_pred + L_reg": {},
 }
-GRIDS = ("2x2x1", "3x3x1", "4x4x1")
-MORE_GRIDS = ("5x5x1", "3x3x2", "4x4x2")
+# Base crops of these divide the volume into whole steps of the network: no crop is enlarged, and all see one scale.
+GRIDS = ("2x2x1", "4x4x1", "4x4x2")
+MORE_GRIDS = ("1x1x4", "2x2x2", "4x4x4")
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class Bench:
             return None
         run = self.work / "pretrain" / f"{name}-{grid}-{'reg' if not changes else 'pred'}"
         if not (run / "weights" / "encoder.safetensors").is_file():
-            where = {"data.source": str(source), "crops.counts": grid.replace("x", ",")}
+            where = {"data.source": str(source), **_grid(grid, options)}
             settings = resolve_pretrain({}, {**options, **self.common, **changes, **where})
             pretrain(settings, run, resume=is_run(run), listeners=[_progress(f"pre-training {run.name}")])
         return run
@@ -169,6 +173,13 @@ class Bench:
             "seconds": time.monotonic() - began,
             "device": environment["device"],
         }
+
+
+def _grid(grid: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a grid such as 4x4x1: random crops and inputs have the size of its base crops."""
+    counts = tuple(map(int, grid.split("x")))
+    size = tuple(edge // n for edge, n in zip(options["crops.volume_size"], counts, strict=True))
+    return {"crops.counts": counts, "crops.base_size": size, "crops.input_size": size}
 
 
 def _with_held_out(index: Any, count: int) -> Any:
