@@ -1,0 +1,298 @@
+"""The section "Jobs" by hand: table, buttons and their reasons, errors, log, plot, folders, space, a real job."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+
+import pytest
+from hand import Hand
+from made_jobs import SMALL, makeCohort, makeRun, progress, started, train, until, val, write
+
+from VoCoCore.runs import known
+from VoCoCore.runs.directory import RunDirectory
+
+
+@pytest.fixture
+def hand(voco, host):
+    hand = Hand(voco.parent, host)
+    hand.open("jobsSection")
+    return hand
+
+
+@pytest.fixture
+def panel(voco, hand):
+    return voco.panel("jobs")
+
+
+def runKnown(tmp_path, name="one", state="finished", **facts):
+    events = facts.pop("events", [started(), train(10, 1.25), val(10, dice=0.5)])
+    run = makeRun(tmp_path / "runs" / name, state, events=events, **facts)
+    known.remember(run)
+    return run
+
+
+def choose(hand, panel, name):
+    panel.poll()
+    (place,) = [n for n, row in enumerate(hand.rows("runsTable")) if row[0] == name]
+    hand.selectRow("runsTable", place)
+
+
+def text(hand, name):
+    return hand.find(name).text
+
+
+def enabled(hand):
+    names = ("stop", "kill", "resume", "use", "plot", "log", "report", "export", "forget")
+    return {name for name in names if hand.find(f"{name}Button").isEnabled()}
+
+
+def test_the_table_says_how_each_run_stands(panel, hand, tmp_path):
+    runKnown(tmp_path, "done", step=20)
+    events = [started(), train(250, 0.5), progress(250, eta=3700.0)]
+    runKnown(tmp_path, "going", "running", step=250, events=events, pid=os.getpid())
+    runKnown(tmp_path, "far", "stopped", host="node7")
+    panel.poll()
+    rows = {row[0]: row for row in hand.rows("runsTable")}
+    assert rows["going"] == [
+        "going",
+        "pre-training",
+        "running",
+        "250 / 1000 (25 %)",
+        "1 h 1 min",
+        "0.5",
+        "",
+        "this machine",
+    ]
+    assert rows["done"][2:] == ["finished", "20 / 1000 (2 %)", "", "1.25", "0.5", "this machine"]
+    assert rows["far"][2] == "stopped" and rows["far"][7] == "node7"
+
+
+def test_buttons_say_why_they_cannot_be_pressed(panel, hand, tmp_path):
+    assert enabled(hand) == set() and "Choose a run" in hand.find("stopButton").toolTip
+    run = runKnown(tmp_path, "done")
+    runKnown(tmp_path, "going", "running", pid=os.getpid())
+    runKnown(tmp_path, "lost", "running")
+    choose(hand, panel, "done")
+    assert enabled(hand) == {"plot", "export", "forget"}
+    assert (
+        "No job" in hand.find("stopButton").toolTip
+        and "nothing to go on" in hand.find("resumeButton").toolTip
+    )
+    for name in ("log.txt", "report.html", "weights/model.safetensors"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("x")
+    panel.poll()
+    assert enabled(hand) == {"plot", "export", "forget", "log", "report", "use"}
+    assert "written when the job ends" not in hand.find("reportButton").toolTip
+    choose(hand, panel, "going")
+    assert enabled(hand) == {"stop", "kill", "plot", "export"}
+    choose(hand, panel, "lost")
+    assert {"resume", "forget"} <= enabled(hand) and "stop" not in enabled(hand)
+    assert "Stop after the step" in hand.find("stopButton").property("VoCoToolTip")
+
+
+def test_the_error_of_a_run_is_its_line_and_hint(panel, hand, tmp_path):
+    event = {"type": "error", "kind": "DataError", "message": "case <7> is empty", "hint": "take it out"}
+    runKnown(tmp_path, "bad", "failed", events=[started(), event], message="case <7> is empty")
+    runKnown(tmp_path, "lost", "running")
+    choose(hand, panel, "bad")
+    shown = text(hand, "runErrorLabel")
+    assert "case <7> is empty" in shown and "take it out" in shown and "Resume" in shown
+    choose(hand, panel, "lost")
+    assert "lost" in text(hand, "runErrorLabel") and "killed" in text(hand, "runErrorLabel")
+    runKnown(tmp_path, "fine")
+    choose(hand, panel, "fine")
+    assert not hand.find("runErrorLabel").isVisible()
+
+
+def test_a_job_that_ends_while_one_looks_is_told_with_its_reason(voco, panel, hand, tmp_path):
+    run = runKnown(tmp_path, "going", "running", pid=os.getpid())
+    panel.poll()
+    (run / "log.txt").write_text("Traceback <b>\nit was me\n")
+    status = json.loads((run / "status.json").read_text())
+    write(
+        run, [{"type": "error", "kind": "EnvironmentFault", "message": "no memory", "hint": "use less"}], "a"
+    )
+    (run / "status.json").write_text(json.dumps({**status, "state": "failed", "message": "no memory"}))
+    panel.poll()
+    assert "no memory" in voco.ui.errorLabel.text and "use less" in voco.ui.hintLabel.text
+    hand.click("showLogButton")
+    hand.click("hideErrorButton")
+    choose(hand, panel, "going")
+    hand.click("logButton")
+
+
+def test_selection_stays_while_rows_come_and_go_and_is_remembered(voco, panel, hand, tmp_path):
+    for name in ("one", "two"):
+        runKnown(tmp_path, name)
+    choose(hand, panel, "one")
+    runKnown(tmp_path, "three")
+    panel.poll()
+    assert [row[0] for row in hand.rows("runsTable")] == ["three", "two", "one"]
+    assert panel.selected == tmp_path / "runs" / "one" and "one:" in text(hand, "stateLabel")
+    assert (
+        hand.find("runsTable").currentRow() == 2
+        or hand.find("runsTable").selectionModel().selectedRows()[0].row() == 2
+    )
+    assert voco.logic.getParameterNode().selectedRun == str(panel.selected)
+    shutil.rmtree(tmp_path / "runs" / "one")
+    panel.poll()
+    assert hand.rows("runsTable")[2][2] == "folder deleted" and enabled(hand) == {"forget"}
+    hand.click("forgetButton")
+    panel.poll()
+    assert [row[0] for row in hand.rows("runsTable")] == ["three", "two"] and panel.selected is None
+
+
+def test_an_unchanged_table_is_not_touched(panel, hand, tmp_path):
+    runKnown(tmp_path, "one")
+    panel.poll()
+    table, changes = hand.find("runsTable"), []
+    table.model().dataChanged.connect(lambda *_: changes.append(1))
+    item = table.item(0, 0)
+    for _ in range(5):
+        panel.poll()
+    assert not changes and table.item(0, 0) is item
+
+
+def test_the_plot_follows_the_chosen_run(voco, panel, hand, host, tmp_path):
+    import slicer
+
+    run = runKnown(tmp_path, "one", "running", pid=os.getpid())
+    runKnown(tmp_path, "two")
+    choose(hand, panel, "one")
+    hand.check("plotButton")
+    chart = voco.logic.plots.chart
+    assert chart.GetTitle() == "one"
+    views = slicer.mrmlScene.GetNodesByClass("vtkMRMLPlotViewNode")
+    views.UnRegister(None)
+    shown = [views.GetItemAsObject(n).GetPlotChartNodeID() for n in range(views.GetNumberOfItems())]
+    assert chart.GetID() in shown, "the layout has a plot view now, and it shows the chart"
+    rows = voco.logic.plots.chart.GetNthPlotSeriesNode(0).GetTableNode().GetNumberOfRows
+    assert rows() == 1
+    write(run, [train(20, 1.0), train(30, 0.5)], "a")
+    panel.poll()
+    assert rows() == 3
+    choose(hand, panel, "two")
+    assert voco.logic.plots.chart.GetTitle() == "two"
+    hand.check("plotButton", False)
+    assert voco.logic.plots.chart is None
+
+
+def test_folders_are_added_by_hand(panel, hand, host, tmp_path):
+    far = makeRun(tmp_path / "cluster" / "far", host="node7")
+    host.answers.give(str(tmp_path / "cluster"))
+    hand.click("addFolderButton")
+    hand.until(lambda: panel.poll() or [row for row in hand.rows("runsTable") if row[0] == "far"], 20)
+    hand.click("refreshButton")
+    choose(hand, panel, "far")
+    hand.click("forgetButton")
+    panel.poll()
+    assert hand.rows("runsTable") == [] and far.is_dir()
+    host.answers.give("")
+    hand.click("addFolderButton")
+
+
+def test_results_are_handed_on(voco, panel, hand, tmp_path):
+    model, encoder = runKnown(tmp_path, "model"), runKnown(tmp_path, "encoder")
+    for run, name in ((model, "model"), (encoder, "encoder")):
+        (run / "weights").mkdir()
+        (run / "weights" / f"{name}.safetensors").write_bytes(b"x")
+    parameters = voco.logic.getParameterNode()
+    choose(hand, panel, "encoder")
+    hand.click("useButton")
+    assert json.loads(parameters.finetuneSettings)["init"] == str(encoder)
+    assert not voco.section("finetuning").collapsed
+    choose(hand, panel, "model")
+    hand.click("useButton")
+    assert parameters.model == str(model) and not voco.section("prediction").collapsed
+
+
+def test_exporting_for_a_cluster_ends_with_a_word_or_an_error(voco, panel, hand, host, tmp_path):
+    runKnown(tmp_path, "one")
+    choose(hand, panel, "one")
+    host.answers.give(str(tmp_path / "out"))
+    hand.click("exportButton")
+    hand.until(lambda: panel.poll() or "index.json" in voco.ui.errorLabel.text, 30)
+
+
+def test_space_is_listed_and_freed_on_consent(panel, hand, host, tmp_path):
+    from VoCoSlicerLib.export_writer import MARK, MARKER
+
+    runKnown(tmp_path, "one")
+    folder = tmp_path / "runs" / "exported volumes"
+    folder.mkdir()
+    (folder / MARKER).write_text(json.dumps({"what": MARK}))
+    (folder / f"volume-{'b' * 32}.nrrd").write_bytes(b"x" * 2_000_000)
+    assert not hand.find("spaceFrame").isVisible()
+    hand.click("spaceButton")
+
+    def listed():
+        panel.poll()
+        return [row[1] for row in hand.rows("spaceTable")]
+
+    hand.until(listed, 30)
+    assert listed() == ["volumes exported from scenes"] and hand.rows("spaceTable")[0][2] == "2 MB"
+    assert not hand.find("deleteButton").isEnabled()
+    hand.checkRow("spaceTable", 0)
+    host.answers.give("Cancel")
+    hand.click("deleteButton")
+    assert "2 MB" in host.answers.texts()[-1] and str(folder) in host.answers.texts()[-1] and folder.is_dir()
+    host.answers.give("Delete")
+    hand.click("deleteButton")
+    assert not folder.exists()
+    hand.until(lambda: not listed() and "nothing" in text(hand, "spaceLabel"), 30)
+    hand.click("closeSpaceButton")
+    assert not hand.find("spaceFrame").isVisible()
+
+
+def test_the_timer_runs_only_while_it_must(voco, panel, hand, host, tmp_path):
+    timer = panel._timer
+    assert timer.isActive() and timer.interval == 1000
+    host.exit("VoCoSlicer")
+    panel.poll()
+    assert not timer.isActive(), "nothing is open and nothing runs"
+    host.enter("VoCoSlicer")
+    run = runKnown(tmp_path, "going", "running", pid=os.getpid())
+    panel.poll()
+    host.exit("VoCoSlicer")
+    panel.poll()
+    assert timer.isActive(), "somebody wants to hear how it ends"
+    host.enter("VoCoSlicer")
+    shutil.rmtree(run)
+
+
+def test_a_real_job_stopped_and_killed_by_hand(voco, panel, hand, host, tmp_path):
+    cases = makeCohort(tmp_path / "cases")
+    values = {**SMALL, "data.source": str(cases), "data.store": str(tmp_path / "store")}
+    run = tmp_path / "runs" / "mine"
+    voco.logic.jobs.start("pretrain", values, run, python=sys.executable)
+    voco.selectRun(run)
+    assert panel.selected == run and "starting" in text(hand, "stateLabel")
+
+    def state():
+        panel.poll()
+        return {row[0]: row[2] for row in hand.rows("runsTable")}.get("mine")
+
+    def step():
+        panel.poll()
+        return RunDirectory(run).read_status().step
+
+    hand.until(lambda: state() == "running" and step() > 1, 200)
+    assert "device: cpu" in text(hand, "stateLabel").lower(), "no silent processor"
+    hand.click("stopButton")
+    hand.until(lambda: state() == "stopped", 100)
+    until(lambda: not RunDirectory(run).is_locked())
+    assert "mine is stopped" in voco.ui.statusLabel.text
+    before = step()
+    hand.click("resumeButton")
+    hand.until(lambda: state() == "running" and step() > before, 200)
+    host.answers.give("Cancel")
+    hand.click("killButton")
+    assert state() == "running"
+    host.answers.give("Kill")
+    hand.click("killButton")
+    hand.until(lambda: state() == "stopped", 60)
+    assert "by force" in text(hand, "stateLabel")
