@@ -320,7 +320,7 @@ def slow(monkeypatch):
 
 
 def test_poll_does_not_wait_and_cancel_stops(scene, tmp_path, slow):
-    job = CaseExport(scene, [SceneCase((volume(scene, noise()).GetID(),))], tmp_path)
+    job = CaseExport(scene, [SceneCase((volume(scene, noise()).GetID(),))], tmp_path / "out")
     job.start()
     for _ in range(20):
         began = time.perf_counter()
@@ -330,7 +330,7 @@ def test_poll_does_not_wait_and_cancel_stops(scene, tmp_path, slow):
     slow.set()
     state = finish(job)
     assert isinstance(state.error, StopRequested) and job.index is None
-    assert [path.name for path in tmp_path.iterdir()] == ["voco-volumes.json"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["voco-volumes.json"]
 
 
 def test_no_room_is_said_before_writing(scene, tmp_path, monkeypatch):
@@ -347,8 +347,8 @@ def test_a_disk_that_fills_up_meanwhile(scene, tmp_path, monkeypatch):
 
     monkeypatch.setattr("VoCoSlicerLib.nrrd._write", full)
     with pytest.raises(EnvironmentFault, match="disk is full"):
-        exported(scene, [volume(scene, noise())], tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["voco-volumes.json"]
+        exported(scene, [volume(scene, noise())], tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["voco-volumes.json"]
 
 
 def test_folders_that_cannot_be(scene, tmp_path):

@@ -1,8 +1,8 @@
 """The scene's cases as files and one list of cases, written in a thread while Slicer goes on.
 
 Everything that touches a node happens in `CaseExport.start` and `CaseExport.poll`, on the caller's thread and in a few
-milliseconds; the thread sees copies of pointers alone. In Slicer the GUI's thread keeps Python's lock while it waits
-for events, so each poll hands the lock over for a moment, and the thread does its work in few, long calls without it.
+milliseconds; the thread sees copies of pointers alone, and does its work in few, long calls that need no lock of Python
+(see `threads`).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from VoCoSlicerLib.export_index import (
 from VoCoSlicerLib.export_writer import Writer, spaceOf, workOf
 from VoCoSlicerLib.segments import sameName
 from VoCoSlicerLib.snapshots import CaseSnapshot, SceneCase, caseStamp, isThere, takeCase
+from VoCoSlicerLib.threads import giveTurn
 
 __all__ = ["CaseExport", "ExportProgress", "SceneCase"]
 
-_TURN = 0.001  # seconds that a poll hands Python's lock to the thread
 _ROUNDS = 3  # how often a case that is changed meanwhile is written again
 
 
@@ -102,7 +102,7 @@ class CaseExport:
         if self._thread is None:
             raise SettingsError("this export was not started", "call start() first")
         if not self._finished:
-            time.sleep(_TURN)
+            giveTurn(self._thread)
         if not self._finished and not self._thread.is_alive():
             self._goOn()
         with self._lock:

@@ -14,6 +14,7 @@ from VoCoCore.geometry import cropped_affine, spacing_of
 
 Shape = tuple[int, int, int]
 Tick = Callable[[int], None]
+_OBLIQUE = 1 << 21  # voxels looked up at once: each needs some forty bytes meanwhile
 _ALIGNED = 0.02  # voxels that an axis may drift over a whole grid and still count as parallel
 
 
@@ -72,7 +73,7 @@ def _interpolated(array: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def nearestSlabs(
-    array: np.ndarray, affine: np.ndarray, shape: Sequence[int], target: np.ndarray, most: int = 1 << 23
+    array: np.ndarray, affine: np.ndarray, shape: Sequence[int], target: np.ndarray, most: int = 1 << 25
 ):
     """``array`` (k, j, i) at the voxels of the grid (``shape``, ``target``), nearest neighbour, in slabs.
 
@@ -96,10 +97,10 @@ def nearestSlabs(
         )
 
 
-def _plane(matrix: np.ndarray, i: int, j: int, first: Sequence[int] = (0, 0)) -> np.ndarray:
+def _plane(matrix: np.ndarray, i: int, j: int) -> np.ndarray:
     """Places (3, j, i) of the voxels of slice 0 in the other grid."""
-    along = matrix[:3, 0].reshape(3, 1, 1) * (np.arange(i) + first[0]).reshape(1, 1, -1)
-    across = matrix[:3, 1].reshape(3, 1, 1) * (np.arange(j) + first[1]).reshape(1, -1, 1)
+    along = matrix[:3, 0].reshape(3, 1, 1) * np.arange(i)
+    across = matrix[:3, 1].reshape(3, 1, 1) * np.arange(j).reshape(1, -1, 1)
     return along + across + matrix[:3, 3].reshape(3, 1, 1)
 
 
@@ -149,13 +150,26 @@ def _picked(array: np.ndarray, picks: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _oblique(array: np.ndarray, matrix: np.ndarray, where) -> np.ndarray:
-    k, j, i = where
-    base = _plane(matrix, i.stop - i.start, j.stop - j.start, (i.start, j.start))
-    limits = np.array(array.shape[::-1]).reshape(3, 1, 1)
-    out = np.zeros((k.stop - k.start, *base.shape[1:]), array.dtype)
-    for number in range(k.start, k.stop):
-        at = np.floor(base + (matrix[:3, 2] * number + 0.5).reshape(3, 1, 1)).astype(np.intp)
-        inside = ((at >= 0) & (at < limits)).all(axis=0)
-        x, y, z = at[:, inside]
-        out[number - k.start][inside] = array[z, y, x]
+    out = np.empty([part.stop - part.start for part in where], array.dtype)
+    thick = max(1, _OBLIQUE // max(1, out[0].size))
+    for start in range(0, len(out), thick):
+        end = min(start + thick, len(out))
+        first = where[0].start
+        _obliquePart(array, matrix, (slice(first + start, first + end), *where[1:]), out[start:end])
     return out
+
+
+def _obliquePart(array: np.ndarray, matrix: np.ndarray, where, out: np.ndarray) -> None:
+    """Fill ``out`` with few, large steps: each of them may have to wait for Python's lock."""
+    k, j, i = (np.arange(part.start, part.stop, dtype=float) for part in where)
+    flat, inside = np.zeros(out.shape, np.intp), np.ones(out.shape, bool)
+    for own in (2, 1, 0):  # z slowest
+        place = (matrix[own, 2] * k + (matrix[own, 3] + 0.5))[:, None, None]
+        place = place + (matrix[own, 1] * j)[:, None] + matrix[own, 0] * i
+        at = np.floor(place, out=place).astype(np.intp)
+        edge = array.shape[2 - own]
+        inside &= at.view(np.uintp) < edge  # a negative place is a very large one
+        flat *= edge
+        flat += at
+    flat *= inside
+    np.multiply(np.take(array.reshape(-1), flat, mode="clip"), inside, out=out, casting="unsafe")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation, surfaces
 from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
+from VoCoSlicerLib.threads import giveTurn
 
-_TURN = 0.001  # seconds that a poll hands Python's lock to the thread
 _TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
 
 
@@ -204,7 +203,7 @@ def _inThread(action: Callable[[], Any]):
     thread = threading.Thread(target=work, name="VoCo results", daemon=True)
     thread.start()
     while thread.is_alive():
-        time.sleep(_TURN)
+        giveTurn(thread)
         yield
     if "error" in box:
         raise box["error"]

@@ -17,6 +17,7 @@ from VoCoSlicerLib.resample import nearestSlabs
 from VoCoSlicerLib.volumes import toNumpy, voxels, worldMatrix
 
 _SLICES = 4  # of a surface drawn in one call of VTK, which holds Python's lock
+_AT_ONCE = 1 << 23  # voxels looked up in one call of numpy
 Tick = Callable[[int], None]
 
 
@@ -149,21 +150,32 @@ def drawLabels(
     """
     wanted = [segment for segment in segments if values.get(sameName(segment.name), 0)]
     drawn = Drawn(np.zeros(tuple(shape)[::-1], np.uint8 if len(wanted) < 256 else np.uint16))
+    present = np.zeros(len(wanted) + 1, bool)
     overlaps = np.zeros((len(wanted) + 1, len(wanted) + 1), np.int64)
     # While drawing, voxels hold the segment's number: the largest number is the latest segment.
     for _, layer in groupby(enumerate(wanted, 1), key=lambda pair: id(pair[1].data)):
-        for where, found in _layer(list(layer), len(wanted), shape, affine, drawn.labels.dtype):
+        for where, found in _layer(list(layer), shape, affine, drawn.labels.dtype):
+            present[found] = True
             _paint(drawn.labels[where], found, overlaps)
             tick(found.size)
-    counts = _counts(drawn.labels, len(wanted) + 1)
-    _tell(drawn, wanted, counts, overlaps, values)
+    _tell(drawn, wanted, present, overlaps, values)
     final = np.array([0, *(values[sameName(segment.name)] for segment in wanted)])
-    small = np.uint8 if final.max(initial=0) < 256 and max(values.values(), default=0) < 256 else np.uint16
-    drawn.labels = np.take(final.astype(small), drawn.labels)
+    small = np.uint8 if final.max(initial=0) < 256 else np.uint16
+    if drawn.labels.dtype != small or not np.array_equal(final, np.arange(len(final))):
+        drawn.labels = looked(final.astype(small), drawn.labels)
     return drawn
 
 
-def _layer(layer: list[tuple[int, Segment]], most: int, shape: Sequence[int], affine: np.ndarray, dtype):
+def looked(table: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """``table[places]`` for whole numbers ``places`` (k, j, i), in parts: numpy needs eight bytes for each of them."""
+    out = np.empty(places.shape, table.dtype)
+    thick = max(1, _AT_ONCE // max(1, places[0].size)) if len(places) else 1
+    for start in range(0, len(places), thick):
+        np.take(table, places[start : start + thick], out=out[start : start + thick], mode="clip")
+    return out
+
+
+def _layer(layer: list[tuple[int, Segment]], shape: Sequence[int], affine: np.ndarray, dtype):
     """(place, numbers of segments) of segments that share voxels, or of one surface."""
     number, first = layer[0]
     if first.isSurface:
@@ -171,31 +183,25 @@ def _layer(layer: list[tuple[int, Segment]], most: int, shape: Sequence[int], af
             for where, inside in surfaceSlabs(segment.data, segment.affine, shape, affine):
                 yield where, inside.astype(dtype) * dtype.type(number)
         return
-    known = max((segment.value for _, segment in layer), default=0)
-    table = np.zeros(max(known, 1) + 2, dtype)
+    table = np.zeros(max(segment.value for _, segment in layer) + 2, dtype)
     for number, segment in layer:
         table[segment.value] = number
     for where, found in nearestSlabs(first.data, first.affine, shape, affine):
-        # Values of segments that are not wanted lie beyond the table.
-        yield where, table[np.clip(found, 0, len(table) - 1).astype(np.intp)]
+        if len(layer) == 1:
+            yield where, np.equal(found, first.value).view(np.uint8) * dtype.type(number)
+        else:  # values of segments that are not wanted are looked up beyond them, where the table holds 0
+            yield where, looked(table, found)
 
 
 def _paint(labels: np.ndarray, found: np.ndarray, overlaps: np.ndarray) -> None:
-    both = (labels > 0) & (found > 0)
+    both = np.logical_and(labels, found)
     if both.any():
         pairs, counts = np.unique(np.stack([labels[both], found[both]]), axis=1, return_counts=True)
         overlaps[pairs[0], pairs[1]] += counts
     np.maximum(labels, found, out=labels)
 
 
-def _counts(labels: np.ndarray, length: int) -> np.ndarray:
-    counts = np.zeros(length, np.int64)
-    for part in labels:
-        counts += np.bincount(part.ravel(), minlength=length)
-    return counts
-
-
-def _tell(drawn: Drawn, wanted: Sequence[Segment], counts: np.ndarray, overlaps: np.ndarray, values) -> None:
+def _tell(drawn: Drawn, wanted: Sequence[Segment], present: np.ndarray, overlaps: np.ndarray, values) -> None:
     for first, second in zip(*np.nonzero(overlaps), strict=True):
         one, other = wanted[min(first, second) - 1], wanted[max(first, second) - 1]
         if values[sameName(one.name)] != values[sameName(other.name)]:
@@ -203,10 +209,8 @@ def _tell(drawn: Drawn, wanted: Sequence[Segment], counts: np.ndarray, overlaps:
             drawn.warnings.append(
                 f"segments {one.name} and {other.name} overlap in {amount} voxels, which become {other.name}"
             )
-    hidden = overlaps.sum(axis=0) + overlaps.sum(axis=1)
-    for number, segment in enumerate(wanted, 1):
-        if counts[number] == 0 and not hidden[number]:
-            drawn.warnings.append(f"segment {segment.name} is empty, or lies outside the volume")
+    for segment in (each for number, each in enumerate(wanted, 1) if not present[number]):
+        drawn.warnings.append(f"segment {segment.name} is empty, or lies outside the volume")
 
 
 def surfaceSlabs(surface, affine: np.ndarray, shape: Sequence[int], target: np.ndarray):
