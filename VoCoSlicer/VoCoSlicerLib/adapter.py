@@ -22,6 +22,11 @@ def connect(widget: Any, signal: str, slot: Callable[..., Any]) -> None:
     widget.connect(signal, slot)
 
 
+def onClicked(button: Any, slot: Callable[[], Any]) -> None:
+    """Call ``slot()`` whenever a button is clicked, without the argument that Qt sends along."""
+    button.clicked.connect(lambda *_: slot())
+
+
 def onNodeChanged(selector: Any, slot: Callable[[Any], Any]) -> None:
     """Call ``slot`` with the node, or None, whenever a qMRMLNodeComboBox has another one."""
     selector.connect("currentNodeChanged(vtkMRMLNode*)", slot)

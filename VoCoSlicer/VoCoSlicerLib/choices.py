@@ -20,7 +20,7 @@ class CaseChoice:
     """What a user chose for one volume of the scene.
 
     ``chosen``: its box is checked. ``segmentationId``: the segmentation that belongs to it, "" for none;
-    ``byHand``: that was chosen by hand, so that no suggestion replaces it. ``classLabel``: for classification.
+    ``byHand``: that was chosen by hand, so that no suggestion replaces it while it is there. ``classLabel``: for classification.
     """
 
     volumeId: str
@@ -50,11 +50,12 @@ def readCases(node: Any) -> dict[str, CaseChoice]:
             continue
         segmentation = node.GetNodeReference(f"case{number}.segmentation")
         kept = _object(node.GetParameter(f"case{number}"))
+        gone = segmentation is None and bool(kept.get("labelled"))  # deleted since it was chosen
         found[volume.GetID()] = CaseChoice(
             volume.GetID(),
             bool(kept.get("chosen")),
             segmentation.GetID() if segmentation else "",
-            bool(kept.get("byHand")),
+            bool(kept.get("byHand")) and not gone,
             str(kept.get("classLabel", "")),
         )
     return found
@@ -72,6 +73,7 @@ def writeCases(node: Any, choices: Sequence[CaseChoice]) -> None:
             node.SetNodeReferenceID(f"case{number}.volume", choice.volumeId)
             node.SetNodeReferenceID(f"case{number}.segmentation", choice.segmentationId or None)
             kept = {"chosen": choice.chosen, "byHand": choice.byHand, "classLabel": choice.classLabel}
+            kept["labelled"] = bool(choice.segmentationId)
             node.SetParameter(f"case{number}", json.dumps(kept))
         node.SetParameter(_COUNT, str(len(choices)))
     finally:

@@ -22,8 +22,8 @@ class Messages:
         self._log: str | Path | None = None
         self._window: Any = None
         ui.errorFrame.setVisible(False)
-        ui.showLogButton.clicked.connect(lambda *_: self.showLog())
-        ui.hideErrorButton.clicked.connect(lambda *_: self.hideError())
+        adapter.onClicked(ui.showLogButton, self.showLog)
+        adapter.onClicked(ui.hideErrorButton, self.hideError)
 
     def say(self, text: str) -> None:
         """Show ``text`` as it is, in one line."""

@@ -20,7 +20,7 @@ class StartWeights:
         self._values = [SCRATCH]
         combo.addItem(_("from scratch"))
         combo.connect("currentIndexChanged(int)", self._onPicked)
-        button.clicked.connect(lambda *_: self._ask())
+        adapter.onClicked(button, self._ask)
 
     def offer(self) -> None:
         """Offer the known runs that have weights by now; what is chosen stays chosen."""

@@ -44,19 +44,13 @@ class VolumesPanel(Panel):
         self._look = adapter.makeTimer(_LOOK, self.refresh)
         self._tick = adapter.makeTimer(_WORK, self._go)
         ui = self.ui
-        ui.allButton.clicked.connect(lambda *_: self._chooseAll(True))
-        ui.noneButton.clicked.connect(lambda *_: self._chooseAll(False))
-        ui.addFolderButton.clicked.connect(
-            lambda *_: self.addFolder(adapter.chooseFolder(_("Folder of cases")))
-        )
-        ui.addListButton.clicked.connect(
-            lambda *_: self.addFolder(
-                adapter.chooseFile(_("List of cases"), "", "*.json *.csv (*.json *.csv)")
-            )
-        )
-        ui.removeFolderButton.clicked.connect(lambda *_: self._removeFolders())
-        ui.checkButton.clicked.connect(lambda *_: self.check())
-        ui.cancelButton.clicked.connect(lambda *_: self.cancel())
+        adapter.onClicked(ui.allButton, lambda: self._chooseAll(True))
+        adapter.onClicked(ui.noneButton, lambda: self._chooseAll(False))
+        adapter.onClicked(ui.addFolderButton, self._askFolder)
+        adapter.onClicked(ui.addListButton, self._askList)
+        adapter.onClicked(ui.removeFolderButton, self._removeFolders)
+        adapter.onClicked(ui.checkButton, self.check)
+        adapter.onClicked(ui.cancelButton, self.cancel)
         self._showWork("")
 
     def enter(self) -> None:
@@ -100,6 +94,12 @@ class VolumesPanel(Panel):
             self._queue("check", source, CheckJob(self.logic, index=index))
         except Exception as error:
             self.host.showError(error)
+
+    def _askFolder(self) -> None:
+        self.addFolder(adapter.chooseFolder(_("Folder of cases")))
+
+    def _askList(self) -> None:
+        self.addFolder(adapter.chooseFile(_("List of cases"), "", "*.json *.csv (*.json *.csv)"))
 
     def _removeFolders(self) -> None:
         gone = set(self._rows.selectedKeys())

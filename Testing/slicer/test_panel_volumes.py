@@ -1,0 +1,176 @@
+"""The section "Volumes", driven by hand: rows, choices, cohorts on disk, the check in the background."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import made_scene as made
+import numpy as np
+import pytest
+from hand import Hand
+
+from VoCoSlicerLib.choices import readCases, readFolders
+
+NAME, SIZE, SPACING, KIND, SEGMENTATION, CLASS, NOTES = range(7)
+
+
+def ball(scene, name, edge=32):
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, edge)] * 3, indexing="ij"))
+    values = np.where((at**2).sum(0) < 0.7, 40, -1000) + made.noise((edge,) * 3) // 100
+    return made.volume(scene, values.astype(np.int16), name)
+
+
+@pytest.fixture
+def volumes(host):
+    return [ball(host.scene, "liver 1"), ball(host.scene, "liver 2")]
+
+
+@pytest.fixture
+def hand(voco, host, volumes):
+    voco.openSection("volumes")
+    panel = voco.panel("volumes")
+    made_hand = Hand(panel.widget, host)
+    made_hand.panel = panel
+    made_hand.until(lambda: len(made_hand.rows("volumesTable")) == len(volumes), 5)
+    made_hand.until(lambda: all(row[KIND] for row in made_hand.rows("volumesTable")), 5)
+    return made_hand
+
+
+def chosen(hand):
+    kept = readCases(hand.panel.parameters.parameterNode)
+    return [name for name in kept if kept[name].chosen]
+
+
+def test_rows_say_what_the_volumes_are(hand, host):
+    made.volume(host.scene, made.noise((1, 40, 40)), "flat")
+    hand.until(lambda: len(hand.rows("volumesTable")) == 3, 5)
+    rows = hand.until(lambda: [row for row in hand.rows("volumesTable") if row[NOTES]], 5)
+    assert hand.rows("volumesTable")[0][:4] == ["liver 1", "32 x 32 x 32", "1 x 1 x 1", "CT"]
+    assert rows[0][NAME] == "flat" and "not 3D" in rows[0][NOTES]
+
+
+def test_boxes_are_kept_in_the_parameter_node(hand, volumes):
+    hand.checkRow("volumesTable", 1)
+    assert chosen(hand) == [volumes[1].GetID()]
+    assert hand.find("countLabel").text == "1 of 2 chosen"
+    hand.click("allButton")
+    assert chosen(hand) == [one.GetID() for one in volumes]
+    hand.click("noneButton")
+    assert chosen(hand) == []
+
+
+def test_what_cannot_be_used_cannot_be_chosen(hand, host, volumes):
+    made.volume(host.scene, made.noise((1, 40, 40)), "flat")
+    hand.until(lambda: [row for row in hand.rows("volumesTable") if "not 3D" in row[NOTES]], 5)
+    hand.click("allButton")
+    assert chosen(hand) == [one.GetID() for one in volumes]
+
+
+def test_a_segmentation_is_suggested_by_name_and_can_be_chosen_by_hand(hand, host, volumes):
+    mask = np.zeros((32, 32, 32), bool)
+    mask[8:24, 8:24, 8:24] = True
+    first = made.segmentation(host.scene, volumes[0], {"liver": mask}, "liver 1 segmentation")
+    other = made.segmentation(host.scene, volumes[1], {"liver": mask}, "drawn twice")
+    table = hand.find("volumesTable")
+    combo = hand.until(
+        lambda: table.cellWidget(0, SEGMENTATION).count == 3 and table.cellWidget(0, SEGMENTATION), 5
+    )
+    assert combo.currentText == "liver 1 segmentation"
+    hand.checkRow("volumesTable", 0)
+    kept = readCases(hand.panel.parameters.parameterNode)[volumes[0].GetID()]
+    assert (kept.segmentationId, kept.byHand) == (first.GetID(), False)
+    hand.choose(combo, "drawn twice")
+    kept = readCases(hand.panel.parameters.parameterNode)[volumes[0].GetID()]
+    assert (kept.segmentationId, kept.byHand) == (other.GetID(), True)
+    host.scene.RemoveNode(other)
+    hand.until(lambda: table.cellWidget(0, SEGMENTATION).currentText == "liver 1 segmentation", 5)
+
+
+def test_a_class_is_typed_into_its_column(hand, volumes):
+    hand.find("volumesTable").item(0, CLASS).setText("sick ")
+    hand.settle()
+    assert readCases(hand.panel.parameters.parameterNode)[volumes[0].GetID()].classLabel == "sick"
+
+
+def test_renamed_and_deleted_volumes_are_followed(hand, host, volumes):
+    hand.click("allButton")
+    volumes[0].SetName("spleen")
+    hand.until(lambda: hand.rows("volumesTable")[0][NAME] == "spleen", 5)
+    host.scene.RemoveNode(volumes[1])
+    hand.until(lambda: len(hand.rows("volumesTable")) == 1, 5)
+    assert chosen(hand) == [volumes[0].GetID()]
+
+
+def test_nothing_looks_at_the_scene_while_the_module_is_left(hand, host):
+    host.exit("VoCoSlicer")
+    ball(host.scene, "later")
+    end = time.monotonic() + 0.6
+    hand.until(lambda: time.monotonic() > end, 2)
+    assert len(hand.rows("volumesTable")) == 2
+    host.enter("VoCoSlicer")
+    hand.settle()
+    assert len(hand.rows("volumesTable")) == 3
+
+
+def cohort(folder):
+    """Two images on disk, one of them too small for any grid."""
+    from VoCoSlicerLib.nrrd import writeNrrd
+
+    folder.mkdir()
+    for name, edge in (("a", 32), ("b", 3)):
+        writeNrrd(folder / f"{name}.nrrd", made.noise((edge,) * 3), np.eye(4))
+    return folder
+
+
+def test_a_folder_stays_on_disk_and_is_listed_and_checked(hand, host, tmp_path):
+    folder = cohort(tmp_path / "köhort 1")
+    host.answers.give(str(folder))
+    hand.click("addFolderButton")
+    row = hand.until(lambda: hand.rows("volumesTable")[2][NOTES] and hand.rows("volumesTable")[2], 60)
+    assert row[:2] == ["köhort 1", "2 cases"] and row[KIND] == "folder"
+    assert "1 of 2 cases cannot be used" in row[NOTES]
+    (kept,) = readFolders(hand.panel.parameters)
+    listed = json.loads(Path(kept.index).read_text(encoding="utf-8"))["cases"]
+    assert kept.chosen and kept.cases == 2 and len(listed) == 2
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
+    hand.selectRow("volumesTable", 2)
+    hand.click("removeFolderButton")
+    assert len(hand.rows("volumesTable")) == 2 and (folder / "a.nrrd").is_file()
+    assert "torch" not in sys.modules
+
+
+def test_a_folder_that_is_no_cohort_is_said_in_the_place_for_errors(hand, voco, host, tmp_path):
+    (tmp_path / "empty").mkdir()
+    host.answers.give(str(tmp_path / "empty"))
+    hand.click("addFolderButton")
+    hand.until(lambda: voco.ui.errorFrame.isVisible(), 60)
+    assert "empty" in voco.ui.errorLabel.text and voco.ui.hintLabel.text
+    assert not readFolders(hand.panel.parameters)[0].chosen
+
+
+def test_the_check_puts_what_it_finds_into_the_rows(hand, voco, host):
+    ball(host.scene, "small", edge=8)
+    hand.until(
+        lambda: len(hand.rows("volumesTable")) == 3 and all(r[KIND] for r in hand.rows("volumesTable")), 5
+    )
+    hand.click("allButton")
+    hand.click("checkButton")
+    assert hand.find("cancelButton").isEnabled()
+    notes = hand.until(
+        lambda: all(r[NOTES] for r in hand.rows("volumesTable")) and hand.rows("volumesTable"), 60
+    )
+    assert notes[0][NOTES] == "checked: nothing found" and "8" in notes[2][NOTES]
+    hand.until(lambda: not hand.find("cancelButton").isEnabled(), 5)
+    assert not voco.section("pretraining").collapsed
+
+
+def test_a_check_can_be_cancelled_and_needs_something_to_check(hand, voco):
+    hand.click("checkButton")
+    assert "no volume is chosen" in voco.ui.errorLabel.text
+    hand.click("allButton")
+    hand.click("checkButton")
+    hand.click("cancelButton")
+    assert not hand.find("workLabel").isVisible() and not hand.find("cancelButton").isEnabled()
