@@ -21,6 +21,10 @@ GUIDE = (ROOT / "docs" / "slicer.md").read_text(encoding="utf-8")
 SCRIPTS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 
 
+# What is written in italics and stands in Slicer or in the sample data, not in a control of ours.
+ELSEWHERE = {"VoCo", "PyTorch", "Machine Learning", "Install", "Sample Data", "VoCoTorso", "VoCoTorsos"}
+
+
 class Rehearsal(VoCoLogic):
     """The module's logic up to the point where a process would start."""
 
@@ -81,6 +85,18 @@ def test_start_and_leave(saved):
     volumes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "scan")]
     exec(compile(SCRIPTS[1], "slicer.md", "exec"), {"logic": Rehearsal(), "volumes": volumes})
     assert [(kind, run) for kind, run, *_ in Rehearsal.started] == [("pretrain", "runs/long")]
+
+
+def test_the_controls_that_the_guide_names_exist():
+    """Words in italics that begin with a capital are on a control, word for word."""
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", GUIDE)) - ELSEWHERE
+    named = {" ".join(name.split()) for name in named if " > " not in " ".join(name.split())}
+    module = ROOT / "VoCoSlicer"
+    files = [*module.rglob("*.ui"), *module.rglob("*.py")]
+    texts = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    shown = set(re.findall(r'<string[^>]*>([^<]+)</string>|_\("([^"]+)"\)', texts))
+    there = {text for texts in shown for text in texts if text}
+    assert len(named) > 20 and not named - there, sorted(named - there)
 
 
 def test_the_methods_that_the_guide_names_exist():
