@@ -17,7 +17,9 @@ def panel(voco, host):
     for name in ("Red", "Green", "Yellow"):
         if not host.scene.GetNodeByID(f"vtkMRMLSliceCompositeNode{name}"):
             addView(host.scene, name)
-    return voco.panel("cropPreview")
+    made = voco.panel("cropPreview")
+    host.app.processEvents()
+    return made
 
 
 @pytest.fixture
@@ -135,7 +137,8 @@ def test_coming_going_closing_and_deleting(panel, hand, host, voco):
     hand.until(lambda: panel.logic.preview.ready, 30)
     host.scene.RemoveNode(node)
     hand.settle()
-    assert not panel.logic.preview.shown and not hand.find("onCheckBox").checked
+    assert panel.logic.preview.nodes is None
+    assert hand.find("problemLabel").text == "Choose a volume."
     up(panel, hand, host.scene, "second")
     host.closeScene()
     hand.settle()

@@ -24,7 +24,7 @@ from VoCoCore.data.apply import apply_plan  # noqa: E402
 from VoCoCore.data.plan import plan_case  # noqa: E402
 from VoCoCore.data.sampling import draw, random_boxes  # noqa: E402
 from VoCoCore.geometry import Grid  # noqa: E402
-from VoCoSlicerLib import preview_plan  # noqa: E402
+from VoCoSlicerLib import preview_plan, preview_step  # noqa: E402
 from VoCoSlicerLib.preview import CropPreview  # noqa: E402
 
 
@@ -148,9 +148,8 @@ def test_next_crop_is_what_the_trainer_draws(scene, shown):
 
 def test_dragging_never_looks_at_the_volume_again(scene, shown, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "VoCoSlicerLib.preview_step.planOf", lambda r: asked.append(r.key) or preview_plan.planOf(r)
-    )
+    plan = preview_plan.planOf
+    monkeypatch.setattr(preview_step, "planOf", lambda request: asked.append(request.key) or plan(request))
     preview = shown(node := torso(scene))
     for step in range(20):
         preview.moveCrop((step, 2 * step, 0))

@@ -17,6 +17,7 @@ from VoCoCore.errors import VocoError
 from VoCoCore.geometry import Box
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib.preview_grid import WorldGrid
+from VoCoSlicerLib.preview_plan import PrepareRequest
 from VoCoSlicerLib.preview_scene import PreviewScene
 from VoCoSlicerLib.preview_step import PreviewInStep
 
@@ -161,6 +162,24 @@ class CropPreview(PreviewInStep):
     def error(self) -> VocoError | None:
         """Why the volume cannot be cut, with a hint, or None."""
         return self._error
+
+    def region(self) -> np.ndarray | None:
+        """The prepared values (X, Y, Z) uint8 that the grid divides, 255 for 1; None while a thread makes them.
+
+        Raises DataError where they cannot be made.
+        """
+        if self._placed is None:
+            return None
+        values = self._prepared.ask(
+            PrepareRequest(self._placed.request.key, self._placed.request, self._placed.plan)
+        )
+        if isinstance(values, VocoError):
+            raise values
+        world = self._placed.world
+        cut = tuple(
+            slice(low, low + edge) for low, edge in zip(world.first, world.grid.volume_size, strict=True)
+        )
+        return None if values is None else values[cut]
 
     def onLabels(self, callback: Callable[[], Any]) -> Callable[[], None]:
         """Call ``callback()`` whenever the labels or scores are others; returns what ends that."""

@@ -36,13 +36,15 @@ class Lattice:
 class WorldGrid:
     """A grid of base crops and where it lies: ``affine`` (4, 4) maps the grid's index space to RAS mm.
 
-    ``cropSize`` (3,) voxels is the size of every random crop, ``drawn`` the random crops of this sample.
+    ``cropSize`` (3,) voxels is the size of every random crop, ``drawn`` the random crops of this sample, ``first`` (3,)
+    the voxel of the prepared volume at which the grid begins.
     """
 
     grid: Grid
     affine: np.ndarray
     cropSize: tuple[int, int, int]
     drawn: tuple[Box, ...]
+    first: tuple[int, int, int] = (0, 0, 0)
 
     @cached_property
     def _inverse(self) -> np.ndarray:
@@ -144,6 +146,7 @@ def worldGrid(plan: Plan, settings: PretrainSettings, number: int) -> WorldGrid:
         cropped_affine(plan.affine, made.region),
         crops.random_size,
         tuple(random_boxes(made)),
+        tuple(int(voxel) for voxel in made.region),
     )
 
 

@@ -55,10 +55,9 @@ class HiddenNodes:
 
     def add(self, className: str, name: str, display: str = "") -> Any:
         """A new node, with a display node of class ``display`` where one is named."""
-        node = self._added(className, name)
-        if display:
-            node.SetAndObserveDisplayNodeID(self._added(display, f"{name} display").GetID())
-        return node
+        # The display node first: Slicer's logics give a node that arrives without one another that nobody hides.
+        shown = self._added(display, f"{name} display") if display else None
+        return self._added(className, name, shown)
 
     def complete(self) -> bool:
         """Whether all nodes are still in the scene."""
@@ -72,7 +71,7 @@ class HiddenNodes:
             if node is not None:
                 self._scene.RemoveNode(node)
 
-    def _added(self, className: str, name: str) -> Any:
+    def _added(self, className: str, name: str, display: Any = None) -> Any:
         node = self._scene.CreateNodeByClass(className)
         node.UnRegister(None)  # CreateNodeByClass leaves a reference that Python does not count
         node.SetName(name)
@@ -82,6 +81,8 @@ class HiddenNodes:
         node.SetUndoEnabled(False)
         node.SetAttribute(OWNER, "1")
         node.SetAttribute("SubjectHierarchy.ExcludeFromTree", "1")
+        if display is not None:
+            node.SetAndObserveDisplayNodeID(display.GetID())
         self._scene.AddNode(node)
         self._ids.append(node.GetID())
         return node

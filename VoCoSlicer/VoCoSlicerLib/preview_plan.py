@@ -88,12 +88,6 @@ class Background:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is being worked on, or waits for it."""
-        with self._lock:
-            return self._thread is not None
-
     def ask(self, request: Any) -> Any:
         """The value (or VocoError) of ``request``, or None: then it is on its way."""
         with self._lock:

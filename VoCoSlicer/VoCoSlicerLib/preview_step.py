@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +20,10 @@ from VoCoSlicerLib.signals import Signal
 
 @dataclass(frozen=True)
 class _Placed:
-    """What is drawn now: the key of all that it was made from, the plan, and the grid of the sample."""
+    """What is drawn now: the key of all that it was made from, the request, its plan, and the grid of the sample."""
 
     key: Any
+    request: Any
     plan: Plan
     world: WorldGrid
 
@@ -40,6 +42,7 @@ class PreviewInStep:
         self._heat = "labels"
         self._scores: dict[str, np.ndarray] = {}
         self._plans, self._prepared = Background(planOf), Background(preparedOf, kept=1)
+        self._waiting = False  # for a thread: its result is in only once `_refresh` has taken it
         self._placed: _Placed | None = None
         self._nodes: PreviewScene | None = None
         self._labels = np.zeros(0)
@@ -59,7 +62,7 @@ class PreviewInStep:
     @property
     def busy(self) -> bool:
         """Whether a thread is at work for this preview; call `poll` until it is not."""
-        return self._plans.busy or self._prepared.busy
+        return self._waiting
 
     @property
     def volume(self) -> Any:
@@ -77,7 +80,7 @@ class PreviewInStep:
     def hide(self) -> None:
         """Take everything down; the user's own layers come back."""
         if self._on:
-            self._on = False
+            self._on, self._waiting = False, False
             self._observe()
             self._takeDown()
             self._error = None
@@ -90,11 +93,11 @@ class PreviewInStep:
         return self.busy
 
     def wait(self, timeout: float = 600.0) -> None:
-        """Wait until the overlay is up, at most ``timeout`` seconds for each step; for scripts, never for a GUI."""
-        for background in (self._plans, self._prepared):
-            self.poll()
-            background.wait(timeout)
-        self.poll()
+        """Wait until the overlay is up, at most ``timeout`` seconds; for scripts, never for a GUI."""
+        until = time.monotonic() + timeout
+        while self.poll() and time.monotonic() < until:
+            for background in (self._plans, self._prepared):
+                background.wait(max(0.0, until - time.monotonic()))
 
     def cleanup(self) -> None:
         """Take everything down and let go of all nodes and threads' results."""
@@ -109,7 +112,7 @@ class PreviewInStep:
         self.changed.emit()
 
     def _refresh(self) -> None:
-        volume = self.volume
+        volume, self._waiting = self.volume, False
         if not self._on or volume is None:
             return
         before = self._error
@@ -118,7 +121,7 @@ class PreviewInStep:
             plan = self._plans.ask(request)
             if isinstance(plan, VocoError):
                 raise plan
-            self._error = None
+            self._error, self._waiting = None, plan is None
             if plan is not None:
                 self._place(request, plan)
         except VocoError as error:
@@ -135,7 +138,7 @@ class PreviewInStep:
             kept = self.box if self._placed is not None else None
             if self._nodes is None:
                 self._nodes = PreviewScene(self._scene, self._moved)
-            self._placed = _Placed(key, plan, world)
+            self._placed = _Placed(key, request, plan, world)
             self._nodes.place(world, plan, kept or world.drawn[self._crop])
             self._nodes.present(self._shown, self._volumeId)
             self.changed.emit()
@@ -147,6 +150,7 @@ class PreviewInStep:
         if isinstance(values, VocoError):
             raise values
         assert self._nodes is not None
+        self._waiting = values is None
         if values is not None and self._nodes.fill(values, plan):
             self._nodes.present(self._shown, self._volumeId)
 

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from VoCoSlicerLib.preview_nodes import classColours
 
 MOST_ROWS = 4096
+LEAST = 0.0005  # less is written as 0.000
 _MISSING = "–"
 
 
@@ -29,10 +30,9 @@ class LabelsTable:
     def show(
         self, labels: np.ndarray, counts: tuple[int, int, int], scores: dict[str, np.ndarray], whole: bool
     ) -> None:
-        """List the labels (n,) of a grid of ``counts``; ``whole``: all of them, else those above 0, largest first."""
-        order = (
-            range(len(labels)) if whole else np.argsort(-labels, kind="stable")[: np.count_nonzero(labels)]
-        )
+        """List the labels (n,) of a grid of ``counts``; ``whole``: all, else those met, largest first."""
+        met = int(np.count_nonzero(labels >= LEAST))
+        order = range(len(labels)) if whole else np.argsort(-labels, kind="stable")[:met]
         numbers = [int(number) for number in list(order)[:MOST_ROWS]]
         self._resize(len(numbers))
         if len(self._colours) != len(labels):

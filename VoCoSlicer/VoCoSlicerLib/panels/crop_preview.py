@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import slicer
 from slicer.i18n import tr as _
 
 from VoCoCore.errors import SettingsError
@@ -64,7 +65,7 @@ class CropPreviewPanel(Panel):
             lambda index: self._writePart("heat", list(self._heats)[max(index, 0)]),
         )
         # Not bound by its name: Slicer would take the range of all whole numbers for a number without one.
-        ui.sampleSpinBox.connect("valueChanged(int)", self._onSample)
+        ui.sampleSpinBox.connect("valueChanged(int)", lambda number: self._writeSample(number, 0))
         ui.nextButton.clicked.connect(lambda *_: self.nextCrop())
         self._preview.labelsChanged.connect(self._showLabels)
         self._preview.changed.connect(self._showState)
@@ -88,9 +89,7 @@ class CropPreviewPanel(Panel):
         if self.parameters is None:
             return
         self._preview.nextRandomCrop()
-        crop = self._preview.crop
-        self.parameters.previewSample = self._preview.sample
-        self._writePart("crop", crop)
+        self._writeSample(self._preview.sample, self._preview.crop)
 
     def update(self) -> None:
         """Bring form and preview in step with the parameter node; cheap where nothing of it has changed."""
@@ -110,11 +109,9 @@ class CropPreviewPanel(Panel):
         if settings is not None:
             preview.setSettings(settings)
         sample, crop = int(parameters.previewSample), int(parts["crop"])
-        if sample != preview.sample or min(crop, preview.settings.crops.random_crops - 1) != preview.crop:
-            # A sample typed by hand begins with its first crop.
-            preview.setSample(sample, crop if sample == preview.sample else 0)
-        if preview.crop != crop:
-            self._writePart("crop", preview.crop)
+        crop = min(crop, preview.settings.crops.random_crops - 1)
+        if (sample, crop) != (preview.sample, preview.crop):
+            preview.setSample(sample, crop)
         preview.setHeat(parts["heat"])
         preview.present(
             cells=parts["cells"],
@@ -133,9 +130,11 @@ class CropPreviewPanel(Panel):
         self._showState()
         self._showLabels()
 
-    def _onSample(self, number: int) -> None:
+    def _writeSample(self, sample: int, crop: int) -> None:
         if self.parameters is not None:
-            self.parameters.previewSample = int(number)
+            with slicer.util.NodeModify(self.parameters.parameterNode):
+                self.parameters.previewSample = int(sample)
+                self._writePart("crop", int(crop))
 
     def _onSettings(self) -> None:
         if self.parameters is None:
