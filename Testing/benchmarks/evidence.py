@@ -67,12 +67,19 @@ FINETUNE: dict[str, Any] = {
     "run.overlap": 0.25,
 }
 MR_HELD_OUT = 30
-MR_PRETRAIN: dict[str, Any] = {"prepare.intensity": "mr", "optim.batch": 2, "optim.steps": 600}
+MR_GRID = "2x3x1"
+MR_PRETRAIN: dict[str, Any] = {
+    "prepare.intensity": "mr",
+    "crops.volume_size": (32, 48, 32),  # the images are about 35 x 50 x 35 mm
+    "optim.batch": 4,
+    "optim.steps": 600,
+}
 MR_FINETUNE: dict[str, Any] = {
     **{name: value for name, value in FINETUNE.items() if name != "prepare.window"},
     "prepare.intensity": "mr",
     "prepare.spacing": (1, 1, 1),
     "patches.size": (32, 48, 32),
+    "optim.steps": 400,
 }
 METHODS: dict[str, dict[str, Any] | None] = {
     "scratch": None,
@@ -204,7 +211,7 @@ def hippocampus(bench: Bench, folder: Path, results: Path) -> None:
         save_index(replace(index, cases=tuple(train)), unlabelled)
     counts = (3, 5, 10, sum(case.split == "train" for case in load_index(path).cases))
     made = [
-        Cell("hippocampus", method, "2x2x1", labels, draw)
+        Cell("hippocampus", method, MR_GRID, labels, draw)
         for draw in range(3)
         for labels in counts
         for method in ("scratch", "L_pred + L_reg")
@@ -276,7 +283,11 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="finished cells, as JSON")
     parser.add_argument("--all", action="store_true", help="every grid and number of labels")
     parser.add_argument("--hippocampus", type=Path, metavar="FOLDER", help="the Decathlon's Task04 instead")
-    parser.add_argument("--steps", type=int, help=f"of a fine-tuning, default {FINETUNE['optim.steps']}")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help=f"of a fine-tuning, default {FINETUNE['optim.steps']}; MR: {MR_FINETUNE['optim.steps']}",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     asked = parser.parse_args(words)
