@@ -63,10 +63,11 @@ def host(tmp_path):
         pytest.skip(missing("slicer_core", "PySide6"))
     from host import Host
 
+    before = set(sys.modules)
     application = Host(tmp_path / "slicer")
     application.answers.clear()
     yield application
-    loaded = [name for name in FORBIDDEN if name in sys.modules]
+    loaded = [name for name in FORBIDDEN if name in sys.modules and name not in before]
     application.close()
     failed, unused = application.failures.take(), application.answers.unused
     assert not failed, "failed where nobody could catch it:\n" + "\n".join(failed)

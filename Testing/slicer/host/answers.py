@@ -82,7 +82,8 @@ def _choose(answer, buttons: dict):
 
 def runMessageBox(box) -> int:
     """What `exec` does for a message box: records it, clicks the button of the answer, returns its value."""
-    buttons = {plain(button.text): button for button in box.buttons()}
+    stays = (box.ActionRole, box.HelpRole)  # such as "Show Details..."
+    buttons = {plain(one.text): one for one in box.buttons() if box.buttonRole(one) not in stays}
     asked = Asked(
         type(box).__name__,
         "\n".join(text for text in (box.text, box.informativeText) if text),

@@ -24,11 +24,12 @@ OURS = (
 class Host:
     """One session of the application, from start to end; attributes ``app``, ``scene``, ``answers``, ``failures``."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, mainWindow: bool = True) -> None:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         from . import application, ctkmodule, qtmodule, sampledata, scripted
         from .answers import ANSWERS
         from .failures import FAILURES
+        from .mainwindow import HostMainWindow
 
         self.answers, self.failures = ANSWERS, FAILURES
         self.folder = Path(folder) if folder else application.temporaryFolder()
@@ -41,8 +42,11 @@ class Host:
         self._setup = SceneSetup(str(self.folder / "tmp"))
         self.scene = self._setup.scene
         self.app = application.HostApplication(self._setup, self.folder)
+        if not gc.get_freeze_count():
+            gc.freeze()  # what is imported stays: collecting garbage after each test is quick then
         self._modules: dict[str, object] = {}
         self._attributes: list[str] = []
+        self.window = HostMainWindow(self.app.moduleManager()) if mainWindow else None
         self._place(
             {
                 "qt": self._qt,
@@ -103,11 +107,17 @@ class Host:
 
     def enter(self, name: str) -> None:
         """The user comes to the module."""
-        self._modules[name].widgetRepresentation().enter()
+        if self.window is not None:
+            self.window.moduleSelector().selectModule(name)
+        else:
+            self._modules[name].widgetRepresentation().enter()
 
     def exit(self, name: str) -> None:
         """The user goes to another module."""
-        self._modules[name].widgetRepresentation().exit()
+        if self.window is not None:
+            self.window.moduleSelector().selectModule("")
+        else:
+            self._modules[name].widgetRepresentation().exit()
 
     def reload(self, name: str):
         """As the Reload button of developers' mode; returns the new widget."""
@@ -124,15 +134,21 @@ class Host:
         import slicer
 
         for name, module in self._modules.items():
+            if module.widgetRepresentation().isEntered:
+                self.exit(name)
             type(self.app.moduleManager()).moduleAboutToBeUnloaded.emit(self.app.moduleManager(), name)
             module.deleteWidgets()
             forget(name)
         type(self.app).aboutToQuit.emit(self.app)
+        self.window = None
         for window in self._qt.QApplication.topLevelWidgets():
             window.close()
             window.deleteLater()
         self._settle()
         self._setup.close()
+        from .parameters import HELD
+
+        HELD.clear()
         for name in self._attributes:
             if hasattr(slicer, name):
                 delattr(slicer, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import shiboken6
 import vtk
 from PySide6 import QtCore, QtWidgets
@@ -53,6 +55,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._hostScene, self._hostTags, self._hostIds = None, {}, []
         self._hostCurrent, self._hostBusy = "", False
         self._hostAttributes = []
+        weakref.finalize(self, _removeAll, self._hostTags)
         self._hostCombo.connect("currentIndexChanged(int)", self._hostPicked)
         self._hostCombo.connect("activated(int)", self._hostActivated)
 
@@ -191,22 +194,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if (subject, event) in self._hostTags:
             return
 
-        def observe(caller, name, node=None):
-            if not shiboken6.isValid(self):
-                return  # the C++ widget would have stopped observing when it was deleted
-            try:
-                method(node) if withNode else method()
-            except Exception as error:
-                FAILURES.addException(f"node combo box, event {name}", error)
-
-        if withNode:
-            observe.CallDataType = vtk.VTK_OBJECT
+        observe = _observer(weakref.WeakMethod(method), withNode)
         self._hostTags[(subject, event)] = subject.AddObserver(event, observe)
 
     def _hostLetGo(self) -> None:
-        for (subject, _), tag in self._hostTags.items():
-            subject.RemoveObserver(tag)
-        self._hostTags = {}
+        _removeAll(self._hostTags)
 
     def _hostAdded(self, node) -> None:
         if node is not None and self._hostFits(node):
@@ -256,6 +248,28 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
         if checked != set(self._hostChecked):
             self._hostChecked = sorted(checked)
             type(self).checkedNodesChanged.emit(self)
+
+
+def _removeAll(tags: dict) -> None:
+    for (subject, _), tag in tags.items():
+        subject.RemoveObserver(tag)
+    tags.clear()
+
+
+def _observer(method, withNode: bool):
+    # holds the widget weakly, and stops with it, as the C++ widget does
+    def observe(caller, name, node=None):
+        slot = method()
+        if slot is None or not shiboken6.isValid(slot.__self__):
+            return
+        try:
+            slot(node) if withNode else slot()
+        except Exception as error:
+            FAILURES.addException(f"node combo box, event {name}", error)
+
+    if withNode:
+        observe.CallDataType = vtk.VTK_OBJECT
+    return observe
 
 
 def _hasAttribute(node, name: str, value) -> bool:

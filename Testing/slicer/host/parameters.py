@@ -1,4 +1,4 @@
-"""A stand-in for `slicer.parameterNodeWrapper` over a real vtkMRMLScriptedModuleNode, with its connections to widgets."""
+"""A stand-in for `slicer.parameterNodeWrapper` over a real vtkMRMLScriptedModuleNode, with its bindings to widgets."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ RESERVED = [
     "Modified",
     "parameterNode",
 ]
+
+# Callbacks that may stay on a node. Python's garbage collector would empty one that only the node knows, because VTK
+# shows it the node's observers, and the node would call the empty function then.
+HELD: list = []
 
 
 class _Parameter:
@@ -111,7 +115,9 @@ class _Wrapper:
         for name, connector in bound:
             connector.write(self.getValue(name))
             connector.listen(lambda name=name, connector=connector: self._fromGui(name, connector))
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: self._toGui())
+        callback = lambda caller, event: self._toGui()  # noqa: E731
+        HELD.append(callback)
+        self.AddObserver(vtk.vtkCommand.ModifiedEvent, callback)
         return tag
 
     def disconnectGui(self, tag: int) -> None:

@@ -186,16 +186,23 @@ def _patchSignals(kind) -> None:
             found.setdefault(name, []).append(bytes(method.methodSignature().data()).decode())
     for name, signatures in found.items():
         if name in signals.ONLY_IN_QT6:
-            setattr(kind, name, _absent(kind.__name__, name))
+            setattr(kind, name, Absent(kind.__name__, name))
         else:
             setattr(kind, name, signals.QtSignal(kind.__name__, name, signatures))
 
 
-def _absent(className: str, name: str):
-    def read(owner):
-        raise AttributeError(f"{className}.{name} is not in Qt 5")
+class Absent:
+    """A signal that Qt 5 lacks: neither read nor written."""
 
-    return property(read)
+    def __init__(self, className: str, name: str) -> None:
+        self.text = f"{className}.{name} is not in Qt 5"
+
+    def __get__(self, owner, kind=None):
+        raise AttributeError(self.text)
+
+    def __set__(self, owner, value) -> None:
+        if not isinstance(value, QtCore.SignalInstance):  # PySide6 caches its own on the object
+            raise AttributeError(self.text)
 
 
 def _getattribute(original):
