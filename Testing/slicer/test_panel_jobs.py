@@ -184,7 +184,7 @@ def test_the_plot_follows_the_chosen_run(voco, panel, hand, host, tmp_path):
 def test_folders_are_added_by_hand(panel, hand, host, tmp_path):
     far = makeRun(tmp_path / "cluster" / "far", host="node7")
     host.answers.give(str(tmp_path / "cluster"))
-    hand.click("addFolderButton")
+    hand.click("addRunsButton")
     hand.until(lambda: panel.poll() or [row for row in hand.rows("runsTable") if row[0] == "far"], 20)
     hand.click("refreshButton")
     choose(hand, panel, "far")
@@ -192,7 +192,7 @@ def test_folders_are_added_by_hand(panel, hand, host, tmp_path):
     panel.poll()
     assert hand.rows("runsTable") == [] and far.is_dir()
     host.answers.give("")
-    hand.click("addFolderButton")
+    hand.click("addRunsButton")
 
 
 def test_results_are_handed_on(voco, panel, hand, tmp_path):

@@ -34,10 +34,10 @@ class EnvironmentPanel(Panel):
         ui = self.ui
         ui.pythonEdit.editingFinished.connect(self._onPython)
         ui.browseButton.clicked.connect(lambda *_: self._browse())
-        ui.checkButton.clicked.connect(lambda *_: self.check())
+        ui.checkPythonButton.clicked.connect(lambda *_: self.check())
         ui.installButton.clicked.connect(lambda *_: self.install())
-        ui.cancelButton.clicked.connect(lambda *_: self.cancel())
-        ui.installLogButton.clicked.connect(lambda *_: adapter.showText(_("Log"), self._log))
+        ui.cancelInstallButton.clicked.connect(lambda *_: self.cancel())
+        ui.installLogButton.clicked.connect(lambda *_: self.showLog())
         ui.installBar.setRange(0, 0)
         self._show()
 
@@ -78,6 +78,10 @@ class EnvironmentPanel(Panel):
         if task is not None:
             task.cancel()
         self._show()
+
+    def showLog(self) -> None:
+        """Show what pip and the check have printed."""
+        adapter.showText(_("Log"), self._log)
 
     # Inside
 
@@ -213,7 +217,7 @@ class EnvironmentPanel(Panel):
         ui.warningsLabel.setVisible(bool(warnings))
         rest = [sentence for sentence in facts.sentences if sentence not in warnings] if facts else []
         ui.factsLabel.setText("\n".join(rest) if rest else _("Not looked at yet."))
-        ui.checkButton.setEnabled(not busy)
+        ui.checkPythonButton.setEnabled(not busy)
         needed = self._installer() is not None
         ui.installButton.setEnabled(needed and not busy)
         reason = _("Nothing is missing") if facts and facts.ok else _("Press Check again first")
@@ -222,7 +226,7 @@ class EnvironmentPanel(Panel):
             if needed
             else reason
         )
-        ui.cancelButton.setEnabled(busy)
+        ui.cancelInstallButton.setEnabled(busy)
         ui.installLogButton.setEnabled(bool(self._log))
         ui.installBar.setVisible(busy)
         ui.installLabel.setText(words)

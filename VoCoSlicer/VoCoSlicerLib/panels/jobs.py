@@ -42,7 +42,7 @@ class JobsPanel(Panel):
         self._plotted: Path | None = None
         self._timer = adapter.makeTimer(_POLL, self.poll)
         for button, work in (
-            (ui.addFolderButton, self.addFolder),
+            (ui.addRunsButton, self.addFolder),
             (ui.refreshButton, self.lookAgain),
             (ui.forgetButton, self.forget),
             (ui.stopButton, self.stop),
@@ -243,10 +243,10 @@ class JobsPanel(Panel):
         """State, progress, error and buttons of the chosen run."""
         ui, row = self.ui, self._rows.get(self.selected)
         ui.stateLabel.setText(_("Choose a run in the table.") if row is None else describe(row))
-        ui.progressBar.setVisible(row is not None and row.total > 0)
+        ui.runProgressBar.setVisible(row is not None and row.total > 0)
         if row is not None and row.total > 0:
-            ui.progressBar.setMaximum(row.total)
-            ui.progressBar.setValue(min(row.step, row.total))
+            ui.runProgressBar.setMaximum(row.total)
+            ui.runProgressBar.setValue(min(row.step, row.total))
         error = self.logic.jobs.error(row.path) if row is not None and row.state in _BAD else None
         ui.runErrorLabel.setText("" if error is None else f"{error.message}\n{error.hint}".strip())
         ui.runErrorLabel.setVisible(error is not None)

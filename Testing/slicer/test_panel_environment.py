@@ -1,0 +1,139 @@
+"""The section "Environment" by hand: facts and warnings, another Python, and Install with its question and progress."""
+
+from __future__ import annotations
+
+import pytest
+from hand import Hand
+from made_python import TORCH, makePython, offline, site, unpack, versionIn, wheel
+
+
+@pytest.fixture
+def python(tmp_path, monkeypatch):
+    """A Python for the jobs that has all but aaa; wheels for what may be missing."""
+    wheels = tmp_path / "wheels"
+    offline(monkeypatch, wheels)
+    made = makePython(tmp_path / "jobs' Python ä")
+    for name, version, code in (
+        ("numpy", "2.1.0", ""),
+        ("scipy", "1.15", ""),
+        ("SimpleITK", "2.5", ""),
+        ("torch", "2.12.0", TORCH),
+    ):
+        unpack(wheel(wheels, name, version, code), made)
+    wheel(wheels, "aaa", "2.5", "", ("bbb",))
+    wheel(wheels, "bbb", "1.0")
+    (tmp_path / "requirements.txt").write_text("aaa>=2\n")
+    monkeypatch.setenv("VOCO_PYTHON", str(made))
+    return made
+
+
+@pytest.fixture
+def hand(python, voco, host, tmp_path):
+    voco.logic.environment.requirements = tmp_path / "requirements.txt"
+    hand = Hand(voco.parent, host)
+    hand.open("environmentSection")
+    return hand
+
+
+def text(hand, name):
+    return hand.find(name).text
+
+
+def looked(hand):
+    hand.until(lambda: hand.find("checkPythonButton").isEnabled(), 60)
+    return text(hand, "warningsLabel") + "\n" + text(hand, "factsLabel")
+
+
+def test_opening_looks_at_the_python_in_the_background(hand, python, voco):
+    assert not hand.find("checkPythonButton").isEnabled() and hand.find("installBar").isVisible()
+    said = looked(hand)
+    assert "Not installed yet: aaa" in said and "No GPU was found" in said
+    assert "takes much longer" in text(hand, "warningsLabel"), "what to mind stands apart"
+    assert str(python) in text(hand, "reasonLabel") and "VOCO_PYTHON" in text(hand, "reasonLabel")
+    assert hand.find("installButton").isEnabled() and not hand.find("installBar").isVisible()
+    assert voco.panel("environment").facts.missing == ("aaa>=2",)
+
+
+def test_installing_asks_with_the_size_and_looks_again(hand, python, voco, host):
+    looked(hand)
+    host.answers.give("Cancel")
+    hand.click("installButton")
+    looked(hand)
+    asked = host.answers.texts()[-1]
+    assert (
+        "aaa 2.5" in asked
+        and "bbb 1.0" in asked
+        and "2.1 kB will be downloaded" in asked
+        and str(python) in asked
+    )
+    assert versionIn(python, "aaa") == "" and "Nothing was installed" in text(hand, "installLabel")
+    host.answers.give("Install")
+    hand.click("installButton")
+    said = looked(hand)
+    hand.until(lambda: voco.panel("environment").facts.ok, 60)
+    said = looked(hand)
+    assert "Ready" in said and "Not installed" not in said and versionIn(python, "aaa") == "2.5"
+    assert (
+        not hand.find("installButton").isEnabled()
+        and "Nothing is missing" in hand.find("installButton").toolTip
+    )
+    hand.click("installLogButton")
+
+
+def test_a_half_install_is_said_and_repaired(hand, python, voco, host, tmp_path):
+    unpack(tmp_path / "wheels" / "aaa-2.5-py3-none-any.whl", python)
+    (site(python) / "aaa" / "__init__.py").unlink()
+    looked(hand)
+    hand.click("checkPythonButton")
+    assert "aaa is only half installed" in looked(hand)
+    host.answers.give("Install")
+    hand.click("installButton")
+    hand.until(lambda: voco.panel("environment").facts.ok, 60)
+    assert "Ready" in looked(hand)
+
+
+def test_what_pip_cannot_do_is_shown_as_one_line_with_its_log(hand, voco, tmp_path, monkeypatch):
+    looked(hand)
+    (tmp_path / "wheels" / "bbb-1.0-py3-none-any.whl").unlink()
+    hand.click("installButton")
+    hand.until(lambda: hand.find("errorFrame").isVisible(), 60)
+    assert "pip failed" in text(hand, "errorLabel") and "bbb" in text(hand, "errorLabel")
+    hand.click("showLogButton")
+    assert hand.find("installButton").isEnabled()
+
+
+def test_without_the_extension_slicers_own_python_says_what_to_do(hand, python, voco, monkeypatch):
+    looked(hand)
+    monkeypatch.delenv("VOCO_PYTHON")
+    monkeypatch.setattr("VoCoSlicerLib.pythons.pythonSlicer", lambda: str(python))
+    (site(python) / "torch" / "more.py").unlink()
+    hand.click("checkPythonButton")
+    assert "torch is only half installed" in looked(hand)
+    hand.click("installButton")
+    assert "Extensions Manager" in text(hand, "hintLabel") and "Slicer's own" in text(hand, "reasonLabel")
+
+
+def test_another_python_is_chosen_by_hand_remembered_and_taken_back(hand, python, voco, host, tmp_path):
+    looked(hand)
+    other = makePython(tmp_path / "other", pip=False)
+    hand.type("pythonEdit", str(other))
+    assert "torch" in looked(hand) and str(other) in text(hand, "factsLabel") + text(hand, "warningsLabel")
+    assert "chosen here" in text(hand, "reasonLabel") and voco.logic.store["python"] == str(other)
+    hand.type("pythonEdit", str(tmp_path / "nowhere"))
+    hand.until(lambda: hand.find("errorFrame").isVisible(), 20)
+    assert "could not be started" in text(hand, "errorLabel") and not hand.find("installButton").isEnabled()
+    hand.type("pythonEdit", "")
+    assert "python" not in voco.logic.store and "aaa" in looked(hand)
+    host.answers.give(str(other))
+    hand.click("browseButton")
+    looked(hand)
+    assert voco.logic.environment.python == str(other)
+
+
+def test_looking_can_be_cancelled_and_leaving_ends_it(hand, voco, host):
+    hand.click("cancelInstallButton")
+    assert hand.find("checkPythonButton").isEnabled() and "Not looked at yet" in text(hand, "factsLabel")
+    hand.click("checkPythonButton")
+    task = voco.panel("environment")._task
+    voco.cleanup()
+    assert task.cancelled
