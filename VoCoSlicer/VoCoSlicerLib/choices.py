@@ -20,7 +20,8 @@ class CaseChoice:
     """What a user chose for one volume of the scene.
 
     ``chosen``: its box is checked. ``segmentationId``: the segmentation that belongs to it, "" for none;
-    ``byHand``: that was chosen by hand, so that no suggestion replaces it while it is there. ``classLabel``: for classification.
+    ``byHand``: that was chosen by hand, so that no suggestion replaces it while it is there.
+    ``classLabel``: for classification.
     """
 
     volumeId: str

@@ -55,7 +55,10 @@ class PredictionPanel(Panel):
 
     def cleanup(self) -> None:
         """Stop everything."""
-        self.cancel()
+        self._timer.stop()
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
         super().cleanup()
 
     def update(self) -> None:

@@ -67,7 +67,10 @@ class TrainingPanel(Panel):
     def cleanup(self) -> None:
         """Stop everything but jobs that run already."""
         self.exit()
-        self.cancel()
+        self._timer.stop()
+        if self._job is not None:
+            self._job.cancel()
+            self._job = None
         super().cleanup()
 
     def update(self) -> None:

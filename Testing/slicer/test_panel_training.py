@@ -1,0 +1,320 @@
+"""The sections "Pre-training" and "Fine-tuning", driven by hand; jobs are played, but for one that is real."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import SimpleNamespace
+
+import made_scene as made
+import numpy as np
+import pytest
+from hand import Hand
+
+from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
+from VoCoSlicerLib.choices import CaseChoice, FolderChoice, readSettings, writeCases, writeFolders
+from VoCoSlicerLib.logic_start import Progress
+
+
+def ball(scene, name="ball", edge=40):
+    at = np.stack(np.meshgrid(*[np.linspace(-1, 1, edge)] * 3, indexing="ij"))
+    values = np.where((at**2).sum(0) < 0.7, 40, -1000) + made.noise((edge,) * 3) // 100
+    return made.volume(scene, values.astype(np.int16), name)
+
+
+class PlayedTask:
+    """A background command that has ended already."""
+
+    log = "what it printed"
+
+    def __init__(self, text="", error=None):
+        self.text, self.fault = text, error
+
+    def start(self):
+        return self
+
+    def poll(self):
+        return SimpleNamespace(running=False)
+
+    def cancel(self):
+        pass
+
+    def result(self):
+        return self.text
+
+    def error(self):
+        return self.fault
+
+
+ESTIMATE = (
+    "1.0 M trained parameters, 36 crops a step (3 GFLOP); about 20,000 MB of memory (1,000 weights and optimiser, "
+    "19,000 activations), 450 MB of disk for checkpoints, at most 12.2 MB a prepared volume\n"
+    "about 0.5 s a step on the CPU: 3 h for 1000 steps, to be corrected by the first of them"
+)
+
+
+@pytest.fixture
+def section(voco, host, monkeypatch, tmp_path):
+    """Opens the section of a kind of job; returns a hand at it, with the panel. Estimates are played."""
+    facts = SimpleNamespace(memoryGb=16.0, device="cpu")
+    monkeypatch.setattr(voco.logic, "estimate", lambda values: PlayedTask(ESTIMATE))
+    monkeypatch.setattr(voco.logic, "facts", facts)
+    voco.logic.store["folder"] = str(tmp_path / "VoCo")
+
+    def open_(kind):
+        name = {"pretrain": "pretraining", "finetune": "finetuning"}[kind]
+        voco.openSection(name)
+        panel = voco.panel(name)
+        hand = Hand(panel.widget, host)
+        hand.panel = panel
+        hand.settle()
+        return hand
+
+    yield open_
+    del voco.logic.store["folder"]
+
+
+def choose(voco, *choices):
+    voco.initializeParameterNode()
+    writeCases(voco._parameterNode.parameterNode, list(choices))
+
+
+def played(voco, monkeypatch, *states):
+    """Let the next start be played; returns what it was asked for and the job."""
+    asked = []
+    left = list(states)
+    job = SimpleNamespace(run=None, cancelled=False)
+    job.poll = lambda: left.pop(0) if len(left) > 1 else left[0]
+
+    def cancel():
+        job.cancelled = True
+        left[:] = [Progress("ended", finished=True, error=StopRequested("the start was cancelled"))]
+
+    job.cancel = cancel
+
+    def start(kind, run, values, **more):
+        asked.append((kind, run, values, more))
+        job.run = run
+        return job
+
+    monkeypatch.setattr(voco.logic, "startJob", start)
+    return asked, job
+
+
+def test_what_is_missing_is_said_in_words_and_start_is_off(section, voco, host):
+    hand = section("pretrain")
+    assert not hand.find("startButton").isEnabled()
+    assert "no volume is chosen" in hand.find("problemLabel").text
+    volume = ball(host.scene)
+    choose(voco, CaseChoice(volume.GetID(), True))
+    hand.settle()
+    assert hand.find("startButton").isEnabled() and not hand.find("problemLabel").isVisible()
+    assert hand.find("casesLabel").text == "1 case"
+    host.scene.RemoveNode(volume)
+    voco._parameterNode.Modified()
+    hand.panel._shown = None
+    hand.panel.update()
+    assert not hand.find("startButton").isEnabled()
+
+
+def test_wrong_settings_stop_the_start_beside_their_control(section, voco, host):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    hand.type("setting.crops.counts", "4,4,99")
+    assert not hand.find("startButton").isEnabled()
+    assert "crops.counts" in hand.find("problemLabel").text and hand.find("note.crops.counts").isVisible()
+    hand.type("setting.crops.counts", "3,3,1")
+    assert hand.find("startButton").isEnabled()
+    hand.open("advancedButton")
+    box = hand.panel._advanced.boxes["Crops"]
+    box.collapsed = False
+    hand.settle()
+    hand.type("setting.crops.random_size", "999,999,999")
+    assert "crops.random_size" in hand.find("problemLabel").text
+    assert hand.find("note.crops.random_size").isVisible()
+    hand.click("resetButton")
+    assert readSettings(hand.panel.parameters, "pretrain") == {} and hand.find("startButton").isEnabled()
+
+
+def test_presets_fill_the_other_settings_in_grey(section, voco):
+    hand = section("pretrain")
+    assert hand.find("setting.optim.steps").placeholderText == "250000"
+    hand.choose("setting.preset", "tiny")
+    assert hand.find("setting.optim.steps").placeholderText == "1000"
+    assert hand.find("setting.crops.base_size").placeholderText == "32,32,32"
+    hand.choose("setting.recipe", "v2")
+    assert hand.find("setting.crops.counts").placeholderText == "3,3,1"
+    assert readSettings(hand.panel.parameters, "pretrain") == {"preset": "tiny", "recipe": "v2"}
+
+
+def test_the_estimate_says_figures_and_what_the_machine_lacks(section, voco, host):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    hand.settle()
+    hand.click("estimateButton")
+    text = hand.until(
+        lambda: "GB of memory" in hand.find("estimateLabel").text and hand.find("estimateLabel").text
+    )
+    assert "21.0 GB of memory" in text and "3 h on the CPU" in text
+    warning = hand.find("warningLabel").text
+    assert "21.0 GB of memory are needed, and 16.0 GB are there" in warning and "no GPU" in warning
+
+
+def test_an_estimate_that_fails_says_why(section, voco, host, monkeypatch):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    fault = EnvironmentFault("the package torch is missing", "install it")
+    monkeypatch.setattr(voco.logic, "estimate", lambda values: PlayedTask(error=fault))
+    hand.settle()
+    hand.click("estimateButton")
+    hand.until(lambda: "torch is missing" in hand.find("estimateLabel").text)
+
+
+def test_settings_that_settle_are_estimated_by_themselves(section, voco, host):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    hand.choose("setting.preset", "tiny")
+    hand.until(lambda: "GB of memory" in hand.find("estimateLabel").text, 5)
+
+
+def test_start_shows_progress_and_then_the_job(section, voco, host, monkeypatch, tmp_path):
+    hand = section("pretrain")
+    volume = ball(host.scene)
+    choose(voco, CaseChoice(volume.GetID(), True))
+    writeFolders(
+        voco._parameterNode, [FolderChoice("/c", "/c.json", True, 7), FolderChoice("/d", "/d.json", True, 0)]
+    )
+    shown = []
+    monkeypatch.setattr(voco, "selectRun", shown.append)
+    half, end = Progress("exporting", 5, 10, "one"), Progress("running", finished=True)
+    asked, _ = played(voco, monkeypatch, half, half, Progress("starting"), end)
+    hand.choose("setting.preset", "tiny")
+    hand.type("runEdit", str(tmp_path / "my run"))
+    assert hand.find("casesLabel").text == "8 cases"
+    hand.click("startButton")
+    assert hand.find("progressBar").value == 50 and not hand.find("startButton").isEnabled()
+    hand.until(lambda: shown)
+    ((kind, run, values, more),) = asked
+    assert (kind, str(run), values) == ("pretrain", str(tmp_path / "my run"), {"preset": "tiny"})
+    assert [case.volumeIds for case in more["cases"]] == [(volume.GetID(),)] and more["folders"] == [
+        "/c.json"
+    ]
+    assert more["cases"][0].segmentationId is None
+    assert not hand.find("progressBar").isVisible() and hand.find("runEdit").text == ""
+    assert "running in the background" in voco.ui.statusLabel.text
+
+
+def test_a_start_that_fails_is_said_with_its_log_and_can_be_tried_again(
+    section, voco, host, monkeypatch, tmp_path
+):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    run = tmp_path / "run"
+    hand.type("runEdit", str(run))
+    fault = DataError("the volume is empty", "choose another")
+    played(voco, monkeypatch, Progress("starting"), Progress("ended", finished=True, error=fault))
+    hand.click("startButton")
+    hand.until(lambda: voco.ui.errorFrame.isVisible())
+    assert (voco.ui.errorLabel.text, voco.ui.hintLabel.text) == ("the volume is empty", "choose another")
+    assert hand.find("startButton").isEnabled() and not hand.find("cancelButton").isVisible()
+
+
+def test_cancel_gives_the_start_up(section, voco, host, monkeypatch):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    _, job = played(voco, monkeypatch, Progress("exporting", 1, 10, "one"))
+    hand.settle()
+    hand.click("startButton")
+    hand.click("cancelButton")
+    assert (
+        job.cancelled and not hand.find("cancelButton").isVisible() and hand.find("startButton").isEnabled()
+    )
+    assert voco.ui.statusLabel.text == "the start was cancelled" and not voco.ui.errorFrame.isVisible()
+    assert "torch" not in sys.modules
+
+
+def test_a_folder_that_is_taken_is_refused_before_the_start(section, voco, host, tmp_path):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").touch()
+    host.answers.give(str(tmp_path / "full"))
+    hand.click("runButton")
+    assert "is not empty" in hand.find("problemLabel").text and not hand.find("startButton").isEnabled()
+
+
+def test_fine_tuning_shows_labels_and_wants_them(section, voco, host):
+    hand = section("finetune")
+    volume, other = ball(host.scene, "a"), ball(host.scene, "b")
+    mask = np.zeros((40, 40, 40), bool)
+    mask[8:24, 8:24, 8:24] = True
+    labels = made.segmentation(host.scene, volume, {"liver": mask, "spleen": ~mask}, "a segmentation")
+    choose(voco, CaseChoice(volume.GetID(), True, labels.GetID()))
+    hand.settle()
+    assert hand.find("casesLabel").text == "1 case; labels: liver, spleen"
+    assert hand.find("startButton").isEnabled() and not hand.find("estimateButton").isVisible()
+    choose(voco, CaseChoice(volume.GetID(), True, labels.GetID()), CaseChoice(other.GetID(), True))
+    hand.settle()
+    assert "b has no segmentation" in hand.find("problemLabel").text
+    hand.choose("setting.task", "classification")
+    assert "a has no class" in hand.find("problemLabel").text
+    choose(
+        voco,
+        CaseChoice(volume.GetID(), True, "", False, "sick"),
+        CaseChoice(other.GetID(), True, "", False, "well"),
+    )
+    hand.settle()
+    assert hand.find("casesLabel").text == "2 cases; classes: sick, well"
+    assert hand.find("startButton").isEnabled()
+
+
+def test_start_weights_are_a_known_run_or_a_file(section, voco, host, tmp_path, monkeypatch):
+    row = SimpleNamespace(path=tmp_path / "pre", name="pre")
+    jobs = SimpleNamespace(rows=lambda: [row], result=lambda path: ("encoder", path / "encoder.safetensors"))
+    voco.logic.__dict__["jobs"] = jobs
+    hand = section("finetune")
+    hand.choose("initCombo", "pre (encoder)")
+    assert readSettings(hand.panel.parameters, "finetune")["init"] == str(tmp_path / "pre")
+    host.answers.give(str(tmp_path / "weights.pt"))
+    hand.click("initButton")
+    assert readSettings(hand.panel.parameters, "finetune")["init"] == str(tmp_path / "weights.pt")
+    assert hand.find("initCombo").currentText == "weights.pt"
+    hand.choose("initCombo", "from scratch")
+    assert "init" not in readSettings(hand.panel.parameters, "finetune")
+
+
+def test_the_two_panels_share_nothing(section, voco):
+    one, two = section("pretrain"), section("finetune")
+    one.choose("setting.model.encoder", "unet")
+    assert readSettings(two.panel.parameters, "finetune") == {}
+    two.type("setting.data.fold", "all")
+    assert readSettings(two.panel.parameters, "finetune") == {"data.fold": "all"}
+
+
+def test_a_real_start_never_holds_the_window_up(section, voco, host, tmp_path):
+    hand = section("pretrain")
+    choose(
+        voco,
+        CaseChoice(ball(host.scene, "one").GetID(), True),
+        CaseChoice(ball(host.scene, "two").GetID(), True),
+    )
+    hand.choose("setting.preset", "tiny")
+    hand.choose("setting.model.encoder", "unet")
+    hand.type("setting.optim.steps", "1")
+    hand.choose("setting.run.device", "cpu")
+    hand.type("runEdit", str(tmp_path / "run"))
+    times, panel = [], hand.panel
+    hand.click("startButton")
+    end = time.monotonic() + 90
+    while panel._job is not None and time.monotonic() < end:
+        began = time.thread_time()  # others compute on this machine too
+        panel._poll()
+        times.append((time.thread_time() - began, panel._job and panel._job.poll().stage))
+        host.app.processEvents()
+        time.sleep(0.02)
+    assert panel._job is None and not voco.ui.errorFrame.isVisible()
+    assert (tmp_path / "run" / "status.json").is_file()
+    assert not voco.section("jobs").collapsed
+    voco.logic.jobs.kill(tmp_path / "run").run(60)
+    print("longest", max(times))
+    assert max(times)[0] < 0.05
