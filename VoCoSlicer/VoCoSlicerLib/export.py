@@ -225,7 +225,9 @@ class CaseExport:
         found = zip(index.cases, self.cases, strict=False)  # the scene's cases come first
         self.volumesById = {made.id: tuple(case.volumeIds) for made, case in found}
         self.labels = dict(self._values)
-        self.index = saveBeside(index, self.folder)
+        assert self._writer is not None
+        with self._writer.alone():
+            self.index = saveBeside(index, self.folder)
 
     def _step(self, work: int) -> None:
         if self._stop.is_set():

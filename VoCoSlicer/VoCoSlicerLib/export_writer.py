@@ -10,9 +10,10 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ _SHEARED, _SAME_GRID = (
     0.1,
 )  # as the trainer's own files: largest cosine; voxels that grids may lie apart
 Step = Callable[[int], None]
+_WRITING = threading.Lock()
 
 
 class Writer:
@@ -94,14 +96,23 @@ class Writer:
         array = np.ascontiguousarray(array)
         head = nrrdHeader(array, affine, compress=compress)
         path = self.folder / f"{kind}-{self._key(array, head)}.nrrd"
-        size = os.path.getsize(path) if path.is_file() else -1
-        if size > len(head) if compress else size == len(head) + array.nbytes:
-            self.step(array.nbytes)
-            with suppress(OSError):
-                os.utime(path)  # it is in use
-            return path
-        writeNrrd(path, array, affine, compress=compress, tick=self.step)
+        with self.alone():
+            size = os.path.getsize(path) if path.is_file() else -1
+            if size > len(head) if compress else size == len(head) + array.nbytes:
+                self.step(array.nbytes)
+                return path
+            writeNrrd(path, array, affine, compress=compress, tick=self.step)
         return path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no other export of this process writes: two of them may have the same volume to write."""
+        while not _WRITING.acquire(timeout=0.05):
+            self.step(0)
+        try:
+            yield
+        finally:
+            _WRITING.release()
 
     def _key(self, array: np.ndarray, head: bytes) -> str:
         found, raw = hashlib.blake2b(head, digest_size=16), memoryview(array).cast("B")
