@@ -1,0 +1,169 @@
+"""The section "Prediction", driven by hand: the model's card, what stands in the way, progress, results, failures."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from types import SimpleNamespace
+
+import made_scene as made
+import pytest
+from hand import Hand
+
+from VoCoCore.errors import DataError, StopRequested
+from VoCoSlicerLib.choices import CaseChoice, writeCases
+from VoCoSlicerLib.logic_start import Progress
+
+
+def modelFile(path, **changed):
+    """A safetensors file with a card and without tensors."""
+    classes = [{"name": "background", "values": [0]}, {"name": "liver", "values": [1]}]
+    card = {"task": "segmentation", "encoder": "unet", "classes": classes, "facts": {"trained on": "12 CT"}}
+    head = json.dumps({"__metadata__": {"card": json.dumps({**card, **changed})}}).encode()
+    path.write_bytes(struct.pack("<Q", len(head)) + head)
+    return path
+
+
+@pytest.fixture
+def volume(host):
+    return made.volume(host.scene, made.noise((16, 16, 16)), "chest")
+
+
+@pytest.fixture
+def hand(voco, host, volume):
+    voco.openSection("prediction")
+    made_hand = Hand(voco.panel("prediction").widget, host)
+    made_hand.panel = voco.panel("prediction")
+    made_hand.settle()
+    return made_hand
+
+
+def choose(hand, host, path):
+    host.answers.give(str(path))
+    hand.click("modelButton")
+
+
+def played(voco, monkeypatch, *states, failed=None):
+    """Let the next prediction be played; returns what it was asked for and the job."""
+    asked, left = [], list(states)
+    job = SimpleNamespace(
+        groups=[], failed=failed or {}, output="/made/out", log="what it printed", cancelled=False
+    )
+    job.poll = lambda: left.pop(0) if len(left) > 1 else left[0]
+
+    def cancel():
+        job.cancelled = True
+        left[:] = [Progress("ended", finished=True, error=StopRequested("the prediction was cancelled"))]
+
+    def predict(model, groups, **options):
+        asked.append((model, groups, options))
+        job.groups = groups
+        return job
+
+    job.cancel = cancel
+    monkeypatch.setattr(voco.logic, "predict", predict)
+    return asked, job
+
+
+def test_the_card_of_a_model_is_shown(hand, host, tmp_path):
+    assert "Choose a model" in hand.find("problemLabel").text and not hand.find("predictButton").isEnabled()
+    choose(hand, host, modelFile(tmp_path / "best.safetensors"))
+    assert hand.find("cardLabel").text == "Segmentation of: liver\ntrained on: 12 CT"
+    assert hand.find("modelCombo").currentText == "best.safetensors"
+
+
+def test_what_is_no_model_is_said_in_words(hand, host, tmp_path):
+    (tmp_path / "strange.safetensors").write_bytes(b"\xff" * 30)
+    choose(hand, host, tmp_path / "strange.safetensors")
+    assert "no file of weights" in hand.find("problemLabel").text and hand.find("cardLabel").text == ""
+    assert not hand.find("predictButton").isEnabled()
+    modelFile(tmp_path / "strange.safetensors")  # it was being copied
+    hand.panel.enter()
+    assert "liver" in hand.find("cardLabel").text
+
+
+def test_known_fine_tuned_runs_are_offered(voco, host, tmp_path):
+    rows = [SimpleNamespace(path=tmp_path / name, name=name) for name in ("pre", "fine")]
+    kinds = {"pre": ("encoder", ""), "fine": ("model", "")}
+    voco.logic.__dict__["jobs"] = SimpleNamespace(rows=lambda: rows, result=lambda path: kinds[path.name])
+    voco.openSection("prediction")
+    combo = voco.panel("prediction").ui.modelCombo
+    assert [combo.itemText(number) for number in range(combo.count)] == ["choose a model", "fine"]
+
+
+def test_one_volume_or_all_that_are_checked(hand, voco, host, volume, tmp_path, monkeypatch):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    assert "Choose a volume" in hand.find("problemLabel").text
+    hand.pick("volumeSelector", volume)
+    assert hand.find("predictButton").isEnabled()
+    asked, _ = played(voco, monkeypatch, Progress("ended", finished=True))
+    hand.check("largestBox")
+    hand.choose("deviceCombo", "cpu")
+    hand.type("outputEdit", str(tmp_path / "out"))
+    hand.click("predictButton")
+    ((model, groups, options),) = asked
+    assert model == str(tmp_path / "m.safetensors") and groups == [[volume]]
+    assert options == {
+        "output": str(tmp_path / "out"),
+        "mirror": False,
+        "largest": True,
+        "probabilities": False,
+        "device": "cpu",
+        "wait": False,
+    }
+    other = made.volume(host.scene, made.noise((16, 16, 16)), "other")
+    hand.pick("volumeSelector", None)
+    writeCases(
+        hand.panel.parameters.parameterNode,
+        [CaseChoice(volume.GetID(), True), CaseChoice(other.GetID(), True)],
+    )
+    hand.settle()
+    hand.click("predictButton")
+    assert asked[1][1] == [[volume], [other]]
+
+
+def test_a_model_of_several_images_wants_them_grouped(hand, host, tmp_path):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors", channels=["t1", "flair"]))
+    nodes = [made.volume(host.scene, made.noise((16, 16, 16)), f"p1_{name}") for name in ("t1", "flair")]
+    parameters = hand.panel.parameters
+    writeCases(parameters.parameterNode, [CaseChoice(node.GetID(), True) for node in nodes])
+    hand.settle()
+    assert "takes 2 images of each case (t1, flair)" in hand.find("problemLabel").text
+    parameters.groupChannels = True
+    hand.settle()
+    assert hand.find("predictButton").isEnabled()
+
+
+def test_progress_results_and_single_failures_are_said(hand, voco, host, volume, tmp_path, monkeypatch):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    states = [Progress("exporting", 1, 4, "chest"), Progress("predicting", 1, 2, "about 3 s left")]
+    ended = Progress("ended", finished=True)
+    played(voco, monkeypatch, *states, ended, failed={"chest": "it holds no number"})
+    hand.click("predictButton")
+    assert hand.find("progressBar").value == 25 and not hand.find("predictButton").isEnabled()
+    hand.until(lambda: voco.ui.errorFrame.isVisible())
+    assert voco.ui.errorLabel.text == "1 of 1 volumes could not be predicted: chest: it holds no number"
+    assert voco.ui.showLogButton.isVisible() and hand.find("predictButton").isEnabled()
+
+
+def test_errors_and_cancelling(hand, voco, host, volume, tmp_path, monkeypatch):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    fault = DataError("the model is damaged", "copy it again")
+    played(voco, monkeypatch, Progress("predicting", 0, 1), Progress("ended", finished=True, error=fault))
+    hand.click("predictButton")
+    hand.until(lambda: voco.ui.errorFrame.isVisible())
+    assert voco.ui.hintLabel.text == "copy it again"
+    _, job = played(voco, monkeypatch, Progress("predicting", 0, 1))
+    hand.click("predictButton")
+    hand.click("cancelButton")
+    assert job.cancelled and voco.ui.statusLabel.text == "the prediction was cancelled"
+    assert "torch" not in sys.modules
+
+
+def test_the_result_of_a_job_is_used(hand, voco, tmp_path):
+    voco.panel("prediction").useModel(modelFile(tmp_path / "run.safetensors"))
+    hand.settle()
+    assert "liver" in hand.find("cardLabel").text
