@@ -47,6 +47,7 @@ PRETRAIN: dict[str, Any] = {
     "model.projector_width": 128,
     "optim.batch": 1,
     "optim.steps": 1000,
+    "prepare.foreground": 0.0,  # the whole field of view: voxels of about 6 mm, so that fine-tuning's crops see much
     "crops.volume_size": (64, 64, 64),
     "crops.random_crops": 4,
     "data.workers": 0,
