@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import slicer
@@ -169,3 +171,24 @@ def test_choices_come_back_with_the_scene_and_nodes_do_not(panel, hand, host, vo
     assert np.allclose(panel.logic.preview.labels, labels)
     assert not hand.find("numbersCheckBox").checked and hand.find("opacitySlider").value == pytest.approx(0.7)
     assert panel.logic.preview.volume.GetName() == "torso"
+
+
+def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path):
+    run = tmp_path / "earlier"
+    run.mkdir()
+    settings = chosen(**{"crops.counts": (3, 2, 1)})
+    (run / "settings.json").write_text(json.dumps(settings.to_dict()))
+    (run / "status.json").write_text("{}")
+    panel.parameters.previewRun = str(run)
+    up(panel, hand, host.scene)
+    assert panel.logic.preview.labels.size == 6 and not hand.find("settingsFrame").isEnabled()
+    assert hand.find("runComboBox").currentText == "earlier" and hand.find("scoreButton").isEnabled()
+    hand.click("scoreButton")
+    assert not hand.find("scoreButton").isEnabled()
+    hand.until(lambda: "no checkpoint" in panel.host.ui.errorLabel.text, 60)
+    hand.choose("runComboBox", "none")
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16, 30)
+    assert panel.parameters.previewRun == "" and hand.find("settingsFrame").isEnabled()
+    panel.parameters.previewRun = str(tmp_path / "gone")
+    hand.settle()
+    assert "gone" in hand.find("problemLabel").text and not panel.logic.preview.shown

@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import SettingsError
+from VoCoCore.errors import VocoError
 from VoCoCore.geometry import spacing_of
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib import adapter
@@ -18,6 +18,7 @@ from VoCoSlicerLib.forms import SettingsForm
 from VoCoSlicerLib.logic_settings import resolve
 from VoCoSlicerLib.panels.base import Panel
 from VoCoSlicerLib.panels.crop_labels import LabelsTable
+from VoCoSlicerLib.panels.crop_run import CropRun
 
 SETTINGS = ("recipe", "preset", "crops.counts", "crops.base_size", "crops.random_size", "run.seed")
 _POLL = 100  # milliseconds
@@ -44,6 +45,7 @@ class CropPreviewPanel(Panel):
         self._form = SettingsForm(ui.settingsFrame, PretrainSettings, {"": SETTINGS}, self._onSettings)
         self._labels = LabelsTable(ui.labelsTable)
         self._timer = adapter.makeTimer(_POLL, self._poll)
+        self._run = CropRun(logic, host, ui, self._onRun)
         self._problem = ""
         self._parts = {
             "cells": ui.cellsCheckBox,
@@ -71,11 +73,16 @@ class CropPreviewPanel(Panel):
         self._preview.changed.connect(self._showState)
         self._showState()
 
+    def enter(self) -> None:
+        """Offer the runs that are there by now."""
+        self._run.offer()
+
     def setParameterNode(self, parameters: Any) -> None:
         """Show another scene's choices; with None the preview is taken down."""
         super().setParameterNode(parameters)
         if parameters is None:
             self._timer.stop()
+            self._run.cancel()
             self._preview.hide()
 
     def cleanup(self) -> None:
@@ -95,7 +102,10 @@ class CropPreviewPanel(Panel):
         """Bring form and preview in step with the parameter node; cheap where nothing of it has changed."""
         parameters, parts = self.parameters, self._readParts()
         values = readSettings(parameters, "pretrain")
-        self._form.setValues(values)
+        run = str(parameters.previewRun)
+        self._run.show(run)
+        self.ui.settingsFrame.setEnabled(not run)  # a run has settings of its own
+        self._form.setValues({} if run else values)
         for name, box in self._parts.items():
             with adapter.blocked(box):
                 box.setChecked(bool(parts[name]))
@@ -103,7 +113,7 @@ class CropPreviewPanel(Panel):
             self.ui.heatComboBox.setCurrentIndex(list(self._heats).index(parts["heat"]))
         with adapter.blocked(self.ui.sampleSpinBox):
             self.ui.sampleSpinBox.setValue(int(parameters.previewSample))
-        settings = self._resolved(values)
+        settings = self._resolved(values, run)
         preview = self._preview
         preview.setVolume(parameters.previewVolume)
         if settings is not None:
@@ -136,6 +146,10 @@ class CropPreviewPanel(Panel):
                 self.parameters.previewSample = int(sample)
                 self._writePart("crop", int(crop))
 
+    def _onRun(self, run: str) -> None:
+        if self.parameters is not None:
+            self.parameters.previewRun = run
+
     def _onSettings(self) -> None:
         if self.parameters is None:
             return
@@ -144,14 +158,15 @@ class CropPreviewPanel(Panel):
         writeSettings(self.parameters, "pretrain", {**others, **self._form.values()})
         self._onModified()
 
-    def _resolved(self, values: dict[str, Any]) -> PretrainSettings | None:
-        """The settings, or None with `_problem` saying what is wrong."""
-        wrong = next(iter(self._form.errors().values()), None)
+    def _resolved(self, values: dict[str, Any], run: str) -> PretrainSettings | None:
+        """The settings of ``run``, else those of the form; None with `_problem` saying what is wrong."""
+        wrong = None if run else next(iter(self._form.errors().values()), None)
+        settings = None
         try:
-            settings = resolve("pretrain", values)
+            settings = self._run.settings(run) or resolve("pretrain", values)
             self._form.setDefaults(settings.flat())
             self._form.showTogether(None)
-        except SettingsError as error:
+        except VocoError as error:
             self._form.showTogether(error)
             wrong = error
         self._problem = str(wrong) if wrong is not None else ""
@@ -187,6 +202,7 @@ class CropPreviewPanel(Panel):
         self.ui.problemLabel.setText(words)
         self.ui.problemLabel.setVisible(bool(words))
         self.ui.nextButton.setEnabled(preview.ready)
+        self._run.showState(str(self.parameters.previewRun) if self.parameters is not None else "")
         self.ui.notesLabel.setText(self._notes(on))
         if preview.busy and not self._timer.isActive():
             self._timer.start()

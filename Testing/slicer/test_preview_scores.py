@@ -1,0 +1,102 @@
+"""A real run of two steps is asked what it says of a crop; torch stays out of this process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_jobs import SMALL, makeCohort, makeRun
+from preview_scene import sceneWithViews, torso
+
+from VoCoCore.errors import DataError, SettingsError
+from VoCoSlicerLib.environment import Environment
+from VoCoSlicerLib.preview import CropPreview
+from VoCoSlicerLib.preview_scores import CropScores, runSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A pre-training of two steps."""
+    folder = tmp_path_factory.mktemp("asked")
+    config = folder / "config.json"
+    small = {**SMALL, "optim.steps": 2, "run.validate_every": 2, "run.checkpoint_every": 2}
+    config.write_text(json.dumps(small))
+    words = ["--config", config, "--data", makeCohort(folder / "cohort"), "--run", folder / "run"]
+    store = ["--data.store", folder / "store", "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "VoCoCore", "pretrain", *words, *store], check=True, cwd=ROOT)
+    return folder / "run"
+
+
+@pytest.fixture
+def preview():
+    scene = sceneWithViews()
+    made = CropPreview(scene)
+    made.setVolume(torso(scene))
+    yield made
+    made.cleanup()
+
+
+def asked(scores, preview, run):
+    scores.start(run)
+    until = time.monotonic() + 120
+    while scores.poll(preview):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return scores
+
+
+def test_a_run_says_where_a_crop_lies(run, preview):
+    preview.setSettings(runSettings(run))
+    preview.show()
+    preview.wait(60)
+    scores = CropScores(Environment({}))
+    base = preview.world.grid.boxes()[2]
+    preview.moveCrop(base.start)  # exactly the third base crop: the network must see the very same
+    asked(scores, preview, run)
+    assert scores.error is None and scores.step == 2
+    similar = preview.scores["similarity"]
+    assert similar.shape == (4,) and np.argmax(similar) == 2
+    assert similar[2] == pytest.approx(1, abs=1e-5) and np.all(np.delete(similar, 2) < 1 - 1e-6)
+    # Recipe "paper": the task's own logits are the plain cosines.
+    assert np.allclose(preview.scores["predicted"], similar, atol=1e-5)
+    first = similar.copy()
+    preview.moveCrop((0.0, 5.0, 0.0))
+    assert not preview.scores
+    asked(scores, preview, run)
+    assert not np.allclose(preview.scores["similarity"], first)
+    # An answer to a crop that has moved meanwhile is nobody's.
+    scores.start(run)
+    while scores._task is None:
+        scores.poll(preview)
+    preview.moveCrop((3.0, 3.0, 0.0))
+    while scores.poll(preview):
+        time.sleep(0.02)
+    assert not preview.scores and scores.error is None
+    assert "torch" not in sys.modules
+
+
+def test_what_can_go_wrong_is_said(run, preview, tmp_path):
+    preview.setSettings(runSettings(run))
+    preview.show()
+    preview.wait(60)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "settings.json").write_text((run / "settings.json").read_text())
+    (empty / "status.json").write_text((run / "status.json").read_text())
+    scores = asked(CropScores(Environment({})), preview, empty)
+    assert (
+        isinstance(scores.error, DataError) and "no checkpoint" in scores.error.message and scores.error.hint
+    )
+    with pytest.raises(SettingsError):
+        runSettings(tmp_path / "nowhere")
+    other = makeRun(tmp_path / "other")
+    (other / "settings.json").write_text(json.dumps({"task": "segmentation", "protocol": "auto"}))
+    with pytest.raises(SettingsError, match="no pre-training"):
+        runSettings(other)

@@ -1,0 +1,88 @@
+"""The choice of a run in the crop preview, and the question what it says of the crop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from VoCoCore.settings import PretrainSettings
+from VoCoSlicerLib import adapter
+from VoCoSlicerLib.preview_scores import CropScores, runSettings
+
+_POLL = 100  # milliseconds
+
+
+class CropRun:
+    """Drives the combo box of runs and the button; ``changed(run)`` tells what was chosen, ``showState()`` redraws."""
+
+    def __init__(self, logic: Any, host: Any, ui: Any, changed: Any) -> None:
+        self._logic, self._host, self._ui, self._changed = logic, host, ui, changed
+        self._runs = [""]
+        self._read: tuple[str, PretrainSettings | None] = ("", None)
+        self._scores: CropScores | None = None
+        self._timer = adapter.makeTimer(_POLL, self._poll)
+        ui.runComboBox.addItem(_("none"))
+        ui.runComboBox.connect("currentIndexChanged(int)", self._onPicked)
+        ui.scoreButton.clicked.connect(lambda *_: self.ask())
+
+    def offer(self) -> None:
+        """Offer the pre-training runs that are known by now."""
+        for row in self._logic.jobs.rows():
+            if row.kind == "pretrain" and str(row.path) not in self._runs:
+                with adapter.blocked(self._ui.runComboBox):
+                    self._add(str(row.path))
+
+    def show(self, run: str) -> None:
+        """Show what is chosen: a run's folder, or ""."""
+        with adapter.blocked(self._ui.runComboBox):
+            if run not in self._runs:
+                self._add(run)
+            self._ui.runComboBox.setCurrentIndex(self._runs.index(run))
+
+    def settings(self, run: str) -> PretrainSettings | None:
+        """The settings of ``run``, read once; None for "". Raises SettingsError where it has none."""
+        if self._read[0] != run:
+            self._read = (run, runSettings(run) if run else None)
+        return self._read[1]
+
+    def showState(self, run: str) -> None:
+        """Let the button say what it can do now."""
+        asking = self._scores is not None and self._scores.running
+        self._ui.scoreButton.setEnabled(bool(run) and self._logic.preview.ready and not asking)
+        self._ui.scoreButton.setText(_("Asking...") if asking else _("Predict this crop"))
+
+    def ask(self) -> None:
+        """Ask the chosen run of the crop where it is now."""
+        run = self._runs[self._ui.runComboBox.currentIndex]
+        if run:
+            self._scores = self._scores or CropScores(self._logic.environment)
+            self._scores.start(run)
+            self._timer.start()
+            self._poll()
+
+    def cancel(self) -> None:
+        """Give a question up."""
+        self._timer.stop()
+        if self._scores is not None:
+            self._scores.cancel()
+
+    def _poll(self) -> None:
+        if self._scores is not None and self._scores.poll(self._logic.preview):
+            self.showState("")
+            return
+        self._timer.stop()
+        self.showState(self._runs[self._ui.runComboBox.currentIndex])
+        if self._scores is not None and self._scores.error is not None:
+            self._host.showError(self._scores.error)
+        elif self._scores is not None:
+            self._host.say(_("Predicted by step {step} of the run").format(step=self._scores.step))
+
+    def _add(self, run: str) -> None:
+        self._runs.append(run)
+        self._ui.runComboBox.addItem(Path(run).name)
+
+    def _onPicked(self, index: int) -> None:
+        if 0 <= index < len(self._runs):
+            self._changed(self._runs[index])
