@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_FINETUNE
+from made_cohorts import SMALL_FINETUNE
 from safetensors.torch import load_file, save_file
 from test_finetune import stopping_after
 
@@ -20,13 +20,14 @@ from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.case_pictures import kept_pictures
 from VoCoCore.evaluation.final import _values
-from VoCoCore.evaluation.finetune_curves import class_names
+from VoCoCore.evaluation.finetune_curves import class_names, finetune_figure
 from VoCoCore.evaluation.finetune_report import judge, write_finetune_report
 from VoCoCore.evaluation.metrics import LabelMetrics
 from VoCoCore.models.card import OutputClass
 from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.events import read_events
+from VoCoCore.runs.narrate import _scores
 from VoCoCore.training.finetune import finetune
 from VoCoCore.training.finetune_look import Looker, Seen, Slice, values_of
 from VoCoCore.training.labelled_cohort import LabelledCohort, labelled_index
@@ -111,6 +112,9 @@ def test_classes_may_be_called_low_and_high() -> None:
     ]
     assert (values["dice_'low'"], values["dice_'high'"], values["dice_cases"]) == (0.25, 0.5, 1.0)
     assert 0.5 <= values["dice_low"] < values["dice"] < values["dice_high"] and values["cases"] == 4
+    single = values_of(Seen(counts[:1], np.zeros(1, int), {}), kinds, "segmentation")
+    assert "dice_low" not in single and "95 %" not in _scores(single), "one case has no interval"
+    assert "(95 % 0." in _scores(values)
     scores = {f"c{n}": {"low": LabelMetrics(dice=n / 10), "high": LabelMetrics(dice=1.0)} for n in range(5)}
     found = _values(scores, {"low": (1,), "high": (2,)})
     assert found["dice_'low'"] == pytest.approx(0.2) and found["dice_'high'"] == 1
@@ -183,6 +187,17 @@ def test_weights_whose_header_has_the_length_of_a_pickles_first_byte(tmp_path) -
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04\x95\x00\x00\x00\x00\x00}{" + bytes(50))
     with pytest.raises(DataError):
         read_weight_file(tmp_path / "pickle.safetensors")
+
+
+def test_the_legend_of_many_classes_stays_inside_its_chart() -> None:
+    values = {"dice": 0.5, **{f"dice_label {n}": 0.5 for n in range(30)}}
+    figure = finetune_figure(
+        [{"type": "metrics", "split": "val", "step": n, "values": values} for n in (1, 2)]
+    )
+    figure.canvas.draw()
+    axes = figure.axes[2]
+    legend, inside = axes.get_legend().get_window_extent(), axes.get_window_extent()
+    assert inside.y0 <= legend.y0 and legend.y1 <= inside.y1 and legend.x1 <= inside.x1
 
 
 # The cache

@@ -68,6 +68,10 @@ def test_a_plan_of_an_mr_takes_percentiles_and_the_whole_of_a_small_case() -> No
     assert (made.model.feature_size, made.optim.steps) == (48, 25_000)
 
 
+def test_no_window_begins_below_air() -> None:
+    assert plan(replace(CT, under_labels=(-995.0, 390.0)))[0].prepare.window == (-1024.0, 735.0)
+
+
 def test_mixed_kinds_are_decided_case_by_case() -> None:
     made, _ = plan(replace(CT, kind="auto"))
     assert made.prepare.intensity == "auto" and made.prepare.window is None
@@ -175,12 +179,14 @@ def test_a_protocols_values_stay_as_published() -> None:
         (["kidney_left"], (0.0, 0.0, 0.0)),
         (["Anterior", "Posterior"], (0.2, 0.0, 0.0)),
         (["bright spot", "cleft"], (0.2, 0.0, 0.0)),
+        (["background", "label 1"], (0.2, 0.0, 0.0)),
+        (["background", "label 1", "label 2"], (0.0, 0.0, 0.0)),
     ],
 )
 def test_labels_with_sides_are_not_flipped_unless_one_asks_for_it(names, flip) -> None:
     made, reasons = plan(names=names)
     assert made.augment.flip == flip
-    assert any("a matter of sides" in reason for reason in reasons) == (flip[0] == 0)
+    assert any("sides" in reason for reason in reasons) == (flip[0] == 0)
     made, reasons = plan(names=names, augment__flip="0.5,0.2,0.2")
     assert made.augment.flip == (0.5, 0.2, 0.2) and not any("flip" in reason for reason in reasons)
 
@@ -303,6 +309,9 @@ def test_batch_and_crops_follow_the_memory() -> None:
     assert (made.optim.batch, made.patches.per_case) == (6, 4), "two for each of three"
     assert plan(need=needing(500), optim__batch=3)[0].patches.per_case == 1
     assert plan(need=needing(10_000), patches__per_case=4)[0].optim.batch == 1
+    made, _ = plan(replace(CT, cases=1))
+    assert (made.optim.batch, made.patches.per_case) == (1, 4), "of one case more crops"
+    assert plan(replace(CT, cases=1), task="classification")[0].patches.per_case == 1
 
 
 def test_a_crop_too_large_for_the_memory_is_made_smaller() -> None:

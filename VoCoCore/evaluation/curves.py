@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Event = Mapping[str, Any]
+MOST_LINES = 9  # of a legend above each other: more do not fit into a chart
 MOST_POINTS = 300
 DESCRIPTION = (
     "Six charts over training steps: loss terms, position accuracy beside chance, similarity of base crops, "
@@ -192,7 +193,8 @@ def _finish(axes: Axes, title: str) -> None:
     axes.grid(True, axis="y")
     axes.yaxis.set_major_formatter("{x:.4g}")
     axes.locator_params(axis="x", integer=True, nbins=5)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", handlelength=1.8, labelspacing=0.3)
+    if lines := len(axes.get_legend_handles_labels()[0]):
+        columns = -(-lines // MOST_LINES)
+        axes.legend(loc="best", ncols=columns, handlelength=1.8, labelspacing=0.3)
     elif not axes.lines:
         axes.text(0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", va="center", fontsize=8)

@@ -96,8 +96,10 @@ def _scores(values: Mapping[str, Any]) -> str:
         return "validation " + ", ".join(f"{n.replace('_', ' ')} {number(values[n], 3)}" for n in shown)
     names = [n for n in values if n.startswith("dice_") and n not in ("dice_low", "dice_high")]
     each = [f"{name[5:]} {number(values[name], 3)}" for name in names[:8]]
-    bounds = f"(95 % {number(values.get('dice_low'), 3)} to {number(values.get('dice_high'), 3)})"
-    return f"validation Dice {number(values['dice'], 3)} {bounds}: " + ", ".join(each)
+    bounds = ""
+    if "dice_low" in values:  # one case has no interval
+        bounds = f" (95 % {number(values['dice_low'], 3)} to {number(values.get('dice_high'), 3)})"
+    return f"validation Dice {number(values['dice'], 3)}{bounds}: " + ", ".join(each)
 
 
 def _progress(event: Mapping[str, Any]) -> str:

@@ -77,4 +77,6 @@ def flips_for(names: Sequence[str]) -> tuple[tuple[float, float, float], str]:
     for name in names:
         if any(re.search(rf"(^|[^a-z]){side}", name.lower()) for side in _SIDES):
             return (0.0, *FLIPS[1:]), f"'{name}' is a matter of sides"
+    if len([name for name in names if re.fullmatch(r"label \d+", name)]) > 1:
+        return (0.0, *FLIPS[1:]), "labels without names may have sides"
     return FLIPS, "bodies are nearly symmetric from left to right, and no label has a side"

@@ -182,7 +182,7 @@ def values_of(seen: Seen, classes: Sequence[OutputClass], task: str) -> dict[str
     columns = seen.dice()[:, first:].T
     by_case = case_scores(seen, "softmax" if first else "sigmoid")
     known = by_case[np.isfinite(by_case)]
-    low, high = interval(known) if len(known) else (np.nan, np.nan)
+    low, high = interval(known) if len(known) > 1 else (np.nan, np.nan)
     named = {
         score_name("dice", kind.name): _mean(column)
         for kind, column in zip(classes[first:], columns, strict=True)

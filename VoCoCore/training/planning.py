@@ -15,12 +15,13 @@ from VoCoCore.data.resample import spaced_size
 from VoCoCore.devices import Machine
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.settings import ENCODER_LIMITS
-from VoCoCore.training.case_facts import SAMPLED, Facts
+from VoCoCore.training.case_facts import Facts
 from VoCoCore.training.crop_plan import Need, cases_and_crops, crop_size, flips_for
 from VoCoCore.training.finetune_needs import SHARE
 from VoCoCore.training.takeover import card_preparation
 
 MOST_STRETCH = 3.0  # between the cases' voxel size and that of pre-training, along any axis
+AIR = -1024.0  # HU, below which nothing is seen
 LONGEST = 320  # voxels along an axis beyond which cases are made coarser
 # Voxels of a crop, at most: on a processor what a short job has time for, else what a network learns the body from.
 CROP_VOXELS = {"cpu": 50_000, "mps": 1_000_000, "cuda": 1_000_000}
@@ -89,7 +90,7 @@ class Planner:
         elif prepare.intensity == "auto" and self.facts.kind != "auto":
             self._choose(
                 {"prepare.intensity": self.facts.kind},
-                f"the values of {min(SAMPLED, self.facts.cases)} cases look like it",
+                "the values of the cases look like it",
             )
         if self.settings.prepare.intensity == "mr" or prepare.window is not None:
             return
@@ -98,7 +99,7 @@ class Planner:
         elif self.facts.under_labels and self.settings.prepare.intensity == "ct":
             low, high = self.facts.under_labels
             margin = 0.25 * max(high - low, 100.0)
-            window = (round((low - margin) / 5) * 5.0, round((high + margin) / 5) * 5.0)
+            window = (max(AIR, round((low - margin) / 5) * 5.0), round((high + margin) / 5) * 5.0)
             self._choose(
                 {"prepare.window": window}, f"labelled voxels lie between {low:.0f} and {high:.0f} HU"
             )
@@ -164,8 +165,10 @@ class Planner:
         optim, patches, kind = self.settings.optim, self.settings.patches, self.machine.device.type
         if optim.batch is not None and patches.per_case is not None:
             return
-        ranks, each = self.machine.ranks, CROPS[kind]
-        cases = max(1, -(-min(CASES[kind], self.facts.cases) // ranks))
+        ranks, there = self.machine.ranks, min(CASES[kind], self.facts.cases)
+        cases, each = max(1, -(-there // ranks)), CASES[kind] * CROPS[kind] // max(1, there)
+        if self.settings.task != "segmentation":
+            each = 1  # a case is seen whole
         fit, why = cases * each, f"as many as suit a {kind.upper()}"
         need = self._need(self.settings)
         if need is not None:
