@@ -268,7 +268,7 @@ def test_a_real_job_is_started_stopped_resumed_and_killed(tmp_path):
 def test_a_start_can_be_taken_back_before_the_job_reports(tmp_path):
     table, run = JobTable(sys.executable), tmp_path / "new"
     launched = table.start("pretrain", {**SMALL, "data.source": str(tmp_path)}, run)
-    pid = launched._child.pid
+    pid = launched._launch._child.pid
     assert table.kill(run) is None
     until(lambda: process.process_start(pid) is None, 10)
     assert shown(table, run) is None

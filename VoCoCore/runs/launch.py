@@ -59,11 +59,19 @@ class Launch:
         if self._child.poll() is None:
             kill_tree(self._child.pid)
 
-    def _last_line(self) -> str:
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the process that was started, None while it runs; negative: the signal that killed it."""
+        return self._child.poll()
+
+    def output(self) -> str:
+        """What it has printed since it was started, at most the last 64 kB."""
         with open(self.run.log_file, "rb") as file:
             file.seek(max(self._log_start, file.seek(0, os.SEEK_END) - 65_536))
-            lines = file.read().decode("utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return file.read().decode("utf-8", errors="replace")
+
+    def _last_line(self) -> str:
+        return next((line.strip() for line in reversed(self.output().split("\n")) if line.strip()), "")
 
 
 def start(

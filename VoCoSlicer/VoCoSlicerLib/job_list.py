@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from VoCoCore.errors import SettingsError
+from VoCoCore.errors import EnvironmentFault, SettingsError
 from VoCoCore.runs import known
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoSlicerLib.pythons import pythonSlicer
@@ -30,6 +30,7 @@ class JobList:
         self._next = 0.0
         self._stamp: object = None
         self._paths: list[Path] = []
+        self._unsaved: list[Path] = []  # of this session, where the list cannot be written
 
     def advance(self) -> None:
         """Start the looks that are due, take in those that have ended; does not wait."""
@@ -50,7 +51,7 @@ class JobList:
             folders = self.folders()
             found = [path for folder in folders for path in self._found.get(folder, [])]
             hidden = set(known.remembered(HIDDEN))
-            listed = dict.fromkeys([*known.remembered(), *found])
+            listed = dict.fromkeys([*self._unsaved, *known.remembered(), *found])
             self._paths = [path for path in listed if path not in hidden]
         return self._paths
 
@@ -65,7 +66,7 @@ class JobList:
     def add(self, folder: str | Path) -> None:
         """Add a run, or a folder with runs up to two levels below it.
 
-        Raises SettingsError where there is no such folder.
+        Raises SettingsError where there is no such folder, EnvironmentFault where that cannot be remembered.
         """
         place = RunDirectory(folder).path
         if not place.is_dir():
@@ -76,8 +77,16 @@ class JobList:
         for hidden in known.remembered(HIDDEN):
             if hidden.is_relative_to(place):
                 known.forget(hidden, HIDDEN)
-        known.remember(place, known.RUNS if is_run(place) else FOLDERS)
+        if not known.remember(place, known.RUNS if is_run(place) else FOLDERS):
+            hint = f"look at the permissions of {known.config_folder()}"
+            raise EnvironmentFault("the list of known runs could not be written", hint)
         self.refresh()
+
+    def remember(self, path: Path) -> None:
+        """Add a run that was started here; for this session alone where the list cannot be written."""
+        if not known.remember(path):
+            self._unsaved.insert(0, path)
+            self._stamp = None
 
     def show(self, path: Path) -> None:
         """Take back that a run was forgotten."""
@@ -88,6 +97,8 @@ class JobList:
         """Take a run, or a folder that was added, off the list; everything stays on the disk."""
         known.forget(path)
         known.forget(path, FOLDERS)
+        self._unsaved = [other for other in self._unsaved if other != path]
+        self._stamp = None
         if any(path in runs for runs in self._found.values()):
             known.remember(path, HIDDEN)
 

@@ -7,23 +7,21 @@ and killing is done by `voco jobs` in a process of its own, which also finishes 
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import SettingsError, VocoError
-from VoCoCore.runs import describe, known, launch
+from VoCoCore.runs import describe
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
 from VoCoSlicerLib.job_list import JobList
 from VoCoSlicerLib.job_rows import GONE, STARTING, JobRow, RunReader
-from VoCoSlicerLib.pythons import choosePython, environOf, pythonSlicer
+from VoCoSlicerLib.job_start import Starting
+from VoCoSlicerLib.pythons import choosePython, pythonSlicer
 from VoCoSlicerLib.tasks import Task
 
 BUDGET = 0.008  # seconds
@@ -42,7 +40,7 @@ class JobTable:
         self.list = JobList()
         self._readers: dict[Path, RunReader] = {}
         self._turn = 0
-        self._launches: dict[Path, tuple[launch.Launch, Path | None]] = {}
+        self._starting: dict[Path, Starting] = {}
         self._errors: dict[Path, VocoError] = {}
         self._followers: dict[Path, Follower] = {}
         self._endings: dict[Path, Task] = {}
@@ -53,11 +51,11 @@ class JobTable:
         """A row for each run, newest first; those that were not read again within BUDGET are as they were."""
         end = time.perf_counter() + BUDGET
         self.list.advance()
-        for place in list(self._launches):
+        for place in list(self._starting):
             self._hear(place)
         for place, task in list(self._endings.items()):
             self._seeOut(place, task)
-        paths = list(dict.fromkeys([*self._launches, *self._errors, *self.list.paths()]))
+        paths = list(dict.fromkeys([*self._starting, *self._errors, *self.list.paths()]))
         for path in self._due(paths):
             self._reader(path).refresh()
             if time.perf_counter() > end:
@@ -118,27 +116,20 @@ class JobTable:
         run: str | Path,
         python: str | Path | None = None,
         resume: bool = False,
-    ) -> launch.Launch:
-        """Start ``voco pretrain`` or ``finetune`` as a job of its own; `rows` and `Launch.ready` say what became of it.
+    ) -> Starting:
+        """Start ``voco pretrain`` or ``finetune`` as a job of its own; `rows` or `Starting.ready` say how it went.
 
         ``settings``: values by dotted name, ``data.source`` among them. Raises SettingsError where a job runs there or
         the folder holds something else, EnvironmentFault where the folder or Python cannot be used.
         """
-        place, program = _place(run), str(python or self.python or choosePython()[0])
-        config = _written(settings) if settings else None
-        words = [kind, "--run", str(place), *(["--resume"] if resume else [])]
-        words += ["--config", str(config)] if config else []
-        try:
-            made = launch.start(place, words, python=program, environ=environOf(program))
-        except VocoError:
-            _remove(config)
-            raise
-        self._errors.pop(place, None)
-        self._launches[place] = (made, config)
-        self.list.show(place)
+        words = [kind, "--run", str(_place(run)), *(["--resume"] if resume else [])]
+        made = Starting(_place(run), words, settings, str(python or self.python or choosePython()[0]))
+        self._errors.pop(made.run, None)
+        self._starting[made.run] = made
+        self.list.show(made.run)
         return made
 
-    def resume(self, path: str | Path, python: str | Path | None = None) -> launch.Launch:
+    def resume(self, path: str | Path, python: str | Path | None = None) -> Starting:
         """Go on from the last checkpoint. Raises SettingsError where there is no run, or nothing to go on with."""
         run = RunDirectory.open(path)
         if run.state() == "finished":
@@ -202,7 +193,7 @@ class JobTable:
     def _shown(self, place: Path) -> JobRow:
         """A run's row, with what this process knows of its start."""
         row = self._reader(place).row
-        if place in self._launches:
+        if place in self._starting:
             return replace(row, state=STARTING, message="", kind=row.kind)
         if (error := self._errors.get(place)) and row.state in ("", GONE, "failed", "stopped", "lost"):
             return replace(row, state="failed", message=error.message)
@@ -210,29 +201,23 @@ class JobTable:
 
     def _hear(self, place: Path) -> None:
         """Whether a job that was started has reported, or has ended before."""
-        started, config = self._launches[place]
         try:
-            if not started.ready():
+            if not self._starting[place].ready():
                 return
-            known.remember(place)
+            self.list.remember(place)
             self._reader(place).refresh()
         except VocoError as error:
             self._errors[place] = error
-        except OSError:  # its folder was deleted meanwhile
-            started.cancel()
-        del self._launches[place]
-        _remove(config)
+        del self._starting[place]
 
     def _withdraw(self, path: str | Path) -> bool:
         """End a job that has not reported yet; False where there is none."""
         place = _place(path)
-        if place in self._launches:
+        if place in self._starting:
             self._hear(place)
-        if place not in self._launches:
+        if place not in self._starting:
             return False
-        started, config = self._launches.pop(place)
-        started.cancel()
-        _remove(config)
+        self._starting.pop(place).cancel()
         return True
 
     def _end(self, path: str | Path, *words: str) -> Task:
@@ -252,17 +237,3 @@ class JobTable:
 
 def _place(path: str | Path) -> Path:
     return RunDirectory(path).path
-
-
-def _written(settings: Mapping[str, Any]) -> Path:
-    """The settings as a file for the job to read at its start; its user alone may read it."""
-    handle, name = tempfile.mkstemp(prefix="voco-settings-", suffix=".json")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(dict(settings), file, indent=1)
-    return Path(name)
-
-
-def _remove(config: Path | None) -> None:
-    if config is not None:
-        with suppress(OSError):
-            config.unlink(missing_ok=True)
