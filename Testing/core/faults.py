@@ -56,6 +56,8 @@ def write_list(path: Path) -> None:
 
 
 def _short(text: str) -> str:
-    text = re.sub(r"/\S*?/pytest-of-[^/]*/pytest-\d+/(popen-gw\d+/)?[^/\s:']*/?", "", text).replace(str(ROOT), "VOCO")
+    text = re.sub(r"/\S*?/pytest-of-[^/]*/pytest-\d+/(popen-gw\d+/)?[^/\s:']*/?", "", text).replace(
+        str(ROOT), "VOCO"
+    )
     text = text.removeprefix("voco: ").replace(os.path.expanduser("~"), "~")
     return re.sub(r"([|<>*_`\[\]\\])", r"\\\1", text)

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conftest import SmallCohort
+from made_cohorts import SmallCohort
 
 from VoCoCore.data.phantom import make_cohort
 from VoCoCore.runs.events import read_events

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import SmallCohort
+from made_cohorts import SmallCohort
 from nursery import Nursery
 from safetensors.torch import load_file
 

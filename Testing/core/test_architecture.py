@@ -226,6 +226,12 @@ def test_files_and_functions_stay_short(path: Path) -> None:
         assert nesting(function) <= NESTING, f"{function.name} nests {nesting(function)} levels deep"
 
 
+def test_no_test_imports_from_a_conftest() -> None:
+    """Each folder of tests has one, and Python keeps but one module of that name."""
+    for path in (ROOT / "Testing" / "core").rglob("*.py"):
+        assert "conftest" not in imported_within(tree_of(path), path.name), path.name
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_says_what_is_in_it(name: str) -> None:
     assert ast.get_docstring(tree_of(MODULES[name])), f"{name} has no docstring"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_FINETUNE
 from faults import meet
+from made_cohorts import SMALL_FINETUNE
 from made_labels import Cases, body, mask, rows, write
 
 from VoCoCore import devices

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL_FINETUNE
+from made_cohorts import SMALL_FINETUNE
 from made_scores import scored
 
 from VoCoCore.cli import main

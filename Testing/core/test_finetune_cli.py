@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import SMALL_FINETUNE
 from kills import curve, unequal
+from made_cohorts import SMALL_FINETUNE
 from safetensors.torch import load_file
 
 from VoCoCore.cli import main

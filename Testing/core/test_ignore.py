@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_FINETUNE
+from made_cohorts import SMALL_FINETUNE
 from made_labels import Cases, mask, write
 
 from VoCoCore.data.cases import Case, Source
