@@ -1,4 +1,7 @@
-"""A hand at the controls: finds them by name, presses, types, chooses, waits with the events running."""
+"""A hand at the controls: finds them by name, presses, types, chooses, waits with the events running.
+
+It uses nothing but what Slicer's own qt has too, so that the same steps run in the host and in a real Slicer.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "slicer"
 
 
 class Hand:
-    """Drives the widgets below ``root``. A control that is hidden or switched off cannot be touched."""
+    """Drives the widgets below ``root``. A control that is hidden or switched off cannot be touched.
+
+    ``host`` has ``app`` (processEvents) and ``failures`` (check, raising what went wrong in slots).
+    """
 
     def __init__(self, root, host) -> None:
         self.root, self.host = root, host
@@ -18,19 +24,22 @@ class Hand:
         """The widget with that object name, or the widget itself."""
         if not isinstance(control, str):
             return control
-        import qt
+        import slicer
 
-        found = [one for one in self.root.findChildren(qt.QObject) if one.objectName == control]
+        found = slicer.util.findChildren(self.root, name=control)
         if not found:
-            names = sorted({one.objectName for one in self.root.findChildren(qt.QObject) if one.objectName})
-            raise LookupError(f"no control {control!r}; there are {', '.join(names)}")
-        return found[-1]
+            named = sorted(
+                {one.name for one in slicer.util.findChildren(self.root) if getattr(one, "name", "")}
+            )
+            raise LookupError(f"no control {control!r}; there are {', '.join(named)}")
+        shown = [one for one in found if one.isWidgetType() and one.isVisible()]
+        assert len(shown) < 2, f"{len(shown)} controls are called {control}: use the Hand of one panel"
+        return (shown or found)[0]
 
     def _reach(self, control):
         widget = self.find(control)
-        name = widget.objectName or type(widget).__name__
-        assert widget.isVisible(), f"{name} is hidden: a hand cannot reach it"
-        assert widget.isEnabled(), f"{name} is switched off"
+        assert widget.isVisible(), f"{widget.objectName} is hidden: a hand cannot reach it"
+        assert widget.isEnabled(), f"{widget.objectName} is switched off: {widget.toolTip}"
         return widget
 
     def settle(self) -> None:
@@ -47,9 +56,9 @@ class Hand:
     def check(self, control, on: bool = True) -> None:
         """Bring a check box or checkable button into a state, by pressing it where it is in the other."""
         widget = self._reach(control)
-        if widget.checked != on:
+        if widget.isChecked() != on:
             widget.click()
-        assert widget.checked == on, f"{widget.objectName} did not change"
+        assert widget.isChecked() == on, f"{widget.objectName} did not change"
         self.settle()
 
     def open(self, section) -> None:
@@ -65,48 +74,41 @@ class Hand:
         widget = self._reach(section)
         if not widget.collapsed:
             widget.click()
+        assert widget.collapsed
         self.settle()
 
     def type(self, control, text: str) -> None:
-        """Replace the text of a line, spin box, path or text field, and leave the field."""
+        """Replace the text of a line, spin box or editable combo box, key by key, and press Return."""
         widget = self._reach(control)
-        if hasattr(widget, "setCurrentPath"):
-            widget.setCurrentPath(text)
-        elif hasattr(widget, "lineEdit") and widget.lineEdit() is not None:
-            self._keys(widget.lineEdit(), text)
-        elif hasattr(widget, "setPlainText"):
-            widget.setPlainText(text)
-        else:
-            self._keys(widget, text)
+        line = widget.lineEdit() if hasattr(widget, "lineEdit") else widget
+        line.selectAll()
+        self._key(line, "Delete")
+        for letter in text:
+            self._key(line, letter)
+        self._key(line, "Return")
         self.settle()
 
-    def _keys(self, line, text: str) -> None:
+    def _key(self, widget, key: str) -> None:
         import qt
-        from PySide6 import QtTest
 
-        line.setFocus()
-        line.selectAll()
-        if text:
-            QtTest.QTest.keyClicks(line, text)
-        else:
-            QtTest.QTest.keyClick(line, qt.Qt.Key_Delete)
-        QtTest.QTest.keyClick(line, qt.Qt.Key_Return)
+        code, letter = (getattr(qt.Qt, f"Key_{key}"), "") if len(key) > 1 else (0, key)
+        for kind in (qt.QEvent.KeyPress, qt.QEvent.KeyRelease):
+            event = qt.QKeyEvent(kind, code, qt.Qt.NoModifier, letter)
+            qt.QApplication.sendEvent(widget, event)
 
     def choose(self, control, text: str) -> None:
-        """Choose the item of a combo box with that text, or the node with that name."""
-        widget = self._reach(control)
-        combo = getattr(widget, "_hostCombo", widget)
-        index = combo.findText(text)
+        """Choose the item of a combo box with that text."""
+        combo = self._reach(control)
         items = [combo.itemText(number) for number in range(combo.count)]
-        assert index >= 0, f"{widget.objectName} does not offer {text!r} but {items}"
-        combo.setCurrentIndex(index)
+        assert text in items, f"{combo.objectName} does not offer {text!r} but {items}"
+        combo.setCurrentIndex(items.index(text))
         self.settle()
 
     def pick(self, control, node) -> None:
         """Choose a node in a node selector (None: the entry for none)."""
         widget = self._reach(control)
         widget.setCurrentNode(node)
-        assert widget.currentNode() is node, f"{widget.objectName} does not offer {node}"
+        assert widget.currentNode() == node, f"{widget.objectName} does not offer {node}"
         self.settle()
 
     def set(self, control, value) -> None:
@@ -122,13 +124,13 @@ class Hand:
             self.set(control, value)
 
     def rows(self, table) -> list[list[str]]:
-        """The texts of a table's rows."""
+        """The texts of a QTableWidget's rows."""
         widget = self.find(table)
-        model = widget.model()
-        return [
-            [str(model.index(row, column).data() or "") for column in range(model.columnCount())]
-            for row in range(model.rowCount())
+        items = [
+            [widget.item(row, column) for column in range(widget.columnCount)]
+            for row in range(widget.rowCount)
         ]
+        return [["" if item is None else item.text() for item in line] for line in items]
 
     def checkRow(self, table, row: int, column: int = 0, on: bool = True) -> None:
         """Set the check mark of a table's cell."""
@@ -145,7 +147,7 @@ class Hand:
         self.settle()
 
     def until(self, happened, seconds: float = 10.0, what: str = ""):
-        """Run the events until ``happened()`` is true, and return it; errors in slots and time out fail."""
+        """Run the events until ``happened()`` is true, and return it; errors in slots and too long a wait fail."""
         end = time.monotonic() + seconds
         while True:
             self.host.app.processEvents()
