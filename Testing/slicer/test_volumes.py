@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import made_scene
 import numpy as np
@@ -145,6 +148,20 @@ def test_a_large_volume_is_described_without_waiting(scene):
     node = volume(scene, np.zeros((300, 512, 512), np.int16))
     best = min(_timed(lambda: describeVolume(node)) for _ in range(3))
     assert best < 0.1  # 20 ms are wanted on a quiet machine
+
+
+def test_slicers_process_needs_numpy_alone():
+    code = (
+        "import sys, slicer\nbefore = set(sys.modules)\n"
+        "import VoCoSlicerLib.export, VoCoSlicerLib.results_load, VoCoSlicerLib.volumes\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)\n"
+        "print('NEW', *sorted(new - {'vtk', 'vtkmodules', 'numpy'}))"
+    )
+    folder = Path(made_scene.__file__).resolve().parents[2] / "VoCoSlicer"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.rpartition("NEW")[2].split() == ["VoCoCore", "VoCoSlicerLib"]
 
 
 def _timed(action):

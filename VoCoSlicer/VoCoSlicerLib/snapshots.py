@@ -120,10 +120,10 @@ def _takeVolume(node) -> VolumeSnapshot:
 def unchangedFile(node) -> str:
     """The file that holds exactly this volume, as far as the node knows; empty where there is none.
 
-    Whether the file still has the node's geometry is for `image_files.isGridOf` to say.
+    Whether the file has the node's geometry, its transforms included, is for `image_files.isGridOf` to say.
     """
     storage = node.GetStorageNode()
-    if storage is None or node.GetParentTransformNode() is not None or node.GetModifiedSinceRead():
+    if storage is None or node.GetModifiedSinceRead():
         return ""
     path = os.path.abspath(storage.GetFullNameFromFileName() or "")
     several = storage.GetNumberOfFileNames() > 0 and list(_fileNames(storage)) != [storage.GetFileName()]
