@@ -60,13 +60,13 @@ def test_the_table_says_how_each_run_stands(panel, hand, tmp_path):
         "going",
         "pre-training",
         "running",
-        "250 / 1000 (25 %)",
+        "25 %",
         "1 h 1 min",
         "0.5",
         "",
         "this machine",
     ]
-    assert rows["done"][2:] == ["finished", "20 / 1000 (2 %)", "", "1.25", "0.5", "this machine"]
+    assert rows["done"][2:] == ["finished", "2 %", "", "1.25", "0.5", "this machine"]
     assert rows["far"][2] == "stopped" and rows["far"][7] == "node7"
 
 

@@ -88,14 +88,14 @@ class RunReader:
         """What ended a run that failed or is lost, of the kind that its own command would have raised."""
         kept = describe.checkpoint_words(self.run)
         if self.row.state == "lost":
-            return EnvironmentFault(f"the job of {self.run.name} is lost: {LOST}", f"{kept}; Resume goes on")
+            return EnvironmentFault(f"The job of {self.run.name} is lost: {LOST}", f"press Resume ({kept})")
         said = self._tail.get("error", {})
         if said.get("message") != self.row.message:  # the last word of an earlier attempt
             said = {}
         message = self.row.message or "it did not say why: see its log"
-        hint = "; ".join(filter(None, [str(said.get("hint") or ""), f"{kept}; Resume goes on"]))
+        hint = ", then ".join(filter(None, [str(said.get("hint") or ""), f"press Resume ({kept})"]))
         return _KINDS.get(str(said.get("kind")), VocoError)(
-            f"the job of {self.run.name} failed: {message}", hint
+            f"The job of {self.run.name} failed: {message}", hint
         )
 
     def _made(self) -> JobRow:

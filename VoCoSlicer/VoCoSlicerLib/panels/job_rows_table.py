@@ -28,7 +28,7 @@ class JobRowsTable:
             _("Run"),
             _("Job"),
             _("State"),
-            _("Progress"),
+            _("Done"),
             _("Time left"),
             _("Loss"),
             _("Score"),
@@ -37,6 +37,7 @@ class JobRowsTable:
         table.setColumnCount(len(heads))
         table.setHorizontalHeaderLabels(heads)
         table.verticalHeader().setVisible(False)
+        table.setWordWrap(False)
         table.horizontalHeader().setStretchLastSection(True)
         table.itemSelectionChanged.connect(self._onSelection)
 
@@ -48,6 +49,7 @@ class JobRowsTable:
     def fill(self, rows: Sequence[JobRow]) -> None:
         """Show these rows; only cells that differ are touched."""
         paths = [row.path for row in rows]
+        before = dict(self._cells)
         with adapter.blocked(self._table):
             if paths != self._paths:
                 self._paths = paths
@@ -57,6 +59,8 @@ class JobRowsTable:
                 self._mark()
             for number_, row in enumerate(rows):
                 self._fillRow(number_, row)
+        if before != self._cells:
+            self._table.resizeColumnsToContents()
 
     def select(self, path: Path | None) -> None:
         """Select a run, also one that will be in the table only later; tells nobody."""
@@ -80,7 +84,11 @@ class JobRowsTable:
                 item = qt.QTableWidgetItem()
                 self._table.setItem(place, column, item)
             item.setText(text)
-            item.setToolTip(str(row.path))
+            item.setToolTip(
+                _("step {step} of {total}").format(step=row.step, total=row.total)
+                if column == 3
+                else wanted[1]
+            )
             item.setForeground(qt.QBrush(qt.QColor(color)) if wanted[2] else qt.QBrush())
             self._cells[place, column] = wanted
 
@@ -93,12 +101,11 @@ class JobRowsTable:
 def cellsOf(row: JobRow) -> list[str]:
     """What the table says of a run, by column."""
     kinds = {"pretrain": _("pre-training"), "finetune": _("fine-tuning")}
-    share = f" ({100 * min(row.step, row.total) // row.total} %)" if row.total > 0 else ""
     return [
         row.name,
         kinds.get(row.kind, row.kind),
         stateWord(row.state),
-        f"{row.step} / {row.total}{share}" if row.total > 0 else "",
+        f"{100 * min(row.step, row.total) // row.total} %" if row.total > 0 else "",
         duration(row.etaSeconds) if row.etaSeconds is not None else "",
         number(row.loss) if row.loss is not None else "",
         number(row.score, 3) if row.score is not None else "",

@@ -25,6 +25,7 @@ class JobSpace:
         heads = [_("Delete"), _("What"), _("Size"), _("Not needed"), _("Runs"), _("Folder")]
         ui.spaceTable.setColumnCount(len(heads))
         ui.spaceTable.setHorizontalHeaderLabels(heads)
+        ui.spaceTable.setWordWrap(False)
         ui.spaceTable.verticalHeader().setVisible(False)
         ui.spaceTable.horizontalHeader().setStretchLastSection(True)
         ui.spaceTable.itemChanged.connect(lambda *_: self._enable())
@@ -99,6 +100,7 @@ class JobSpace:
         none = _("There is nothing to delete.")
         text = _("{count} folders with {amount} in all.").format(count=len(self._places), amount=total)
         self._ui.spaceLabel.setText(text if self._places else none)
+        self._ui.spaceTable.setVisible(bool(self._places))
         self._fill()
 
     def _begin(self, work: Callable[[], Task | None], then: Callable[[Task], None]) -> bool:
@@ -133,6 +135,7 @@ class JobSpace:
                 if place.busy:
                     box.setFlags(qt.Qt.ItemIsSelectable)
                     box.setToolTip(_("In use by the job in {run}").format(run=place.busy[0]))
+        table.resizeColumnsToContents()
 
     def _checked(self) -> list[space.Place]:
         table = self._ui.spaceTable
