@@ -45,7 +45,7 @@ def test_every_setting_of_both_jobs_has_a_control_with_help_and_range(host, wind
             assert option.facts["help"] in tip and name in tip
         counts = options["crops.counts" if settings is PretrainSettings else "patches.size"]
         assert f"from {counts.facts['low']} to {counts.facts['high']}" in tooltipOf(counts)
-        assert labelOf(options["prepare.spacing"]) == "spacing [mm]"
+        assert labelOf(options["prepare.spacing"]) == "Spacing [mm]"
 
 
 def test_only_what_is_changed_by_hand_is_a_value(host, window):

@@ -209,14 +209,12 @@ def test_new_folders_do_not_exist_yet(logic):
     assert first.parent == logic.folder and not second.exists() and second.name.startswith("pretrain-")
 
 
-def test_only_jobs_of_this_machine_that_run_are_asked_about(logic):
-    rows = [
-        SimpleNamespace(path="a", state="running", local=True, active=True),
-        SimpleNamespace(path="b", state="running", local=False, active=True),
-        SimpleNamespace(path="c", state="finished", local=True, active=False),
-    ]
-    logic.__dict__["jobs"] = SimpleNamespace(rows=lambda: rows)
-    assert [row.path for row in logic.activeRuns()] == ["a"]
+def test_only_jobs_of_this_machine_that_run_are_asked_about(logic, tmp_path):
+    runs = {state: RunDirectory.create(tmp_path / state, {}, {}) for state in ("running", "finished")}
+    for state, run in runs.items():
+        run.write_status(state)
+        logic.jobs.list.show(run.path)
+    assert [row.path for row in logic.activeRuns()] == [runs["running"].path]
 
 
 def test_stopping_asks_and_does_not_wait(logic, tmp_path):

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import made_scene as made
 import numpy as np
 import pytest
-from conftest import MODULE
 from hand import Hand
 
 from VoCoCore.errors import DataError, StopRequested
 
+MODULE = Path(__file__).resolve().parents[2] / "VoCoSlicer" / "VoCoSlicer.py"
 SECTIONS = ("environment", "volumes", "cropPreview", "pretraining", "finetuning", "prediction", "jobs")
 
 

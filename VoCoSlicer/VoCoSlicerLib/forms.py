@@ -24,7 +24,7 @@ class SettingsForm:
     """Controls for some settings of ``settingsClass`` in ``parentWidget``, whose layout takes them.
 
     ``groups``: title -> dotted names, in order; a title makes a box that can be closed, "" none. ``onChange()``
-    is called after each change by hand.
+    is called after each change by hand. ``labels``: what a setting is called where its own name says too little.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class SettingsForm:
         settingsClass: type[Group],
         groups: Mapping[str, Iterable[str]],
         onChange: Callable[[], Any],
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         known = {option.name: option for option in settingsClass.options()}
         self._onChange = onChange
@@ -41,7 +42,8 @@ class SettingsForm:
         for title, names in groups.items():
             form = self._layout(parentWidget, title)
             for name in names:
-                self.rows[name] = SettingRow(known[name], form, onChange)
+                label = (labels or {}).get(name) or labelOf(known[name])
+                self.rows[name] = SettingRow(known[name], label, form, onChange)
 
     def values(self) -> dict[str, Any]:
         """The settings changed by hand, by dotted name, in their own types; without those that are wrong (`errors`)."""
@@ -83,7 +85,9 @@ class SettingsForm:
             return form
         box = ctk.ctkCollapsibleGroupBox()
         box.setTitle(title)
-        form = qt.QFormLayout(box)
+        contents = qt.QWidget()  # hidden as one, so that a closed box takes no space for its rows
+        form = qt.QFormLayout(contents)
+        qt.QVBoxLayout(box).addWidget(contents)
         parent.layout().addWidget(box)
         self.boxes[title] = box
         return form
@@ -99,7 +103,7 @@ class SettingRow:
     ``error``: what is wrong with it.
     """
 
-    def __init__(self, option: Option, form: Any, changed: Callable[[], Any]) -> None:
+    def __init__(self, option: Option, title: str, form: Any, changed: Callable[[], Any]) -> None:
         self.option, self._changed = option, changed
         self.value: Any = None
         self.error: SettingsError | None = None
@@ -112,7 +116,7 @@ class SettingRow:
         self.note.setStyleSheet("color: #b3261e")
         self.note.setVisible(False)
         self.note.setObjectName(f"note.{option.name}")
-        label = qt.QLabel(labelOf(option))
+        label = qt.QLabel(title)
         for widget in (self.editor, label, self.note):
             widget.setToolTip(tooltipOf(option))
         if self._words:
@@ -185,7 +189,7 @@ class SettingRow:
             return None  # a scene of another version: its preset decides
 
     def _note(self, error: SettingsError | None) -> None:
-        text = "" if error is None else f"{error.message}. {error.hint}".strip()
+        text = "" if error is None else str(error)
         if self.note.text != text:
             self.note.setText(text)
         self.note.setVisible(bool(text))
@@ -193,7 +197,7 @@ class SettingRow:
 
 def labelOf(option: Option) -> str:
     """What a setting is called in a form: the last word of its dotted name, with its unit."""
-    words = option.name.rpartition(".")[2].replace("_", " ").rstrip()
+    words = option.name.rpartition(".")[2].replace("_", " ").strip().capitalize()
     unit = option.facts["unit"]
     return f"{words} [{unit}]" if unit else words
 

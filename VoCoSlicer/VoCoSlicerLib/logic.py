@@ -200,7 +200,7 @@ class VoCoLogic:
 
     def activeRuns(self) -> list[Any]:
         """The rows of the jobs that run on this machine now."""
-        return [row for row in self.jobs.rows() if row.local and row.state in ACTIVE]
+        return self.jobs.runningHere()
 
     def stopRuns(self, runs: Sequence[str | Path]) -> None:
         """Ask these jobs to stop after their step, with a checkpoint; does not wait."""

@@ -45,7 +45,7 @@ class Estimating:
         self._asked = dict(values)
         try:
             self._task = self._logic.estimate(values).start()
-            if self._logic.facts is None:
+            if self._logic.facts is None or again:
                 self._probe = self._logic.environment.probe().start()
         except VocoError as error:
             self.error = error

@@ -195,7 +195,7 @@ class PredictionPanel(Panel):
                 self._model = readModel(path)
             groups = self._groups()
         except DataError as error:
-            return f"{error.message}. {error.hint}"
+            return str(error)
         if not groups:
             return _("Choose a volume, or check some in the section Volumes.")
         wanted = len(self._model.channels)

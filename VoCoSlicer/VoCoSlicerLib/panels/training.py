@@ -16,7 +16,7 @@ from VoCoSlicerLib.logic_start import EXPORTING, StartJob
 from VoCoSlicerLib.panels.base import Panel
 from VoCoSlicerLib.panels.estimating import Estimating
 from VoCoSlicerLib.panels.start_weights import StartWeights
-from VoCoSlicerLib.panels.training_forms import MAIN, advancedGroups
+from VoCoSlicerLib.panels.training_forms import MAIN, advancedGroups, mainLabels
 from VoCoSlicerLib.panels.training_plan import TrainingPlan
 
 _POLL = 50  # milliseconds
@@ -32,7 +32,9 @@ class TrainingPanel(Panel):
     def __init__(self, logic: Any, host: Any) -> None:
         super().__init__(logic, host)
         ui = self.ui
-        self._main = SettingsForm(ui.mainFrame, CLASSES[self.kind], {"": MAIN[self.kind]}, self._onChange)
+        self._main = SettingsForm(
+            ui.mainFrame, CLASSES[self.kind], {"": MAIN[self.kind]}, self._onChange, mainLabels()
+        )
         self._advanced: SettingsForm | None = (
             None  # made when it is first opened: there are some eighty controls
         )
@@ -224,7 +226,7 @@ class TrainingPanel(Panel):
         if self.parameters is None:
             return
         problems = self._problems()
-        self._problem = f"{problems[0].message}. {problems[0].hint}" if problems else ""
+        self._problem = str(problems[0]) if problems else ""
         self.ui.problemLabel.setText(self._problem)
         self.ui.problemLabel.setVisible(bool(self._problem))
         self.ui.startButton.setEnabled(not problems and self._job is None)

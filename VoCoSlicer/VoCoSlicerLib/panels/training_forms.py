@@ -36,6 +36,19 @@ MAIN = {
 ELSEWHERE = ("data.source", "init")  # chosen by controls of their own
 
 
+def mainLabels() -> dict[str, str]:
+    """What settings are called whose own names say too little alone."""
+    return {
+        "crops.counts": _("Base crops along x, y, z"),
+        "crops.base_size": _("Size of a base crop [voxels]"),
+        "optim.batch": _("Volumes per step"),
+        "data.fold": _("Fold (a number, or all)"),
+        "data.folds": _("Number of folds"),
+        "data.labels": _("Labelled cases (share or number)"),
+        "run.hours": _("Time [h]"),
+    }
+
+
 def advancedGroups(kind: str) -> dict[str, list[str]]:
     """Title -> dotted names of all settings that are not shown first, by the settings' own groups."""
     groups: dict[str, list[str]] = {}

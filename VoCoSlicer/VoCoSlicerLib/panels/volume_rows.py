@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from VoCoSlicerLib import adapter
+from VoCoSlicerLib.logic_check import CheckJob
 
 NAME, SIZE, SPACING, KIND, SEGMENTATION, CLASS, NOTES = range(7)
 ID_ROLE = 0x0100  # Qt.UserRole
@@ -124,3 +125,20 @@ class VolumeRows:
             self._changed(key, "chosen", item.checkState() == qt.Qt.Checked)
         elif item.column() == CLASS:
             self._changed(key, "classLabel", item.text().strip())
+
+
+def summary(job: CheckJob) -> tuple[str, ...]:
+    """What a check of a cohort has found, as sentences for one row of the table."""
+    bad = list(dict.fromkeys(one.case for one in job.found if one.severity == "error"))
+    warned = {one.case for one in job.found} - set(bad)
+    words = []
+    if bad:
+        first = next(one for one in job.found if one.severity == "error")
+        text = _("{n} of {total} cases cannot be used; the first: {why}")
+        words.append(text.format(n=len(bad), total=len(job.names), why=first.message))
+    if warned:
+        first = next(one for one in job.found if one.case in warned)
+        words.append(_("{n} cases with warnings; the first: {why}").format(n=len(warned), why=first.message))
+    if job.skipped:
+        words.append(_("{n} files are no case").format(n=job.skipped))
+    return tuple(words) or (_("checked: nothing found"),)

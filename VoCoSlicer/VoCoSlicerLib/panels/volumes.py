@@ -22,11 +22,12 @@ from VoCoSlicerLib.choices import (
 from VoCoSlicerLib.logic_cases import chosenCases
 from VoCoSlicerLib.logic_check import CheckJob
 from VoCoSlicerLib.panels.base import Panel
-from VoCoSlicerLib.panels.volume_rows import Shown, VolumeRows
+from VoCoSlicerLib.panels.volume_rows import Shown, VolumeRows, summary
 from VoCoSlicerLib.volume_table import VolumeTable, edgeText, merged
 
 _LOOK = 300  # milliseconds between two looks at the scene
 _WORK = 100  # and at work in the background
+_MOST_TOLD = 8  # rows whose notes are repeated below the table; all are in its last column
 
 
 class VolumesPanel(Panel):
@@ -267,6 +268,9 @@ class VolumesPanel(Panel):
                 )
             )
         self._rows.show(shown, self._table.labelNodes())
+        told = [f"{row.name}: {'; '.join(row.notes)}" for row in shown if row.notes]
+        self.ui.notesLabel.setText("\n".join(told[:_MOST_TOLD]))
+        self.ui.notesLabel.setVisible(bool(told))
         chosen = sum(row.chosen for row in shown)
         self.ui.countLabel.setText(_("{n} of {total} chosen").format(n=chosen, total=len(shown)))
 
@@ -274,23 +278,6 @@ class VolumesPanel(Panel):
         self.ui.workLabel.setText(text)
         self.ui.workLabel.setVisible(bool(text))
         self.ui.cancelButton.setEnabled(bool(self._work))
-
-
-def summary(job: CheckJob) -> tuple[str, ...]:
-    """What a check of a cohort has found, as sentences for one row of the table."""
-    bad = list(dict.fromkeys(one.case for one in job.found if one.severity == "error"))
-    warned = {one.case for one in job.found} - set(bad)
-    words = []
-    if bad:
-        first = next(one for one in job.found if one.severity == "error")
-        text = _("{n} of {total} cases cannot be used; the first: {why}")
-        words.append(text.format(n=len(bad), total=len(job.names), why=first.message))
-    if warned:
-        first = next(one for one in job.found if one.case in warned)
-        words.append(_("{n} cases with warnings; the first: {why}").format(n=len(warned), why=first.message))
-    if job.skipped:
-        words.append(_("{n} files are no case").format(n=job.skipped))
-    return tuple(words) or (_("checked: nothing found"),)
 
 
 def _byId(choices: list[Any]) -> dict[str, Any]:
