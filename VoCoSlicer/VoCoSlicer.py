@@ -26,7 +26,6 @@ from VoCoSlicerLib.messages import Messages
 from VoCoSlicerLib.panels.closing import CloseQuestion
 from VoCoSlicerLib.parameters import VoCoParameterNode
 from VoCoSlicerLib.samples import registerSamples
-from VoCoSlicerLib.samples import registerSamples
 
 # Section -> module of VoCoSlicerLib.panels and its class; a panel is made when its section is first opened.
 PANELS = {
@@ -56,7 +55,6 @@ class VoCoSlicer(ScriptedLoadableModule):
         parent.acknowledgementText = _(
             "Method: Wu, Zhuang, Chen: VoCo, CVPR 2024, and Large-Scale 3D Medical Image Pre-training, 2024."
         )
-        slicer.app.connect("startupCompleted()", registerSamples)
         slicer.app.connect("startupCompleted()", registerSamples)
 
 
