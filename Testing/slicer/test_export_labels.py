@@ -304,13 +304,13 @@ def cohort(folder, labels):
 def test_segments_take_the_values_of_cohorts_on_disk(scene, tmp_path):
     node = volume(scene, noise())
     masks = {"Liver": box((1, 3), (2, 9), (3, 20)), "Tumour": box((5, 8), (2, 9), (3, 20))}
-    made = segmentation(scene, node, masks)
-    disk = cohort(tmp_path / "a", {"background": 0, "spleen": 1, "liver": 6})
+    made = segmentation(scene, node, {"Background": box((3, 5), (2, 9), (3, 20)), **masks})
+    disk = cohort(tmp_path / "a", {"background": 0, "spleen": 1, "LIVER": 6})
     label, labels, _ = labelOf(scene, node, made, tmp_path / "out", folders=[disk])
-    assert labels == {"background": 0, "spleen": 1, "liver": 6, "Tumour": 2}
+    assert labels == {"background": 0, "spleen": 1, "LIVER": 6, "Tumour": 2}
     assert np.array_equal(label, 6 * masks["Liver"] + 2 * masks["Tumour"])
     other = cohort(tmp_path / "b", {"background": 0, "liver": 2})
-    with pytest.raises(DataError, match="give the labels liver and liver different values"):
+    with pytest.raises(DataError, match="give the labels LIVER and liver different values"):
         labelOf(scene, node, made, tmp_path / "out", folders=[disk, other])
     unnamed = cohort(tmp_path / "c", None)
     with pytest.raises(DataError, match="labels without names"):
