@@ -7,6 +7,7 @@ import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from torch import nn
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.settings import RunSettings
 
+SomeModule = TypeVar("SomeModule", bound=nn.Module)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -46,7 +48,7 @@ class Machine:
         return psutil.Process().memory_info().rss / 2**20
 
 
-def placed(module: nn.Module, machine: Machine) -> nn.Module:
+def placed(module: SomeModule, machine: Machine) -> SomeModule:
     """``module`` on its machine's device, laid out as suits it; values and names stay.
 
     On a CPU the weights' channels become the innermost axis, and with them the maps': oneDNN's 3D convolutions then
