@@ -200,7 +200,10 @@ class VoCoLogic:
 
     def activeRuns(self) -> list[Any]:
         """The rows of the jobs that run on this machine now."""
-        return self.jobs.runningHere()
+        # All are read now: the table alone would leave some for its next look, and there may be none.
+        rows = {row.path: row for row in self.jobs.rows()}
+        rows |= {path: self.jobs.row(path) for path in self.jobs.list.paths()}
+        return [row for row in rows.values() if row.local and row.active]
 
     def stopRuns(self, runs: Sequence[str | Path]) -> None:
         """Ask these jobs to stop after their step, with a checkpoint; does not wait."""
