@@ -65,7 +65,6 @@ def slice_logic(scene: Any, name: str) -> Any:
     """The logic of one slice view, with its node."""
     import slicer
 
-    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
     logic = slicer.vtkMRMLSliceLogic()
     logic.SetMRMLScene(scene)
     view = scene.GetNodeByID(f"vtkMRMLSliceNode{name}")

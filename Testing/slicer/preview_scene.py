@@ -17,6 +17,7 @@ VIEWS = ("Red", "Green", "Yellow")
 def sceneWithViews():
     """A scene with a slice node and a composite node for each of VIEWS."""
     scene = slicer.vtkMRMLScene()
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)  # views that are there already get none
     for name in VIEWS:
         addView(scene, name)
     return scene

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -173,7 +174,9 @@ def test_choices_come_back_with_the_scene_and_nodes_do_not(panel, hand, host, vo
     assert panel.logic.preview.volume.GetName() == "torso"
 
 
-def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path):
+def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path, monkeypatch):
+    from VoCoSlicerLib.tasks import Task
+
     run = tmp_path / "earlier"
     run.mkdir()
     settings = chosen(**{"crops.counts": (3, 2, 1)})
@@ -183,9 +186,15 @@ def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path):
     up(panel, hand, host.scene)
     assert panel.logic.preview.labels.size == 6 and not hand.find("settingsFrame").isEnabled()
     assert hand.find("runComboBox").currentText == "earlier" and hand.find("scoreButton").isEnabled()
-    hand.click("scoreButton")
-    assert not hand.find("scoreButton").isEnabled()
-    hand.until(lambda: "no checkpoint" in panel.host.ui.errorLabel.text, 60)
+    answer = {"step": 40, "predicted": [0.1] * 6, "similarity": [-0.2] * 6}
+    said = (f"print({json.dumps(json.dumps(answer))})", "raise SystemExit('voco: error: no checkpoint yet')")
+    for code in said:
+        task = Task(["-c", code], sys.executable, plain=True)
+        monkeypatch.setattr(panel.logic.environment, "script", lambda *_, task=task: task)
+        hand.click("scoreButton")
+        hand.until(lambda: hand.find("scoreButton").isEnabled(), 60)
+    assert hand.rows("labelsTable")[0][3:] == ["0.100", "-0.200"]
+    assert "no checkpoint" in panel.host.ui.errorLabel.text
     hand.choose("runComboBox", "none")
     hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16, 30)
     assert panel.parameters.previewRun == "" and hand.find("settingsFrame").isEnabled()

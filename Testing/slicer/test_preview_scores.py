@@ -13,10 +13,11 @@ import pytest
 from made_jobs import SMALL, makeCohort, makeRun
 from preview_scene import sceneWithViews, torso
 
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
 from VoCoSlicerLib.environment import Environment
 from VoCoSlicerLib.preview import CropPreview
 from VoCoSlicerLib.preview_scores import CropScores, runSettings
+from VoCoSlicerLib.tasks import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,19 +67,8 @@ def test_a_run_says_where_a_crop_lies(run, preview):
     assert similar[2] == pytest.approx(1, abs=1e-5) and np.all(np.delete(similar, 2) < 1 - 1e-6)
     # Recipe "paper": the task's own logits are the plain cosines.
     assert np.allclose(preview.scores["predicted"], similar, atol=1e-5)
-    first = similar.copy()
     preview.moveCrop((0.0, 5.0, 0.0))
     assert not preview.scores
-    asked(scores, preview, run)
-    assert not np.allclose(preview.scores["similarity"], first)
-    # An answer to a crop that has moved meanwhile is nobody's.
-    scores.start(run)
-    while scores._task is None:
-        scores.poll(preview)
-    preview.moveCrop((3.0, 3.0, 0.0))
-    while scores.poll(preview):
-        time.sleep(0.02)
-    assert not preview.scores and scores.error is None
     assert "torch" not in sys.modules
 
 
@@ -100,3 +90,47 @@ def test_what_can_go_wrong_is_said(run, preview, tmp_path):
     (other / "settings.json").write_text(json.dumps({"task": "segmentation", "protocol": "auto"}))
     with pytest.raises(SettingsError, match="no pre-training"):
         runSettings(other)
+
+
+class Answers:
+    """An environment whose Python prints what it is told to, and ends with ``code``."""
+
+    def __init__(self, text, code=0):
+        self._code = (
+            f"import sys; print({text!r}, file=sys.stderr if {code} else sys.stdout); sys.exit({code})"
+        )
+
+    def script(self, *_):
+        return Task(["-c", self._code], sys.executable, plain=True)
+
+
+def test_an_answer_to_a_crop_that_has_moved_is_nobodys(preview):
+    preview.show()
+    preview.wait(60)
+    answer = {"step": 7, "predicted": [0.5] * 16, "similarity": [0.25] * 16}
+    scores = CropScores(Answers(json.dumps(answer)))
+    scores.start("run")
+    while scores._task is None:
+        scores.poll(preview)
+    preview.moveCrop((3.0, 3.0, 0.0))
+    while scores.poll(preview):
+        time.sleep(0.02)
+    assert not preview.scores and scores.error is None
+    asked(scores, preview, "run")
+    assert scores.step == 7 and np.allclose(preview.scores["predicted"], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "kind", "words"),
+    [
+        ("voco: error: no room left  (free some)", 4, EnvironmentFault, "no room left"),
+        ("not JSON", 0, VocoError, "cannot be read"),
+        ('{"step": 1, "predicted": "x", "similarity": []}', 0, VocoError, "cannot be read"),
+    ],
+)
+def test_a_bad_answer_is_an_error(preview, text, code, kind, words):
+    preview.show()
+    preview.wait(60)
+    scores = asked(CropScores(Answers(text, code)), preview, "run")
+    assert isinstance(scores.error, kind) and words in scores.error.message
+    assert not preview.scores and not scores.running

@@ -29,10 +29,13 @@ def main(core: str, run: str, region: str, start: str) -> int:
 
 def score(run: Path, region: Path, start: list[int]) -> dict[str, object]:
     """The answer for one crop; raises VocoError for a run or a region that does not fit."""
+    from VoCoCore.errors import DataError
+
+    if not any((run / "checkpoints").glob("step-*")):  # before the seconds that torch takes
+        raise DataError(f"{run.name} has no checkpoint yet", "wait for its first one, or choose another run")
     import numpy as np
     import torch
 
-    from VoCoCore.errors import DataError
     from VoCoCore.geometry import Grid
     from VoCoCore.pretext.voco_losses import cosines
     from VoCoCore.runs.directory import RunDirectory
@@ -77,9 +80,7 @@ def load(run: Path, settings: object) -> tuple[object, int]:
         if step is None:
             path, _ = checkpoint.newest(folder)
             if path is None:
-                raise DataError(
-                    f"{run.name} has no checkpoint yet", "wait for its first one, or choose another run"
-                )
+                raise DataError(f"{run.name} has no checkpoint that is whole", "choose another run")
             task.load_state_dict(load_file(path / checkpoint.MODEL))
             step = int(path.name.partition("-")[2])
     except (RuntimeError, OSError) as error:
