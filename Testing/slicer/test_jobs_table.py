@@ -17,6 +17,7 @@ from VoCoCore.runs import known, process
 from VoCoCore.runs.directory import RunDirectory
 from VoCoSlicerLib import space
 from VoCoSlicerLib.export_writer import MARK, MARKER
+from VoCoSlicerLib.job_rows import RunReader
 from VoCoSlicerLib.jobs import BUDGET, JobTable
 
 
@@ -145,6 +146,24 @@ def test_a_call_never_takes_long_with_a_hundred_runs(tmp_path):
     assert len(rows) == 100, "all have been read by now"
     assert {row.state for row in rows} == {"running", "finished", "stopped", "failed"}
     assert sorted(times)[-4] < 0.02 > BUDGET, f"seconds: {sorted(times)[-5:]}"
+
+
+def test_on_a_slow_disk_a_call_reads_a_few_runs_and_the_next_ones_go_on(tmp_path, monkeypatch):
+    for number in range(30):
+        known.remember(makeRun(tmp_path / f"r{number}"))
+    reading, refresh = [], RunReader.refresh
+
+    def slowly(reader):
+        reading.append(reader.run.name)
+        time.sleep(0.003)
+        refresh(reader)
+
+    monkeypatch.setattr(RunReader, "refresh", slowly)
+    table = JobTable()
+    table.rows()
+    assert 1 <= len(reading) <= 3, "as many as the budget of 8 ms allows"
+    until(lambda: len(table.rows()) == 30, 20, 0.0)
+    assert len(reading) < 90 and set(reading) == {f"r{number}" for number in range(30)}
 
 
 def test_a_run_whose_folder_is_deleted_is_said_to_be_gone(tmp_path):
