@@ -61,7 +61,7 @@ def played(voco, monkeypatch, *states, failed=None):
         job.groups = groups
         return job
 
-    job.cancel = cancel
+    job.cancel, job.states = cancel, left
     monkeypatch.setattr(voco.logic, "predict", predict)
     return asked, job
 
@@ -138,11 +138,14 @@ def test_a_model_of_several_images_wants_them_grouped(hand, host, tmp_path):
 def test_progress_results_and_single_failures_are_said(hand, voco, host, volume, tmp_path, monkeypatch):
     choose(hand, host, modelFile(tmp_path / "m.safetensors"))
     hand.pick("volumeSelector", volume)
-    states = [Progress("exporting", 1, 4, "chest"), Progress("predicting", 1, 2, "about 3 s left")]
-    ended = Progress("ended", finished=True)
-    played(voco, monkeypatch, *states, ended, failed={"chest": "it holds no number"})
+    failed = {"chest": "it holds no number"}
+    _, job = played(voco, monkeypatch, Progress("exporting", 1, 4, "chest"), failed=failed)
     hand.click("predictButton")
     assert hand.find("progressBar").value == 25 and not hand.find("predictButton").isEnabled()
+    job.states[:] = [Progress("predicting", 1, 2, "about 3 s left")]
+    hand.until(lambda: hand.find("progressBar").value == 50)
+    assert voco.ui.statusLabel.text == "Predicting: about 3 s left"
+    job.states[:] = [Progress("ended", finished=True)]
     hand.until(lambda: voco.ui.errorFrame.isVisible())
     assert voco.ui.errorLabel.text == "1 of 1 volumes could not be predicted: chest: it holds no number"
     assert voco.ui.showLogButton.isVisible() and hand.find("predictButton").isEnabled()

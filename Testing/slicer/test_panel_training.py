@@ -90,7 +90,7 @@ def played(voco, monkeypatch, *states):
         job.cancelled = True
         left[:] = [Progress("ended", finished=True, error=StopRequested("the start was cancelled"))]
 
-    job.cancel = cancel
+    job.cancel, job.states = cancel, left
 
     def start(kind, run, values, **more):
         asked.append((kind, run, values, more))
@@ -186,13 +186,13 @@ def test_start_shows_progress_and_then_the_job(section, voco, host, monkeypatch,
     )
     shown = []
     monkeypatch.setattr(voco, "selectRun", shown.append)
-    half, end = Progress("exporting", 5, 10, "one"), Progress("running", finished=True)
-    asked, _ = played(voco, monkeypatch, half, half, Progress("starting"), end)
+    asked, job = played(voco, monkeypatch, Progress("exporting", 5, 10, "one"))
     hand.choose("setting.preset", "tiny")
     hand.type("runEdit", str(tmp_path / "my run"))
     assert hand.find("casesLabel").text == "8 cases"
     hand.click("startButton")
     assert hand.find("progressBar").value == 50 and not hand.find("startButton").isEnabled()
+    job.states[:] = [Progress("starting"), Progress("running", finished=True)]
     hand.until(lambda: shown)
     ((kind, run, values, more),) = asked
     assert (kind, str(run), values) == ("pretrain", str(tmp_path / "my run"), {"preset": "tiny"})

@@ -215,7 +215,7 @@ class PredictionPanel(Panel):
         self.ui.progressBar.setRange(0, 100 if total else 0)
         if total:
             self.ui.progressBar.setValue(int(100 * now.done / total))
-        words = {PREDICTING: _("Predicting {text}"), ADDING: _("Adding results to the scene")}
+        words = {PREDICTING: _("Predicting: {text}"), ADDING: _("Adding results to the scene")}
         self.host.say(words.get(now.stage, _("Writing volumes: {text}")).format(text=now.text))
 
 
