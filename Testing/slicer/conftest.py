@@ -14,6 +14,9 @@ ROOT = HERE.parents[1]
 MODULE = ROOT / "VoCoSlicer" / "VoCoSlicer.py"
 FORBIDDEN = ("torch", "monai", "nibabel")  # in Slicer's process never
 
+# The package slicer of slicer-core takes every folder "slicer" below an entry of sys.path for a part of itself and
+# imports all its files: this one too, where pytest has put Testing/ on the path for the sake of Testing/conftest.py.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE.parent]
 for folder in (HERE, ROOT / "VoCoSlicer"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
@@ -57,22 +60,41 @@ def scene(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def host(tmp_path):
-    """The host, without the module; ``host.loadModule(MODULE)`` loads it. Fails on errors that nobody could catch."""
+def slicerHost(tmp_path):
+    """Makes hosts that share one folder of settings, as one installation of Slicer does, one after the other."""
     if missing("slicer_core", "PySide6"):
         pytest.skip(missing("slicer_core", "PySide6"))
     from host import Host
 
+    made = []
+
+    def make():
+        made.append(Host(tmp_path / "slicer"))
+        made[-1].answers.clear()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def host(slicerHost):
+    """The host, without the module; ``host.loadModule(MODULE)`` loads it. Fails on errors that nobody could catch."""
     before = set(sys.modules)
-    application = Host(tmp_path / "slicer")
-    application.answers.clear()
+    application = slicerHost()
     yield application
     loaded = [name for name in FORBIDDEN if name in sys.modules and name not in before]
     application.close()
+    failOnFaults(application)
+    assert not loaded, f"imported in Slicer's process: {loaded}"
+
+
+def failOnFaults(application) -> None:
+    """Fail on what went wrong where nobody could catch it, and on answers that nobody asked for."""
     failed, unused = application.failures.take(), application.answers.unused
     assert not failed, "failed where nobody could catch it:\n" + "\n".join(failed)
     assert not unused, f"answers that nobody asked for: {unused}"
-    assert not loaded, f"imported in Slicer's process: {loaded}"
 
 
 @pytest.fixture

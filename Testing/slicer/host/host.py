@@ -34,6 +34,7 @@ class Host:
         self.answers, self.failures = ANSWERS, FAILURES
         self.folder = Path(folder) if folder else application.temporaryFolder()
         self._ownFolder = folder is None
+        self._closed = False
         (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         self._qt = qtmodule.shared()
         self._application = self._qt.QApplication.instance() or self._qt.QApplication(["Slicer"])
@@ -130,9 +131,12 @@ class Host:
         self.app.processEvents()
 
     def close(self) -> None:
-        """End the session: unload the modules, empty the scene, take the host's modules away."""
+        """End the session: unload the modules, empty the scene, take the host's modules away. Once is enough."""
         import slicer
 
+        if self._closed:
+            return
+        self._closed = True
         for name, module in self._modules.items():
             if module.widgetRepresentation().isEntered:
                 self.exit(name)

@@ -1,0 +1,145 @@
+"""The whole session of Testing/slicer in a real Slicer, step by step; ends Slicer with 0 if all went well, else with 1.
+
+    Slicer --additional-module-paths VoCoSlicer --no-splash --testing --python-script Testing/slicer/run_in_slicer.py
+
+VOCO_PYTHON names the Python of the jobs. Where neither it nor Slicer's own Python has PyTorch, the steps that need
+a job are left out, and the last lines say so. VOCO_TEST_PICTURES is a folder for screenshots, of the module always and
+of the main window where there is one. Runs and stores of the user are not touched. A job may take
+VOCO_TEST_PATIENCE seconds (600).
+"""
+
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+FOLDER = Path(tempfile.mkdtemp(prefix="VoCo-test-"))
+os.environ["VOCO_CONFIG_HOME"] = str(FOLDER / "config")
+os.environ["XDG_CACHE_HOME"] = str(FOLDER / "cache")
+
+import session  # noqa: E402
+import session_safe  # noqa: E402
+import slicer  # noqa: E402
+
+
+class Failures:
+    """Errors in slots and observers: Slicer prints them through sys.excepthook, and goes on."""
+
+    def __init__(self):
+        self.texts = []
+        self._before = sys.excepthook
+        sys.excepthook = self._note
+
+    def _note(self, kind, error, trace):
+        self.texts.append("".join(traceback.format_exception(kind, error, trace)))
+        self._before(kind, error, trace)
+
+    def check(self):
+        """Raise what was noted."""
+        texts, self.texts = self.texts, []
+        assert not texts, "failed where nobody could catch it:\n" + "\n".join(texts)
+
+
+class Here:
+    """Slicer itself, in the place of the host."""
+
+    def __init__(self):
+        self.app, self.failures = slicer.app, Failures()
+
+
+def openModule():
+    """Go to the module, in the main window or, without one, in a window of its own; returns its widget."""
+    if slicer.util.mainWindow() is not None:
+        slicer.util.selectModule("VoCoSlicer")
+        return slicer.util.getModuleWidget("VoCoSlicer")
+    window = slicer.modules.vocoslicer.widgetRepresentation()
+    window.resize(560, 1400)
+    window.show()
+    window.enter()
+    return slicer.util.getModuleWidget("VoCoSlicer")
+
+
+def leaveModule():
+    """Go to another module."""
+    if slicer.util.mainWindow() is not None:
+        slicer.util.selectModule("Data")
+    else:
+        slicer.modules.vocoslicer.widgetRepresentation().exit()
+
+
+def reopenModule():
+    """Read the module again from its files: the nearest to a new start of Slicer that a script can do in it."""
+    leaveModule()
+    slicer.util.getModuleWidget("VoCoSlicer").onReload()
+    return openModule()
+
+
+def picture(stage):
+    """What takes a picture of the module and of the main window after a step; None where no folder is given."""
+    folder = os.environ.get("VOCO_TEST_PICTURES")
+    if not folder:
+        return lambda name: None
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+    def take(name):
+        slicer.app.processEvents()
+        shots = {name: stage.widget.parent, f"{name}-window": slicer.util.mainWindow()}
+        for title, widget in shots.items():
+            if widget is not None:
+                widget.grab().save(str(Path(folder) / f"{title}.png"))
+
+    return take
+
+
+def hasTrainer():
+    """Whether the Python of the jobs has PyTorch, by the module's own probe."""
+    environment = slicer.util.getModuleWidget("VoCoSlicer").logic.environment
+    task = environment.probe()
+    task.run(session.PATIENCE)
+    facts = environment.facts(task)
+    print("jobs:", environment.python, *facts.sentences, sep="\n  ")
+    return facts.ok
+
+
+def main():
+    """All steps; returns how many failed, and what was left out."""
+    stage = session.Stage(Here(), openModule, leaveModule, reopenModule, FOLDER)
+    stage.picture = picture(stage)
+    failed, left = 0, []
+    withJobs = None
+    for step in (*session.STEPS, *session_safe.STEPS):
+        if step in session.NEED_JOBS:
+            withJobs = hasTrainer() if withJobs is None else withJobs
+            if not withJobs:
+                left.append(step.__name__)
+                continue
+        began = time.monotonic()
+        try:
+            stage.run([step])
+            print(f"passed  {step.__name__}  {time.monotonic() - began:.1f} s", flush=True)
+        except BaseException:
+            failed += 1
+            traceback.print_exc()
+            print(f"FAILED  {step.__name__}", flush=True)
+            stage.picture(f"failed-{step.__name__}")
+            if step is session.STEPS[0]:
+                break
+            if step in session.NEED_JOBS:
+                withJobs = False  # later ones stand on it
+    return failed, left
+
+
+try:
+    failed, left = main()
+    print(
+        f"VoCo in Slicer {slicer.app.applicationVersion}: {failed} steps failed, {len(left)} left out", *left
+    )
+    print("result:", "passed" if not failed else "FAILED", flush=True)
+except BaseException:
+    traceback.print_exc()
+    failed = 1
+slicer.util.exit(1 if failed else 0)

@@ -1,0 +1,73 @@
+"""What must not hurt: coming and going, closed scenes, deleted volumes, reloads; the same in host and real Slicer."""
+
+from __future__ import annotations
+
+import slicer
+from session import Stage
+
+
+def observers(node) -> int:
+    """How many observers a node has, as VTK prints them."""
+    return str(node).count("vtkObserver (") + str(node).count("vtkCallbackCommand")
+
+
+def comeAndGo(stage: Stage) -> None:
+    """A hundred times to another module and back leave no observer behind, on scene or parameter node."""
+    node = stage.widget.logic.getParameterNode().parameterNode
+    stage.leave()
+    stage.open()
+    before = (observers(slicer.mrmlScene), observers(node))
+    for _ in range(100):
+        stage.leave()
+        stage.open()
+    assert (observers(slicer.mrmlScene), observers(node)) == before
+
+
+def deleteTheVolume(stage: Stage) -> None:
+    """The volume of the preview is deleted while it is shown."""
+    hand, preview = stage.hand("cropPreview"), stage.widget.logic.preview
+    node = showPreview(stage, hand)
+    slicer.mrmlScene.RemoveNode(node)
+    hand.settle()
+    assert preview.nodes is None
+    assert not slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    assert hand.find("problemLabel").text == "Choose a volume."
+
+
+def closeTheScene(stage: Stage) -> None:
+    """The scene is closed while the preview is shown; nothing of it stays."""
+    hand, preview = stage.hand("cropPreview"), stage.widget.logic.preview
+    showPreview(stage, hand)
+    slicer.mrmlScene.Clear(0)
+    hand.settle()
+    assert preview.nodes is None
+    assert not slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    assert hand.find("volumeSelector").currentNode() is None
+
+
+def reload(stage: Stage) -> None:
+    """The module is reloaded with its preview shown, and works."""
+    hand = stage.hand("cropPreview")
+    showPreview(stage, hand)
+    stage.reopen()
+    hand, preview = stage.hand("cropPreview"), stage.widget.logic.preview
+    hand.until(lambda: preview.shown, 60, "the preview after the reload")
+    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")) == 1
+    hand.check("onCheckBox", False)
+    assert not slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+
+
+def showPreview(stage: Stage, hand):
+    """The preview of a new sample volume; returns its node."""
+    from VoCoSlicerLib.samples import loadSample
+
+    preview = stage.widget.logic.preview
+    ((volume, _),) = loadSample(slicer.mrmlScene, "VoCoTorso")
+    hand.choose("setting.preset", "tiny")
+    hand.pick("volumeSelector", volume)
+    hand.check("onCheckBox")
+    hand.until(lambda: preview.ready and preview.shown, 60, "the preview")
+    return volume
+
+
+STEPS = (comeAndGo, deleteTheVolume, closeTheScene, reload)
