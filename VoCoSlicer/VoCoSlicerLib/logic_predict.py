@@ -16,6 +16,7 @@ from typing import Any
 from VoCoCore.errors import DataError, StopRequested, VocoError
 from VoCoSlicerLib.logic_start import ENDED, EXPORTING, PAUSE, Progress
 from VoCoSlicerLib.model_info import readModel
+from VoCoSlicerLib.threads import giveTurn
 
 PREDICTING, ADDING = "predicting", "adding"
 _COUNTED = re.compile(r"predicting[^0-9]*(\d+) ?(?:/|of) ?(\d+)\s*(.*)")
@@ -75,7 +76,8 @@ class PredictJob:
         cases = [SceneCase(volumeIds=tuple(node.GetID() for node in group)) for group in self.groups]
         self._export = self._logic.makeExport(cases, self._logic.exportFolder(self.output))
         self._export.start()
-        threading.Thread(target=self._hashWeights, name="hash of weights", daemon=True).start()
+        self._hashing = threading.Thread(target=self._hashWeights, name="hash of weights", daemon=True)
+        self._hashing.start()
         return self
 
     def poll(self) -> Progress:
@@ -125,6 +127,7 @@ class PredictJob:
         return Progress(PREDICTING, 0, len(self.groups))
 
     def _awaitTask(self) -> Progress:
+        giveTurn(self._hashing)
         state = self._task.poll()
         done, total, text = self._last.done, len(self.groups), self._last.text
         for line in state.lines:

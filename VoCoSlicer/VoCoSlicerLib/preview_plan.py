@@ -22,6 +22,7 @@ from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.errors import DataError, VocoError
 from VoCoCore.geometry import shear_of
 from VoCoCore.settings import PretrainSettings
+from VoCoSlicerLib.threads import giveTurn
 from VoCoSlicerLib.volumes import rasMatrix
 
 MOST_KEPT = 6
@@ -99,6 +100,12 @@ class Background:
                 self._thread = threading.Thread(target=self._run, name="VoCo preview", daemon=True)
                 self._thread.start()
         return None
+
+    def turn(self) -> None:
+        """Let the thread get on, for some milliseconds at most; at once where there is none (see `threads`)."""
+        thread = self._thread
+        if thread is not None:
+            giveTurn(thread)
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until nothing is being worked on; for scripts, never for a GUI."""

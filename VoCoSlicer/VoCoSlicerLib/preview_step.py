@@ -89,6 +89,8 @@ class PreviewInStep:
     def poll(self) -> bool:
         """Put up what a thread has finished since; True while there is more to come."""
         if self._on:
+            for background in (self._plans, self._prepared):
+                background.turn()
             self._refresh()
         return self.busy
 

@@ -21,7 +21,7 @@ from VoCoSlicerLib.panels.crop_labels import LabelsTable
 from VoCoSlicerLib.panels.crop_run import CropRun
 
 SETTINGS = ("recipe", "preset", "crops.counts", "crops.base_size", "crops.random_size", "run.seed")
-_POLL = 100  # milliseconds
+_POLL = 40  # milliseconds; each look also gives the thread a turn
 # Choices that the parameter node keeps as one JSON text: parts that are shown, which crop of the sample.
 _PARTS = "previewParts"
 _DEFAULTS = {
