@@ -93,6 +93,8 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, slicer.vtkMRMLScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, slicer.vtkMRMLScene.EndImportEvent, self.onSceneEndImport)
         self.openSection("volumes")
+        if getattr(self.parent, "isEntered", False):
+            self.enter()  # reloaded while it is open: Slicer has told the widget before this one that it was entered
 
     # Slicer's calls
 

@@ -128,9 +128,14 @@ def test_the_module_can_be_reloaded(voco, host):
         voco.openSection(name)
     new = host.reload("VoCoSlicer")
     assert new is not voco and sys.modules["VoCoSlicerLib"] is not VoCoSlicerLib
-    host.enter("VoCoSlicer")
     new.openSection("pretraining")
-    assert new.panel("pretraining").parameters is not None
+    assert new.panel("pretraining").parameters is not None, "the module is open and dead"
+    host.exit("VoCoSlicer")
+    newer = host.reload("VoCoSlicer")
+    newer.openSection("pretraining")
+    assert newer.panel("pretraining").parameters is None
+    host.enter("VoCoSlicer")
+    assert newer.panel("pretraining").parameters is not None
 
 
 def test_two_windows_of_the_module_share_the_choices(voco, host):

@@ -31,15 +31,13 @@ class HostModuleWidget(qMRMLWidget):
         self.reload()
 
     def reload(self) -> None:
-        """Make the Python widget anew from the source that is loaded."""
+        """Make the Python widget anew from the source that is loaded; as in Slicer, nobody calls its enter()."""
         import slicer
 
         name = f"{self._hostModule.name}Widget"
         self._hostSelf = getattr(sys.modules[self._hostModule.name], name)(self)
         setattr(slicer.modules, name, self._hostSelf)
         self._hostSelf.setup()
-        if self._hostEntered:
-            self._hostCall("enter")
 
     def self(self):
         """The Python widget."""
