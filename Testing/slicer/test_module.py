@@ -198,6 +198,14 @@ def test_closing_slicer_asks_once_what_becomes_of_jobs(host, monkeypatch):
     assert len(host.answers.asked) == 1
 
 
+def test_under_testing_nothing_is_asked_and_nothing_done(voco, host):
+    """As in a real Slicer that was started with --testing: a box would wait for ever."""
+    from VoCoSlicerLib import adapter
+
+    host.app.hostTesting = True
+    assert adapter.ask("VoCo", "Kill it?", ["Kill", "Cancel"]) == -1 and host.answers.asked == []
+
+
 def test_a_finished_step_opens_the_next_section_once(voco, host):
     voco.advance("cropPreview")
     assert not voco.section("cropPreview").collapsed

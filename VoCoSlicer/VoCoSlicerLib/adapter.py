@@ -151,7 +151,12 @@ def chooseFile(title: str, start: str = "", kinds: str = "") -> str:
 
 
 def ask(title: str, text: str, answers: list[str]) -> int:
-    """Put a question with one button for each of ``answers``; returns the number of the one pressed, -1 for none."""
+    """Put a question with one button for each of ``answers``; returns the number of the one pressed, -1 for none.
+
+    Under ``--testing`` nobody is there to answer: nothing is asked, and none is pressed.
+    """
+    if slicer.app.testingEnabled():
+        return -1
     box = qt.QMessageBox(slicer.util.mainWindow())
     box.setIcon(qt.QMessageBox.Question)
     box.setWindowTitle(title)
@@ -160,6 +165,7 @@ def ask(title: str, text: str, answers: list[str]) -> int:
     run = getattr(box, "exec_", None) or box.exec
     run()
     pressed = box.clickedButton()
+    box.deleteLater()  # the main window would keep it
     return next((number for number, button in enumerate(buttons) if button == pressed), -1)
 
 
