@@ -1,0 +1,1 @@
+"""What VoCo's speed is compared with, written by us from published descriptions; see each file."""
