@@ -57,6 +57,26 @@ def test_nothing_is_left_after_a_hundred_times(scene, preview):
     assert preview.roiNode is None and preview.box is None and preview.labels.size == 0
 
 
+@pytest.mark.parametrize("mine", ["", "vtkMRMLMarkupsLineNode"])
+def test_clicks_go_on_to_place_points_in_the_users_own_markup(mine):
+    """Slicer's markups logic makes every new markup the one that points are placed in."""
+    scene = sceneWithViews()
+    application = slicer.vtkMRMLApplicationLogic()
+    application.SetMRMLScene(scene)
+    logic = slicer.vtkSlicerMarkupsLogic()
+    logic.SetMRMLScene(scene)
+    selection = application.GetSelectionNode()
+    own = scene.AddNewNodeByClass(mine).GetID() if mine else None
+    before = selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID()
+    assert before[1] == own
+    preview = CropPreview(scene)
+    preview.setVolume(torso(scene))
+    preview.setSettings(chosen())
+    for step in (lambda: up(preview), preview.hide):
+        step()
+        assert (selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID()) == before
+
+
 def slicesOf(scene):
     return [scene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in VIEWS]
 

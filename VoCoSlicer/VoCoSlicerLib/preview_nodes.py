@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,21 @@ class HiddenNodes:
         node.SetAttribute("SubjectHierarchy.ExcludeFromTree", "1")
         if display is not None:
             node.SetAndObserveDisplayNodeID(display.GetID())
-        self._scene.AddNode(node)
+        with _placing(self._scene):
+            self._scene.AddNode(node)
         self._ids.append(node.GetID())
         return node
+
+
+@contextmanager
+def _placing(scene: Any) -> Iterator[None]:
+    """A block in which no new node becomes the one that a user's clicks place points in, as Slicer makes any markup."""
+    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    before = selection and (selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID())
+    yield
+    if selection and before != (selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID()):
+        selection.SetReferenceActivePlaceNodeClassName(before[0])
+        selection.SetReferenceActivePlaceNodeID(before[1])
 
 
 def setAffine(volume: Any, affine: np.ndarray) -> None:
