@@ -4,7 +4,7 @@
     python3 run.py demo    pre-train on made-up torsos for a few minutes and open the report
     python3 run.py test    linters, type checker and tests; with arguments, pytest alone with these arguments
     python3 run.py lint    the linters and the type checker alone
-    python3 run.py bench   every Testing/benchmarks/bench_*.py; merged into bench.json
+    python3 run.py bench   every Testing/benchmarks/bench_*.py; one table, bench.json and bench.png
     python3 run.py docs    build the documentation into site/
 
 The first call makes .venv beside this file and installs into it; later calls find a stamp and start at once.
@@ -34,6 +34,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 TORCH = os.environ.get("VOCO_TORCH", "torch>=2.10,<2.14")
 EXIT_USAGE, EXIT_ENVIRONMENT = 2, 4
 MOST_PROCESSES = 4
+COLUMNS = ("name", "unit", "ours", "baseline", "ratio", "goal", "spread", "device")  # of a benchmark's row
 
 PIP_INSTALL: list[str | Path] = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
 CHECKS = {
@@ -114,36 +115,41 @@ def failing_checks() -> list[str]:
 
 
 def bench(arguments: list[str]) -> int:
-    """Run every benchmark; each prints one JSON list of objects, or plain lines; the rest goes to stderr."""
+    """Run every benchmark, of which each prints one JSON list of rows, and gather the rows.
+
+    Leaves them as a table, as bench.json and as bench.png; ``--full`` asks for the sizes of the goals.
+    """
     ensure_environment("develop")
-    results, failed = {}, []
+    rows, failed = [], []
     for script in sorted((ROOT / "Testing" / "benchmarks").glob("bench_*.py")):
         say(f"{script.name} ...")
         done = subprocess.run(
             [PYTHON, script, *arguments],
             cwd=ROOT,
-            env=environment(),
+            # One thread: what else runs on the machine then disturbs both sides of a ratio least.
+            env=environment(OMP_NUM_THREADS="1"),
             stdout=subprocess.PIPE,
             encoding="utf-8",
         )
-        rows = figures(done.stdout)
-        print_table(rows)
-        if done.returncode or not rows:
+        found = figures(done.stdout)
+        rows += found
+        if done.returncode or not found:
             failed.append(script.name)
-        else:
-            results[script.stem] = rows
-    write_json(ROOT / "bench.json", {"machine": machine(), "results": results})
-    say("wrote bench.json")
+    print_table(rows)
+    write_json(ROOT / "bench.json", rows)
+    drawn = quiet([PYTHON, ROOT / "Testing" / "benchmarks" / "draw_ratios.py", ROOT / "bench.json"])
+    say("wrote bench.json" + (" and bench.png" if drawn else ""))
     if failed:
         raise Failure(f"no figures from {', '.join(failed)}", 1)
     return 0
 
 
 def figures(printed: str) -> list[dict[str, object]]:
+    """The rows that a benchmark printed, each with all of ``COLUMNS``; none where it printed something else."""
     try:
-        return json.loads(printed)
-    except ValueError:
-        return [{"figure": line} for line in printed.splitlines()]
+        return [{column: row.get(column) for column in COLUMNS} for row in json.loads(printed)]
+    except (ValueError, AttributeError, TypeError):
+        return []
 
 
 def docs(arguments: list[str]) -> int:
@@ -252,24 +258,22 @@ def quiet(command: Sequence[str | Path]) -> bool:
     return done.returncode == 0
 
 
-def machine() -> dict[str, object]:
-    return {
-        "system": platform.platform(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-    }
-
-
 def print_table(rows: list[dict[str, object]]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [columns, *([f"{row.get(column, '')}" for column in columns] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    columns = ("ours", "baseline", "ratio", "spread", "goal")
+    cells = [
+        ["what", *columns],
+        *([f"{r['name']} [{r['unit']}]", *(word(r[c]) for c in columns)] for r in rows),
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         print(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(),
             flush=True,
         )
+
+
+def word(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def write_json(path: Path, content: object) -> None:
