@@ -22,7 +22,7 @@ PAPER_7 = {
     "3x3x2": (82.86, 89.14),
     "4x4x2": (83.47, 90.52),
 }
-# Single runs of one draw (seed 0, 2 labelled cases) on the torso: they chose the settings of the table, and say no more.
+# Single runs of one draw (seed 0, 2 labelled cases): they chose the settings of the table, and say no more.
 TRIED = """\
 ## What was tried before
 
