@@ -246,9 +246,11 @@ def test_another_python_gets_the_environment_from_before_slicer(tmp_path, monkey
     monkeypatch.setattr("slicer.util.startupEnvironment", lambda: {"PATH": "/bin", "LD_LIBRARY_PATH": ""})
     monkeypatch.setenv("LD_LIBRARY_PATH", str(home / "lib"))
     monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if os.name == "posix":
         assert pythons.pythonSlicer() == str(launcher)
         assert pythons.environOf(launcher) is None, "Slicer's own needs Slicer's libraries"
     found = pythons.environOf("/usr/bin/python3")
     assert found["LD_LIBRARY_PATH"] == "" and found["PATH"] == "/bin"
     assert found["VOCO_CONFIG_HOME"] == str(tmp_path / "config")
+    assert found["XDG_CACHE_HOME"] == str(tmp_path / "cache"), "prepared volumes would lie elsewhere"

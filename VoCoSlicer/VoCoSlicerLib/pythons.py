@@ -13,6 +13,7 @@ from pathlib import Path
 import slicer
 
 VARIABLE = "VOCO_PYTHON"
+_OURS = ("VOCO_", "XDG_CACHE_HOME")  # how variables begin that decide where jobs and their volumes are
 
 
 def slicerHome() -> Path | None:
@@ -59,5 +60,5 @@ def environOf(python: str | Path) -> dict[str, str] | None:
     if getattr(slicer, "app", None) is None or not isExternal(python):
         return None
     before = {str(name): str(value) for name, value in slicer.util.startupEnvironment().items()}
-    ours = {name: value for name, value in os.environ.items() if name.startswith("VOCO_")}
+    ours = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
     return before | ours
