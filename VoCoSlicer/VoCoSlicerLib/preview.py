@@ -175,6 +175,8 @@ class CropPreview(PreviewInStep):
         )
         if isinstance(values, VocoError):
             raise values
+        if values is None:
+            self._prepared.turn()
         world = self._placed.world
         cut = tuple(
             slice(low, low + edge) for low, edge in zip(world.first, world.grid.volume_size, strict=True)
