@@ -12,6 +12,8 @@ from pathlib import Path
 import slicer
 from hand import Hand
 
+from VoCoCore.runs.directory import RunDirectory
+
 SECTIONS = ("environment", "volumes", "cropPreview", "pretraining", "finetuning", "prediction", "jobs")
 PATIENCE = float(os.environ.get("VOCO_TEST_PATIENCE", "600"))  # seconds that a job may take
 
@@ -40,16 +42,33 @@ class Stage:
         self.widget = self._reopen()
         self.host.app.processEvents()
 
+    @property
+    def app(self):
+        """The application."""
+        return self.host.app
+
+    @property
+    def failures(self):
+        """What went wrong, in slots or told to the user: Hand looks at it all the time."""
+        return self
+
+    def check(self) -> None:
+        """Raise what went wrong in slots, or what the module says went wrong."""
+        self.host.failures.check()
+        if self.widget is not None and self.widget.ui.errorFrame.isVisible():
+            ui = self.widget.ui
+            raise AssertionError(f"the module says: {ui.errorLabel.text} {ui.hintLabel.text}")
+
     def hand(self, name: str) -> Hand:
         """A hand on the controls of a section, which is opened where it is not."""
-        Hand(self.widget.parent, self.host).open(f"{name}Section")
-        return Hand(self.widget.panel(name).widget, self.host)
+        Hand(self.widget.parent, self).open(f"{name}Section")
+        return Hand(self.widget.panel(name).widget, self)
 
     def run(self, steps) -> None:
         """Steps in order."""
         for step in steps:
             step(self)
-            self.host.failures.check()
+            self.check()
 
 
 def openEverySection(stage: Stage) -> None:
@@ -62,7 +81,7 @@ def openEverySection(stage: Stage) -> None:
     heavy = {"torch", "monai", "nibabel"} & set(sys.modules) - before
     assert not heavy, f"{heavy} came into Slicer's process"
     for name in SECTIONS:
-        Hand(stage.widget.parent, stage.host).fold(f"{name}Section")
+        Hand(stage.widget.parent, stage).fold(f"{name}Section")
 
 
 def jobsAreNone(stage: Stage) -> None:
@@ -161,6 +180,8 @@ def stopIt(stage: Stage) -> None:
         hand.click("stopButton")
     ended = ("stopped", "finished")
     hand.until(lambda: state(stage, stage.kept["run"]) in ended, PATIENCE, "the end of the job")
+    # it still writes its report then, and nobody else may work on the run
+    hand.until(lambda: not RunDirectory(stage.kept["run"]).is_locked(), PATIENCE, "the end of its process")
 
 
 def comeBackAndResume(stage: Stage) -> None:
@@ -190,7 +211,7 @@ def fineTune(stage: Stage) -> None:
     hand = stage.hand("jobs")
     names = [line[0] for line in hand.rows("runsTable")]
     hand.selectRow("runsTable", names.index(stage.kept["run"].name))
-    hand.click("useButton")
+    useResult(hand)
     hand = stage.hand("finetuning")
     run = stage.folder / "runs" / "fine-tune"
     hand.choose("setting.run.device", "cpu")
@@ -208,8 +229,7 @@ def fineTune(stage: Stage) -> None:
 
 def predictIt(stage: Stage) -> None:
     """The model is applied to one volume: a segmentation beside it, with names, colours and where it comes from."""
-    hand = stage.hand("jobs")
-    hand.click("useButton")
+    useResult(stage.hand("jobs"))
     hand = stage.hand("prediction")
     node = slicer.mrmlScene.GetNodeByID(stage.kept["volumes"][1])
     before = set(slicer.util.getNodes("vtkMRMLSegmentationNode*"))
@@ -219,7 +239,6 @@ def predictIt(stage: Stage) -> None:
     assert not hand.find("problemLabel").isVisible(), hand.find("problemLabel").text
     hand.click("predictButton")
     hand.until(lambda: not hand.find("cancelButton").isVisible(), PATIENCE, "the prediction")
-    assert not slicer.util.findChildren(stage.widget.parent, name="errorFrame")[0].isVisible()
     new = [
         one for one in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if one.GetAttribute("VoCo.run")
     ]
@@ -247,6 +266,12 @@ def saveAndLoad(stage: Stage) -> None:
     rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
     assert not [one for one in rois if one.GetStorageNode()], "the preview was saved"
     assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def useResult(hand: Hand) -> None:
+    """Go on with the result of the chosen run; the button comes on at the next look, once a second."""
+    hand.until(lambda: hand.find("useButton").isEnabled(), 30, "the button for the result")
+    hand.click("useButton")
 
 
 def finished(stage: Stage, hand: Hand, run: Path) -> None:

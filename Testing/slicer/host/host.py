@@ -40,9 +40,9 @@ class Host:
         self._application = self._qt.QApplication.instance() or self._qt.QApplication(["Slicer"])
         FAILURES.install()
         application.makeSettings(self.folder)
-        self._setup = SceneSetup(str(self.folder / "tmp"))
-        self.scene = self._setup.scene
-        self.app = application.HostApplication(self._setup, self.folder)
+        self.setup = SceneSetup(str(self.folder / "tmp"))
+        self.scene = self.setup.scene
+        self.app = application.HostApplication(self.setup, self.folder)
         if not gc.get_freeze_count():
             gc.freeze()  # what is imported stays: collecting garbage after each test is quick then
         self._modules: dict[str, object] = {}
@@ -78,7 +78,7 @@ class Host:
             "qSlicerScriptedLoadableModuleWidget": HostModuleWidget,
             "selfTests": {},
         }
-        for name, logic in self._setup.logics.items():
+        for name, logic in self.setup.logics.items():
             setattr(placed["modules"], name.lower(), HostModule(name, "", logic))
         for name, value in placed.items():
             setattr(slicer, name, value)
@@ -149,7 +149,7 @@ class Host:
             window.close()
             window.deleteLater()
         self._settle()
-        self._setup.close()
+        self.setup.close()
         from .parameters import HELD
 
         HELD.clear()

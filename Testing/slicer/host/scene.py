@@ -55,17 +55,20 @@ class SceneSetup:
         self.scene.GetSubjectHierarchyNode()
 
     def _views(self, slicer) -> None:
+        for kind in ("Selection", "Interaction"):
+            node = getattr(slicer, f"vtkMRML{kind}Node")()
+            node.SetSingletonTag("Singleton")
+            if self.scene.GetSingletonNode("Singleton", node.GetClassName()) is None:
+                self.scene.AddNode(node)
         for name, orientation in SLICE_VIEWS.items():
             logic = slicer.vtkMRMLSliceLogic()
             logic.SetMRMLApplicationLogic(self.applicationLogic)
             logic.SetMRMLScene(self.scene)
-            logic.AddSliceNode(name)
+            node = self.scene.GetSingletonNode(name, "vtkMRMLSliceNode")  # the layout has made it
+            logic.SetSliceNode(node) if node is not None else logic.AddSliceNode(name)
             logic.GetSliceNode().SetOrientation(orientation)
             self._sliceCollection.AddItem(logic)
             self.sliceLogics[name] = logic
-        view = slicer.vtkMRMLViewNode()
-        view.SetSingletonTag("1")
-        self.scene.AddNode(view)
 
     def close(self) -> None:
         """Empty the scene and let everything go."""
