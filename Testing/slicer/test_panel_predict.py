@@ -13,7 +13,7 @@ from hand import Hand
 
 from VoCoCore.errors import DataError, StopRequested
 from VoCoSlicerLib.choices import CaseChoice, writeCases
-from VoCoSlicerLib.logic_start import Progress
+from VoCoSlicerLib.logic_steps import Progress
 
 
 def modelFile(path, **changed):

@@ -13,7 +13,7 @@ from hand import Hand
 
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
 from VoCoSlicerLib.choices import CaseChoice, FolderChoice, readSettings, writeCases, writeFolders
-from VoCoSlicerLib.logic_start import Progress
+from VoCoSlicerLib.logic_steps import Progress
 
 
 def ball(scene, name="ball", edge=40):

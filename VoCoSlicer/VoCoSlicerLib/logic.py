@@ -22,7 +22,8 @@ from VoCoCore.runs.status import ACTIVE
 from VoCoSlicerLib import logic_cases
 from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_settings import asOptions, named, resolve
-from VoCoSlicerLib.logic_start import PAUSE, StartJob
+from VoCoSlicerLib.logic_start import StartJob
+from VoCoSlicerLib.logic_steps import PAUSE
 
 FOLDER = "folder"  # in the user's settings: where runs, exports and predictions go unless told otherwise
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from VoCoCore.errors import StopRequested, VocoError
 from VoCoCore.runs.files import read_json
-from VoCoSlicerLib.logic_start import ENDED, EXPORTING, Progress
+from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 
 CHECKING = "checking"
 
@@ -25,7 +25,7 @@ class Found:
     hint: str = ""
 
 
-class CheckJob:
+class CheckJob(Steps):
     """Checks ``cases`` of the scene (SceneCase; they are exported first) or the cases of a list, ``index``.
 
     Afterwards: ``names`` of the cases in the order given, ``found`` (a list of `Found`), ``skipped`` (files that are no
@@ -39,15 +39,13 @@ class CheckJob:
         index: str | Path | None = None,
         counts: Sequence[int] = (4, 4, 1),
     ) -> None:
+        super().__init__(index)
         self._logic, self._cases, self._counts = logic, list(cases), tuple(counts)
-        self._index = None if index is None else Path(index)
         self.names: list[str] = []
         self.found: list[Found] = []
         self.skipped = 0
         self.log = ""
-        self._export: Any = None
         self._task: Any = None
-        self._last = Progress(EXPORTING)
 
     def start(self) -> CheckJob:
         """Begin, and return itself; `poll` goes on."""
@@ -58,30 +56,16 @@ class CheckJob:
             self._export.start()
         return self
 
-    def poll(self) -> Progress:
-        """Go on a little, and say how far it is; never raises for what can go wrong."""
-        if not self._last.finished:
-            try:
-                self._last = self._step()
-            except VocoError as error:
-                self._last = Progress(ENDED, finished=True, error=error)
-        return self._last
-
     def cancel(self) -> None:
         """Give up."""
         for work in (self._export, self._task):
             if work is not None:
                 work.cancel()
-        self._last = Progress(ENDED, finished=True, error=StopRequested("the check was cancelled"))
+        self._end(StopRequested("the check was cancelled"))
 
     def _step(self) -> Progress:
-        if self._export is not None:
-            now = self._export.poll()
-            if now.error is not None:
-                raise now.error if isinstance(now.error, VocoError) else VocoError(str(now.error))
-            if not now.finished:
-                return Progress(EXPORTING, now.done, now.total, now.text)
-            self._index, self._export = Path(self._export.index), None
+        if (exporting := self._awaitExport()) is not None:
+            return exporting
         if self._task is None:
             content = read_json(self._index)
             self.names = [str(case["id"]) for case in content["cases"]] if isinstance(content, dict) else []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, StopRequested, VocoError
-from VoCoSlicerLib.logic_start import ENDED, EXPORTING, PAUSE, Progress
+from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 from VoCoSlicerLib.model_info import readModel
 from VoCoSlicerLib.threads import giveTurn
 
@@ -23,7 +23,7 @@ _COUNTED = re.compile(r"predicting[^0-9]*(\d+) ?(?:/|of) ?(\d+)\s*(.*)")
 _LEFT_OUT = re.compile(r"left out (.+?): (.+)")
 
 
-class PredictJob:
+class PredictJob(Steps):
     """The way from volumes to results. ``groups``: the nodes of each case, one or (channels) several; a node alone is a
     case. ``output``: a new folder for what is predicted. ``device``: auto, cpu, cuda or mps.
 
@@ -46,6 +46,7 @@ class PredictJob:
         python: str | None = None,
         show3d: bool = True,
     ) -> None:
+        super().__init__()
         self.model = readModel(model)
         self.groups = [list(group) if isinstance(group, list | tuple) else [group] for group in groups]
         self.output = Path(output).expanduser().absolute()
@@ -62,12 +63,10 @@ class PredictJob:
         self.failed: dict[str, str] = {}
         self.exitCode = 0
         self.log = ""
-        self._export: Any = None
         self._task: Any = None
         self._hash = ""
         self._cases: dict[str, tuple[str, ...]] = {}  # id of the case: those of its volumes
         self._load: Any = None
-        self._last = Progress(EXPORTING)
 
     def start(self) -> PredictJob:
         """Begin, and return itself; `poll` goes on."""
@@ -80,16 +79,6 @@ class PredictJob:
         self._hashing.start()
         return self
 
-    def poll(self) -> Progress:
-        """Go on a little, and say how far it is; never raises for what can go wrong."""
-        if self._last.finished:
-            return self._last
-        try:
-            self._last = self._step()
-        except VocoError as error:
-            self._end(error)
-        return self._last
-
     def cancel(self) -> None:
         """Give up; results that are in the scene already stay."""
         if self._last.finished:
@@ -101,12 +90,7 @@ class PredictJob:
 
     def wait(self, progress: Callable[[Progress], Any] | None = None) -> PredictJob:
         """Poll until it is done. Raises what went wrong, but not where single cases failed (see ``failed``)."""
-        while not (now := self.poll()).finished:
-            if progress is not None:
-                progress(now)
-            time.sleep(PAUSE)
-        if now.error is not None:
-            raise now.error
+        self.waitFor(progress)
         return self
 
     def _step(self) -> Progress:
@@ -114,15 +98,13 @@ class PredictJob:
             return self._awaitLoad()
         if self._task is not None:
             return self._awaitTask()
-        now = self._export.poll()
-        if now.error is not None:
-            raise now.error if isinstance(now.error, VocoError) else VocoError(str(now.error))
-        if not now.finished:
-            return Progress(EXPORTING, now.done, now.total, now.text)
-        index = Path(self._export.index)
-        self._cases = dict(self._export.volumesById)
-        self._export = None
-        words = ["predict", "--model", str(self.model.path), str(index), "-o", str(self.output)]
+        return self._awaitExport() or self._startTask()
+
+    def _exported(self, export: Any) -> None:
+        self._cases = dict(export.volumesById)
+
+    def _startTask(self) -> Progress:
+        words = ["predict", "--model", str(self.model.path), str(self._index), "-o", str(self.output)]
         self._task = self._logic.backgroundTask([*words, *self._options], self._python).start()
         return Progress(PREDICTING, 0, len(self.groups))
 
@@ -167,8 +149,7 @@ class PredictJob:
         self.failed |= load.failed
         if now.error is not None:
             raise now.error
-        self._end(None)
-        return self._last
+        return Progress(ENDED, finished=True)
 
     def provenance(self) -> dict[str, str]:
         """What is written onto each result: run, hash of its weights, date, model."""
@@ -180,7 +161,7 @@ class PredictJob:
         if error is not None:
             self.exitCode = error.exit_code
             self.log = self._task.log if self._task is not None else ""
-        self._last = Progress(ENDED, text="", finished=True, error=error)
+        super()._end(error)
 
     def _hashWeights(self) -> None:
         digest = hashlib.sha256()

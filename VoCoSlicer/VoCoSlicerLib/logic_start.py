@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,14 @@ from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
 from VoCoSlicerLib.logic_folds import firstFold, startFolds
 from VoCoSlicerLib.logic_settings import resolve
+from VoCoSlicerLib.logic_steps import Progress, Steps
 from VoCoSlicerLib.pythons import choosePython
 
-EXPORTING, STARTING, RUNNING, ENDED = "exporting", "starting", "running", "ended"
-PAUSE = 0.05  # seconds between two polls of a script that waits
+STARTING, RUNNING = "starting", "running"
 SILENCE = 180.0  # seconds after which a job that has said nothing is left to itself
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a start is. ``finished``: it is over, with ``error`` where it failed (StopRequested: cancelled)."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    text: str = ""
-    finished: bool = False
-    error: VocoError | None = None
-
-
-class StartJob:
+class StartJob(Steps):
     """The way of a ``pretrain`` or ``finetune`` job from nodes to a process of its own.
 
     ``cases``: SceneCase of each case in the scene. ``folders``: index files of cohorts on disk. ``index``: a list of
@@ -55,6 +42,7 @@ class StartJob:
         index: str | Path | None = None,
         python: str | None = None,
     ) -> None:
+        super().__init__(index)
         if not str(run).strip():
             raise SettingsError("no folder is named for the run", "choose a new folder")
         if not cases and not folders and index is None:
@@ -64,11 +52,8 @@ class StartJob:
         resolve(kind, values)
         self._logic, self._kind, self._values, self._python = logic, kind, dict(values), python
         self._cases, self._folders = list(cases), [Path(folder) for folder in folders]
-        self._index = None if index is None else Path(index)
-        self._export: Any = None
         self._launch: Any = None
         self._launched = 0.0
-        self._last = Progress(EXPORTING)
 
     def start(self) -> StartJob:
         """Begin, and return itself; `poll` goes on."""
@@ -77,16 +62,6 @@ class StartJob:
             self._export = self._logic.makeExport(self._cases, folder, self._folders)
             self._export.start()
         return self
-
-    def poll(self) -> Progress:
-        """Go on a little, and say how far it is; never raises for what can go wrong."""
-        if self._last.finished:
-            return self._last
-        try:
-            self._last = self._step()
-        except VocoError as error:
-            self._last = Progress(ENDED, finished=True, error=error)
-        return self._last
 
     def cancel(self) -> None:
         """Give up: no job is left, and what was exported stays for the next time."""
@@ -98,30 +73,17 @@ class StartJob:
             self._launch.cancel()
             with suppress(VocoError):  # it may have ended by itself
                 self._logic.jobs.kill(self.run)
-        self._last = Progress(ENDED, finished=True, error=StopRequested("the start was cancelled"))
+        self._end(StopRequested("the start was cancelled"))
 
     def wait(self, progress: Callable[[Progress], Any] | None = None) -> Path:
         """Poll until the job runs, and return its folder. Raises what went wrong."""
-        while not (now := self.poll()).finished:
-            if progress is not None:
-                progress(now)
-            time.sleep(PAUSE)
-        if now.error is not None:
-            raise now.error
+        self.waitFor(progress)
         return self.run
 
     def _step(self) -> Progress:
         if self._launch is not None:
             return self._awaitJob()
-        if self._export is not None:
-            now = self._export.poll()
-            if now.error is not None:
-                raise _asVocoError(now.error)
-            if not now.finished:
-                return Progress(EXPORTING, now.done, now.total, now.text)
-            self._index = Path(self._export.index)
-            self._export = None
-        return self._start()
+        return self._awaitExport() or self._start()
 
     def _start(self) -> Progress:
         values = {**self._values, "data.source": str(self._index)}
@@ -147,7 +109,3 @@ def checkFolder(run: Path) -> None:
         hint = "choose a new folder, or resume that run in the section Jobs"
         raise SettingsError(f"{run} already holds a run", hint)
     check_usable(run)
-
-
-def _asVocoError(error: Exception) -> VocoError:
-    return error if isinstance(error, VocoError) else VocoError(f"{type(error).__name__}: {error}")

@@ -7,19 +7,18 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import DataError, VocoError
+from VoCoCore.errors import DataError
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import readCases
 from VoCoSlicerLib.logic_cases import groupsOf
 from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
 from VoCoSlicerLib.model_info import ModelInfo, readModel
-from VoCoSlicerLib.panels.base import Panel
+from VoCoSlicerLib.panels.working import WorkingPanel
 
-_POLL = 50  # milliseconds
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-class PredictionPanel(Panel):
+class PredictionPanel(WorkingPanel):
     """Model, volumes, options, Predict; the model's card says what it was made for."""
 
     form = "Predict.ui"
@@ -27,11 +26,9 @@ class PredictionPanel(Panel):
     def __init__(self, logic: Any, host: Any) -> None:
         super().__init__(logic, host)
         ui = self.ui
-        self._job: PredictJob | None = None
         self._models = [""]
         self._model: ModelInfo | None = None
         self._read: Any = None  # the path, and its file's time, of what `_model` was read from
-        self._timer = adapter.makeTimer(_POLL, self._poll)
         ui.modelCombo.addItem(_("choose a model"))
         adapter.connect(ui.modelCombo, "currentIndexChanged(int)", self._onModel)
         for device in DEVICES:
@@ -52,14 +49,6 @@ class PredictionPanel(Panel):
             if result is not None and result[0] == "model":
                 self._offer(str(row.path), row.name)
         self._check()
-
-    def cleanup(self) -> None:
-        """Stop everything."""
-        self._timer.stop()
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
-        super().cleanup()
 
     def update(self) -> None:
         """Show the choices of the parameter node."""
@@ -83,8 +72,8 @@ class PredictionPanel(Panel):
         if self.parameters is None or self._job is not None:
             return
         parameters = self.parameters
-        try:
-            self._job = self.logic.predict(
+        self._begin(
+            lambda: self.logic.predict(
                 parameters.model,
                 self._groups(),
                 output=parameters.predictions or self.ui.outputEdit.placeholderText,
@@ -94,37 +83,15 @@ class PredictionPanel(Panel):
                 device=parameters.device,
                 wait=False,
             )
-        except VocoError as error:
-            self.host.showError(error)
-            return
-        self._timer.start()
-        self._poll()
-
-    def cancel(self) -> None:
-        """Give up; results that are in the scene already stay."""
-        if self._job is not None:
-            self._job.cancel()
-            self._poll()
+        )
 
     # Inside
 
-    def _poll(self) -> None:
-        if self._job is None:
-            self._timer.stop()
-            return
-        now = self._job.poll()
-        self._showProgress(now)
-        if not now.finished:
-            return
-        job, self._job = self._job, None
-        self._timer.stop()
-        self._showProgress(None)
-        if now.error is not None:
-            self.host.showError(now.error, job.log or None)
-        else:
-            self._tell(job)
+    def _log(self, job: PredictJob) -> str | None:
+        return job.log or None
+
+    def _offerFolder(self) -> None:
         self.ui.outputEdit.setPlaceholderText(str(self.logic.newFolder("predict")))
-        self._check()
 
     def _tell(self, job: PredictJob) -> None:
         done = len(job.groups) - len(job.failed)

@@ -12,18 +12,18 @@ from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import changeSetting, readCases, readSettings, writeSettings
 from VoCoSlicerLib.forms import SettingsForm
 from VoCoSlicerLib.logic_settings import CLASSES, resolve
-from VoCoSlicerLib.logic_start import EXPORTING, StartJob
-from VoCoSlicerLib.panels.base import Panel
+from VoCoSlicerLib.logic_start import StartJob
+from VoCoSlicerLib.logic_steps import EXPORTING
 from VoCoSlicerLib.panels.estimating import Estimating
 from VoCoSlicerLib.panels.start_weights import StartWeights
 from VoCoSlicerLib.panels.training_forms import MAIN, advancedGroups, mainLabels
 from VoCoSlicerLib.panels.training_plan import TrainingPlan
+from VoCoSlicerLib.panels.working import WorkingPanel
 
-_POLL = 50  # milliseconds
 _SETTLED = 1500  # milliseconds without a change, after which the estimate is made anew
 
 
-class TrainingPanel(Panel):
+class TrainingPanel(WorkingPanel):
     """Settings, start weights, folder, estimate and Start of one kind of job."""
 
     form = "Training.ui"
@@ -38,12 +38,10 @@ class TrainingPanel(Panel):
         self._advanced: SettingsForm | None = (
             None  # made when it is first opened: there are some eighty controls
         )
-        self._job: StartJob | None = None
         self._problem = ""
         self._shown: Any = None
         self._weights = StartWeights(logic, ui.initCombo, ui.initButton, self._onInit)
         self._estimating = Estimating(logic, self._showNeeds)
-        self._timer = adapter.makeTimer(_POLL, self._poll)
         self._settle = adapter.makeTimer(_SETTLED, self._onSettled)
         self._settle.setSingleShot(True)
         ui.runEdit.setProperty(adapter.PARAMETER, f"{self.kind}Run")
@@ -69,10 +67,6 @@ class TrainingPanel(Panel):
     def cleanup(self) -> None:
         """Stop everything but jobs that run already."""
         self.exit()
-        self._timer.stop()
-        if self._job is not None:
-            self._job.cancel()
-            self._job = None
         super().cleanup()
 
     def update(self) -> None:
@@ -109,49 +103,31 @@ class TrainingPanel(Panel):
         if self.parameters is None or self._job is not None:
             return
         plan = self._plan()
-        try:
-            self._job = self.logic.startJob(
+        self._begin(
+            lambda: self.logic.startJob(
                 self.kind,
                 self._folder(),
                 readSettings(self.parameters, self.kind),
                 cases=plan.cases(),
                 folders=plan.indexes(),
             )
-        except VocoError as error:
-            self.host.showError(error)
-            return
+        )
         self._estimating.forget()
-        self._timer.start()
-        self._poll()
-
-    def cancel(self) -> None:
-        """Give up a start that is under way."""
-        if self._job is not None:
-            self._job.cancel()
-            self._poll()
 
     # Inside
 
-    def _poll(self) -> None:
-        if self._job is None:
-            self._timer.stop()
-            return
-        now = self._job.poll()
-        self._showProgress(now)
-        if not now.finished:
-            return
-        job, self._job = self._job, None
-        self._timer.stop()
-        self._showProgress(None)
-        if now.error is not None:
-            log = job.run / "log.txt"
-            self.host.showError(now.error, log if log.is_file() else None)
-        elif self.parameters is not None:
+    def _log(self, job: StartJob) -> Path | None:
+        log = job.run / "log.txt"
+        return log if log.is_file() else None
+
+    def _tell(self, job: StartJob) -> None:
+        if self.parameters is not None:
             setattr(self.parameters, f"{self.kind}Run", "")
             self.host.say(_("The job {name} is running in the background.").format(name=job.run.name))
             self.host.selectRun(job.run)
+
+    def _offerFolder(self) -> None:
         self.ui.runEdit.setPlaceholderText(str(self.logic.newFolder(self.kind)))
-        self._check()
 
     def _forms(self) -> list[SettingsForm]:
         return [form for form in (self._main, self._advanced) if form is not None]

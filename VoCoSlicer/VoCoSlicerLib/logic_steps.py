@@ -1,0 +1,79 @@
+"""Work of several steps that nobody waits for: a window polls it by a timer, a script by `Steps.waitFor`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from VoCoCore.errors import VocoError
+
+EXPORTING, ENDED = "exporting", "ended"
+PAUSE = 0.05  # seconds between two polls of a script that waits
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a work is. ``finished``: it is over, with ``error`` where it failed (StopRequested: cancelled)."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    finished: bool = False
+    error: VocoError | None = None
+
+
+class Steps:
+    """The base of such work: `_step` does a few milliseconds of it at each call, and raises what goes wrong.
+
+    Most begin with an export of nodes, ``_export``, which leaves its list of cases in ``_index``.
+    """
+
+    def __init__(self, index: str | Path | None = None) -> None:
+        self._index = None if index is None else Path(index)
+        self._export: Any = None
+        self._last = Progress(EXPORTING)
+
+    def poll(self) -> Progress:
+        """Go on a little, and say how far it is; never raises for what can go wrong."""
+        if not self._last.finished:
+            try:
+                self._last = self._step()
+            except VocoError as error:
+                self._end(error)
+        return self._last
+
+    def waitFor(self, progress: Callable[[Progress], Any] | None = None) -> None:
+        """Poll until it is over. Raises what went wrong."""
+        while not (now := self.poll()).finished:
+            if progress is not None:
+                progress(now)
+            time.sleep(PAUSE)
+        if now.error is not None:
+            raise now.error
+
+    def _step(self) -> Progress:
+        raise NotImplementedError
+
+    def _end(self, error: VocoError | None) -> None:
+        self._last = Progress(ENDED, finished=True, error=error)
+
+    def _awaitExport(self) -> Progress | None:
+        """How far the export is, None once there is nothing to wait for. Raises what went wrong with it."""
+        if self._export is None:
+            return None
+        now = self._export.poll()
+        if now.error is not None:
+            raise now.error if isinstance(now.error, VocoError) else VocoError(str(now.error))
+        if not now.finished:
+            return Progress(EXPORTING, now.done, now.total, now.text)
+        self._index = Path(self._export.index)
+        self._exported(self._export)
+        self._export = None
+        return None
+
+    def _exported(self, export: Any) -> None:
+        """Take what else an export has found out."""
