@@ -94,7 +94,7 @@ class Hand:
         code, letter = (getattr(qt.Qt, f"Key_{key}"), "") if len(key) > 1 else (0, key)
         for kind in (qt.QEvent.KeyPress, qt.QEvent.KeyRelease):
             event = qt.QKeyEvent(kind, code, qt.Qt.NoModifier, letter)
-            qt.QApplication.sendEvent(widget, event)
+            qt.QCoreApplication.sendEvent(widget, event)
 
     def choose(self, control, text: str) -> None:
         """Choose the item of a combo box with that text."""

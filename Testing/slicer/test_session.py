@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import session
 import session_safe
-from conftest import MODULE, failOnFaults
+from conftest import HERE, MODULE, failOnFaults
 
 
 class Live:
@@ -63,3 +67,40 @@ def test_nothing_hurts(tmp_path, live, step):
     stage = session.Stage(live, live.opened, live.left, live.reloaded, tmp_path / "session")
     stage.open()
     stage.run([step])
+
+
+DRIVER = """
+import runpy, sys
+sys.path.insert(0, {here!r})
+from host import Host
+host = Host()
+host.loadModule({module!r})
+import session
+def breaks(stage):
+    raise ValueError("on purpose")
+session.STEPS = session.STEPS[:2] + ((breaks,) if {broken} else ())
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="there is no other Python than that of the tests")
+def test_the_script_for_a_real_slicer_says_how_it_went(tmp_path, broken):
+    """It is played in the host, with a Python for the jobs that has no torch: those steps are left out, and said so."""
+    script = HERE / "run_in_slicer.py"
+    driver = DRIVER.format(here=str(HERE), module=str(MODULE), script=str(script), broken=broken)
+    environ = {
+        **os.environ,
+        "VOCO_PYTHON": sys._base_executable,
+        "VOCO_TEST_PICTURES": str(tmp_path / "pictures"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", driver], env=environ, capture_output=True, text=True, cwd=tmp_path, timeout=240
+    )
+    assert done.returncode == (1 if broken else 0), done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    passed = [line.split()[1] for line in lines if line.startswith("passed")]
+    assert passed == ["openEverySection", "jobsAreNone", *[step.__name__ for step in session_safe.STEPS]]
+    assert ("FAILED  breaks" in lines, lines[-1]) == (broken, f"result: {'FAILED' if broken else 'passed'}")
+    if broken:
+        assert "on purpose" in done.stderr and (tmp_path / "pictures" / "failed-breaks.png").is_file()

@@ -27,9 +27,11 @@ class HostModuleSelector(QtCore.QObject):
             return
         if before is not None:
             before.widgetRepresentation().exit()
+            before.widgetRepresentation().hide()
         self._hostCurrent = name
         module = self._hostManager.module(name)
         if module is not None:
+            module.widgetRepresentation().show()
             module.widgetRepresentation().enter()
         type(self).moduleSelected.emit(self, name)
 
