@@ -150,7 +150,9 @@ class FinetuneOptimSettings(UpdateSettings):
     batch: int | None = setting(
         None, "cases per step, over all ranks; default: by the memory and the time", low=1, high=4096
     )
-    lr: float = setting(3e-4, "highest learning rate", low=0.0, high=10.0)
+    lr: float | None = setting(
+        None, "highest learning rate; default: what suits the network", low=0.0, high=10.0
+    )
     weight_decay: float = setting(1e-5, "decoupled weight decay", low=0.0, high=1.0)
     warmup: int | None = setting(None, "warm-up steps; default: optim.warmup_share of all", low=0, high=10**9)
     warmup_share: float = setting(0.05, "warm-up as a share of all steps", low=0.0, high=0.9)

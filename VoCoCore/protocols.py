@@ -77,7 +77,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "augment.gamma": 0.2,
         "augment.noise": 0.1,
         "augment.blur": 0.1,
-        "optim.lr": 1e-3,
         "optim.weight_decay": 1e-5,
     },
     "btcv": {**_PUBLISHED, **_CT, **_crops(4, 4, 3, 1), **_epochs(3000, 100), "optim.weight_decay": 1e-5},

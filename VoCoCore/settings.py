@@ -167,7 +167,7 @@ class UpdateSettings(Group):
     """Optimiser (AdamW) and schedule (linear warm-up, cosine to 0) of any job."""
 
     accumulate: int = setting(1, "batches added up for one optimiser step", low=1, high=4096)
-    lr: float = setting(1e-4, "highest learning rate", low=0.0, high=10.0)
+    lr: float | None = setting(None, "highest learning rate", low=0.0, high=10.0)
     weight_decay: float = setting(0.01, "decoupled weight decay", low=0.0, high=1.0)
     amsgrad: bool = setting(False, "AMSGrad variant")
     warmup: int | None = setting(
@@ -180,6 +180,7 @@ class UpdateSettings(Group):
 class OptimSettings(UpdateSettings):
     """Optimiser and schedule of pre-training."""
 
+    lr: float = setting(1e-4, "highest learning rate", low=0.0, high=10.0)
     steps: int = setting(250_000, "optimiser steps", low=1, high=10**9)
     batch: int = setting(2, "volumes per step, over all ranks", low=1, high=4096)
 

@@ -152,6 +152,7 @@ def test_what_is_given_is_not_chosen() -> None:
         "augment__flip": "0.1,0.2,0.3",
         "optim__batch": 6,
         "optim__steps": 40,
+        "optim__lr": 0.02,
     }
     made, reasons = plan(source=PARENT, **given)
     flat = made.flat()
@@ -160,6 +161,17 @@ def test_what_is_given_is_not_chosen() -> None:
         assert (",".join(f"{v:g}" for v in found) if isinstance(found, list) else found) == value
     assert not reasons
     assert plan(prepare__window="5,6", prepare__intensity="ct")[0].prepare.window == (5.0, 6.0)
+
+
+def test_a_small_u_net_learns_at_a_higher_rate_than_others() -> None:
+    small = plan(model__encoder="unet", model__feature_size=12)
+    assert small[0].optim.lr == 4e-3 and any(reason.startswith("optim.lr") for reason in small[1])
+    for other in (
+        {"model__encoder": "unet", "model__feature_size": 48},
+        {"model__encoder": "swin_unetr", "model__feature_size": 12},
+        {"model__encoder": "unet", "model__feature_size": 12, "task": "classification"},
+    ):
+        assert plan(**other)[0].optim.lr == 1e-3
 
 
 def test_a_protocols_values_stay_as_published() -> None:

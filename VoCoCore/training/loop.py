@@ -52,6 +52,7 @@ def run_steps(job: Job) -> tuple[int, bool]:
     """
     optim, done, ended = job.optim, job.start, job.start >= job.steps
     warmup = optim.warmup or 0
+    assert optim.lr is not None  # chosen by the plan
     job.model.train()
     while not ended:
         lr = warmup_cosine(done, optim.lr, warmup, job.steps)

@@ -31,6 +31,8 @@ CROPS = {"cpu": 2, "mps": 2, "cuda": 4}
 STEPS = {"cpu": 1500, "mps": 10_000, "cuda": 25_000}
 LEAST_EPOCHS = 10  # of a length that is chosen here
 FEATURES = {"cpu": 12, "mps": 24, "cuda": 48}
+# The small U-Net learns in a third of the steps at this rate (docs/evidence.md); wide networks and transformers do not.
+SMALL_UNET, QUICK_RATE, USUAL_RATE = 16, 4e-3, 1e-3
 
 
 class Planner:
@@ -56,6 +58,7 @@ class Planner:
         self._size()
         self._batch()
         self._steps()
+        self._rate()
         return self.settings, self.reasons
 
     def _choose(self, changes: Mapping[str, Any], reason: str) -> None:
@@ -78,6 +81,17 @@ class Planner:
                 {"model.feature_size": int(found) if found else FEATURES[kind]},
                 "as in the weights it starts from" if found else f"what suits a {kind.upper()}",
             )
+
+    def _rate(self) -> None:
+        model = self.settings.model
+        if self.settings.optim.lr is not None:
+            return
+        assert model.feature_size
+        small = model.encoder == "unet" and model.feature_size <= SMALL_UNET
+        if small and self.settings.task == "segmentation":
+            self._choose({"optim.lr": QUICK_RATE}, "a small U-Net takes steps this long")
+        else:
+            self._choose({"optim.lr": USUAL_RATE}, "what most networks take")
 
     def _intensity(self) -> None:
         """The same map to [0, 1] as in pre-training, or a window around what is labelled."""
