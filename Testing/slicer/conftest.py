@@ -30,6 +30,11 @@ def missing(*names: str) -> str:
     return f"not installed: {', '.join(packages.get(name, name) for name in absent)}" if absent else ""
 
 
+def isLibrary(name: str) -> bool:
+    """Whether a module of Python is of ours; a host reads them anew."""
+    return name.split(".")[0] in ("VoCoSlicer", "VoCoSlicerLib")
+
+
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
     """Runs known, stores and the jobs' Python of a test are its own."""
@@ -41,7 +46,15 @@ def places(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def scene(tmp_path, monkeypatch):
+def noTorch(monkeypatch):
+    """Importing torch fails, also where an earlier test of this process has imported it already."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch, noTorch):
     """A real scene as Slicer's after its start, in ``slicer.mrmlScene``; importing qt or ctk fails meanwhile."""
     if missing("slicer_core"):
         pytest.skip(missing("slicer_core"))
@@ -60,13 +73,15 @@ def scene(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def slicerHost(tmp_path):
+def slicerHost(tmp_path, noTorch):
     """Makes hosts that share one folder of settings, as one installation of Slicer does, one after the other."""
     if missing("slicer_core", "PySide6"):
         pytest.skip(missing("slicer_core", "PySide6"))
     from host import Host
 
     made = []
+    # Tests of other files hold on to what they have imported, and put faults into it by its name.
+    before = {name: module for name, module in sys.modules.items() if isLibrary(name)}
 
     def make():
         made.append(Host(tmp_path / "slicer"))
@@ -76,6 +91,9 @@ def slicerHost(tmp_path):
     yield make
     for one in made:
         one.close()
+    for name in [name for name in sys.modules if isLibrary(name)]:
+        del sys.modules[name]
+    sys.modules.update(before)
 
 
 @pytest.fixture
