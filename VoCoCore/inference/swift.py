@@ -2,7 +2,8 @@
 
 Channels become the innermost axis of all maps, where oneDNN's 3D convolutions take half the time. torch's instance
 norm would turn each map round and back, and its group norm loses three digits in that order; so the norm is written
-out here, with sums over small blocks, and works in place. Convolutions of one voxel become matrix products.
+out here, with sums over small blocks, and works in place. Convolutions of one voxel become matrix products, and one
+window alone is given to oneDNN as several are.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
+
+from VoCoCore.devices import quick_with_one
 
 _LAST = torch.channels_last_3d
 _WIDE = 16  # voxels whose channels are treated as one row: sums over rows of a few numbers are slow
@@ -28,6 +31,7 @@ def swift(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "cpu":
         return network.to(device).eval()
     made = copy.deepcopy(network).eval().requires_grad_(False)
+    quick_with_one(made)
     for module in list(made.modules()):
         for name, part in list(module.named_children()):
             if isinstance(part, nn.InstanceNorm3d) and _follows_a_convolution(module, part):

@@ -1,0 +1,207 @@
+"""What must stay cheap, counted instead of timed: operations, waiting for the device, memory kept, bytes read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from zarr.storage import LocalStore
+
+from VoCoCore.data.crops import cut_crops
+from VoCoCore.data.loading import Samples
+from VoCoCore.data.sampling import TRAIN
+from VoCoCore.data.store import Store
+from VoCoCore.devices import Machine, SingleConv3d, placed, quick_with_one
+from VoCoCore.inference.swift import swift
+from VoCoCore.inference.windows import slide
+from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.networks import SegmentationNetwork
+from VoCoCore.presets import resolve_pretrain
+from VoCoCore.pretext.build import build_task, encoder_factory
+from VoCoCore.pretext.voco import VoCo
+from VoCoCore.pretext.voco_losses import both_directions, prediction_loss, regularisation_loss
+from VoCoCore.training.updates import Updater
+
+CPU = Machine(torch.device("cpu"), "fp32", "")
+
+
+class Counted(TorchDispatchMode):
+    """Counts what reaches torch's kernels, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.ops = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.ops[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def counted(work):
+    with Counted() as mode:
+        work()
+    return mode.ops
+
+
+@pytest.fixture(scope="module")
+def job():
+    """A v1 step with a small U-Net: task, batch and one step of it."""
+    torch.manual_seed(0)
+    sizes = {"model.feature_size": 4, "model.projector_width": 16, "crops.counts": (2, 2, 1)}
+    settings = resolve_pretrain({}, {"recipe": "v1", "preset": "tiny", "model.encoder": "unet", **sizes})
+    task = placed(build_task(settings, encoder_factory(settings, 1)), CPU).train()
+    updater = Updater(task.parameters(), settings.optim, CPU)
+    size = settings.crops.volume_size
+    arrays = VoCo.views(settings, 0, size, TRAIN)
+    batch = {name: torch.from_numpy(np.ascontiguousarray(value))[None] for name, value in arrays.items()}
+    batch["volumes"] = torch.randint(0, 256, (1, 1, *size), dtype=torch.uint8)
+
+    def step():
+        updater.backward(task(batch).loss)
+        updater.step(1e-3)
+
+    step()  # the optimiser makes its state
+    return task, batch, step
+
+
+def test_a_step_never_waits_for_the_device(job):
+    ops = counted(job[2])
+    assert not ops.keys() & {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal"}
+
+
+def test_a_step_has_no_more_operations_than_it_had(job):
+    """932 when this was written; a loop over crops, pairs or parameters adds hundreds."""
+    assert sum(counted(job[2]).values()) < 1050
+
+
+def test_the_teacher_follows_and_the_optimiser_steps_in_one_operation_each(job):
+    ops = counted(job[2])
+    assert ops["_foreach_mul_"] == 1 and ops["_foreach_add_"] <= 2
+    assert sum(count for name, count in ops.items() if name.startswith("_fused_adamw")) == 1
+
+
+def test_the_losses_cost_the_same_for_any_number_of_pairs_and_volumes():
+    def losses(volumes, bases):
+        p, q, a, b = (torch.randn(volumes, n, 8, requires_grad=True) for n in (2, bases, 2, bases))
+        labels = torch.softmax(torch.randn(volumes, 2, bases), -1)
+
+        def work():
+            logits = both_directions(p, q, a.detach(), b.detach(), "v1")
+            (prediction_loss(logits, labels, "v1") + regularisation_loss(q, "v1")).backward()
+
+        return sum(counted(work).values())
+
+    assert losses(1, 4) == losses(1, 16) == losses(4, 16)
+
+
+def test_crops_cost_the_same_for_any_number_of_them():
+    volumes = torch.rand(1, 1, 24, 24, 24)
+
+    def cut(many):
+        starts, sizes = torch.zeros(1, many, 3, dtype=torch.long), torch.full((1, many, 3), 12)
+        ways = {"flips": sizes > 20, "turns": starts[..., 0], "shifts": torch.zeros(1, many)}
+        return counted(lambda: cut_crops(volumes, starts, sizes, (8, 8, 8), largest=(12, 12, 12), **ways))
+
+    assert cut(2) == cut(18)
+
+
+def kept_bytes(work):
+    """What a forward pass keeps for the backward pass."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = work()
+    return sum(kept.values()), result
+
+
+def test_the_teacher_has_no_graph_and_its_targets_no_gradient(job):
+    task, batch, _ = job
+    crops = task.cut(batch)
+    maps = task.student.encoder(crops)
+    kept, found = kept_bytes(lambda: task._teach(crops, maps))
+    assert kept == 0 and not found.requires_grad
+    assert all(not p.requires_grad and p.grad is None for p in task.teacher.parameters())
+    bases = torch.randn(1, 4, 8, requires_grad=True)
+    p = torch.randn(1, 2, 8, requires_grad=True)
+    both_directions(p, bases.detach(), p.detach(), bases.detach(), "v1").sum().backward()
+    assert bases.grad is None
+
+
+def test_a_crop_reads_only_the_blocks_that_it_touches(tmp_path, monkeypatch):
+    store = Store(tmp_path / "store").create()
+    array = np.random.default_rng(0).integers(0, 256, (1, 192, 192, 96), np.uint8)
+    store.write("0" * 64, array, {"affine": np.eye(4).tolist()})
+    settings = resolve_pretrain({}, {"recipe": "v1", "preset": "tiny", "model.encoder": "unet"})
+    settings = settings.with_values({"crops.volume_size": (48, 48, 96), "crops.counts": (1, 1, 1)})
+    read = []
+    plain = LocalStore.get
+
+    async def get(self, *words, **more):
+        found = await plain(self, *words, **more)
+        read.append(0 if found is None else len(found))
+        return found
+
+    samples = Samples(store.root, ["0" * 64], partial(VoCo.views, settings, stream=TRAIN))
+    samples[0]
+    monkeypatch.setattr(LocalStore, "get", get)
+    samples[1]
+    # noise does not compress: at most 4 of the 16 blocks, and the index of the shard
+    assert 0 < sum(read) < 4.2 * 48 * 48 * 96
+
+
+def test_windows_go_through_the_network_in_batches():
+    calls = []
+
+    def network(x):
+        calls.append(len(x))
+        return x
+
+    slide(torch.rand(1, 32, 32, 40), network, (16, 16, 16), 0.5, batch=4)
+    assert sum(calls) == 3 * 3 * 4 and len(calls) <= 3 * 3 * 4 / 4 + 3
+
+
+def small_network():
+    torch.manual_seed(0)
+    return SegmentationNetwork(build_encoder("unet", 1, 4, 32), 3)
+
+
+def test_one_crop_never_meets_the_slow_convolution():
+    x = torch.rand(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        ops = counted(lambda: swift(small_network(), CPU.device)(x))
+    upward = 4  # transposed convolutions
+    assert ops["mkldnn_convolution"] >= 18 and ops["convolution"] == upward
+    trained = placed(small_network(), CPU).train()
+    ops = counted(lambda: trained(x).sum().backward())
+    assert ops["mkldnn_convolution"] >= 19 and ops["convolution"] == upward
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2, "padding": 1}, {"padding": 2, "dilation": 2, "groups": 2}]
+)
+def test_one_crop_has_the_values_and_gradients_of_torchs_convolution(options):
+    torch.manual_seed(0)
+    plain = nn.Conv3d(6, 8, 3, **options)
+    ours = nn.Conv3d(6, 8, 3, **options)
+    ours.load_state_dict(plain.state_dict())
+    quick_with_one(ours)
+    assert type(ours) is SingleConv3d
+    for count in (1, 2):
+        x = torch.rand(count, 6, 9, 8, 7, requires_grad=True)
+        y = x.detach().clone().requires_grad_()
+        weights = torch.rand_like(plain(x))
+        (plain(x) * weights).sum().backward()
+        (ours(y) * weights).sum().backward()
+        torch.testing.assert_close(ours(y), plain(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(y.grad, x.grad, atol=1e-5, rtol=1e-5)
+    for mine, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-3, rtol=1e-5)
