@@ -1,22 +1,17 @@
 """Augmentation and losses of fine-tuning on one core, beside the same done by MONAI.
 
-Run: python Testing/benchmarks/bench_augment.py
-Prints a JSON list; ratios are MONAI's figure against ours in the same run, medians of CPU time over several
-rounds taken in turn.
+Run: python Testing/benchmarks/bench_augment.py [--full]
+--full: more rounds, and 3 and 40 classes too.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from bench_pretrain import row
 from monai.data import set_track_meta
 from monai.losses import DiceCELoss
 from monai.transforms import (
@@ -30,36 +25,23 @@ from monai.transforms import (
     RandScaleIntensityd,
     RandShiftIntensityd,
 )
+from side_by_side import Pair, Row, figure, full, in_turn, row, tell
 from torch import Tensor
 
 from VoCoCore.data.augment_intensity import augment_intensity
 from VoCoCore.data.augment_space import augment_space
 from VoCoCore.downstream.losses import segmentation_loss
 
-EDGE, CROPS, ROUNDS = 64, 4, 15
+EDGE, CROPS = 64, 4
 
 
-def cpu_milliseconds(work: Callable[[], Any]) -> float:
-    """CPU time of one call: on one thread, what the machine does besides disturbs it least."""
-    begun = time.process_time()
-    work()
-    return 1000 * (time.process_time() - begun)
-
-
-def in_turn(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, float]:
-    """Medians of both in CPU ms, and the spread of ours; alternated, so that a busy machine disturbs both alike."""
-    both = [(cpu_milliseconds(ours), cpu_milliseconds(theirs)) for _ in range(2 + ROUNDS)][2:]
-    mine, other = zip(*both, strict=True)
-    return statistics.median(mine), statistics.median(other), max(mine) - min(mine)
-
-
-def per_crop(name: str, goal: str, ours: Callable[[], Any], theirs: Callable[[], Any]) -> dict[str, Any]:
+def per_crop(name: str, goal: str, ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> Row:
     """A line of CPU ms a crop."""
-    mine, other, spread = (figure / CROPS for figure in in_turn(ours, theirs))
-    return row(f"{name}, a crop of {EDGE}^3", "CPU ms", mine, other, goal, spread)
+    found = in_turn(ours, theirs, rounds)
+    return row(f"{name}, a crop of {EDGE}^3", "CPU ms", found, goal, scale=1e3 / CROPS)
 
 
-def augmentation() -> Iterator[dict[str, Any]]:
+def augmentation(rounds: int) -> Iterator[Row]:
     """Each part of augmentation for a batch of crops with labels, and MONAI's dictionary transforms crop by crop."""
     rng = np.random.default_rng(0)
     images = torch.rand(CROPS, 1, EDGE, EDGE, EDGE)
@@ -98,16 +80,16 @@ def augmentation() -> Iterator[dict[str, Any]]:
         moved, _ = augment_space(images, labels, **turn)
         augment_intensity(moved, **levels)
 
-    yield per_crop(
-        "flips, turn, scale, shift, gamma", "<= 2 ms", turned_and_levelled, by_monai(*turns, *intensities)
-    )
-    yield per_crop("affine map", "<= 15 ms", lambda: augment_space(images, labels, **warp), by_monai(affine))
+    simple = by_monai(*turns, *intensities)
+    yield per_crop("flips, turn, scale, shift, gamma", "<= 2 ms", turned_and_levelled, simple, rounds)
+    warped = by_monai(affine)
+    yield per_crop("affine map", "<= 15 ms", lambda: augment_space(images, labels, **warp), warped, rounds)
     noisy, soft = {**plain, "noise": one / 10}, {**plain, "blur": one}
     noise = by_monai(RandGaussianNoised("image", 1.0, sample_std=False))
-    yield per_crop("noise", "<= 3 ms", lambda: augment_intensity(images, **noisy), noise)
+    yield per_crop("noise", "<= 3 ms", lambda: augment_intensity(images, **noisy), noise, rounds)
     near = (0.99, 1.0)
     blur = by_monai(RandGaussianSmoothd("image", near, near, near, prob=1.0))
-    yield per_crop("blur of 1 voxel", "<= 5 ms", lambda: augment_intensity(images, **soft), blur)
+    yield per_crop("blur of 1 voxel", "<= 5 ms", lambda: augment_intensity(images, **soft), blur, rounds)
 
 
 def kept_bytes(loss: Callable[[], Tensor]) -> int:
@@ -130,7 +112,7 @@ def backward(loss: Callable[[], Tensor]) -> None:
     loss().backward()
 
 
-def losses() -> Iterator[dict[str, Any]]:
+def losses(rounds: int, kinds: tuple[int, ...]) -> Iterator[Row]:
     """Dice and cross-entropy, forward and backward, as the published fine-tuning uses them."""
     published: dict[str, Any] = {
         "include_background": False,
@@ -139,7 +121,7 @@ def losses() -> Iterator[dict[str, Any]]:
         "smooth_dr": 1e-6,
     }
     monai = DiceCELoss(to_onehot_y=True, softmax=True, **published)
-    for classes in (3, 14, 40):
+    for classes in kinds:
         logits = torch.randn(2, classes, EDGE, EDGE, EDGE, requires_grad=True)
         target = torch.randint(0, classes, (2, 1, EDGE, EDGE, EDGE))
 
@@ -151,19 +133,14 @@ def losses() -> Iterator[dict[str, Any]]:
             return monai(z, t)
 
         name = f"Dice and cross-entropy, {classes} classes, 2 crops of {EDGE}^3"
-        mine, other, spread = in_turn(*(partial(backward, loss) for loss in (ours, theirs)))
-        yield row(name, "CPU ms", mine, other, "ratio >= 1 from 14 classes on", spread)
-        kept = [kept_bytes(loss) / 2**20 for loss in (ours, theirs)]
-        yield row(f"{name}: kept for the backward pass", "MiB", *kept, "ratio >= 1", 0.0)
-
-
-def main() -> None:
-    """Print all rows as JSON."""
-    torch.set_num_threads(1)
-    set_track_meta(False)  # as kind to MONAI as possible: its crops carry no history
-    rows = [*augmentation(), *losses()]
-    print(json.dumps([{**each, "device": "CPU, 1 thread"} for each in rows], indent=1))
+        found: Pair = in_turn(partial(backward, ours), partial(backward, theirs), rounds)
+        yield row(name, "CPU ms", found, "ratio >= 1 from 14 classes on", scale=1e3)
+        kept, other = (kept_bytes(loss) / 2**20 for loss in (ours, theirs))
+        yield figure(f"{name}: kept for the backward pass", "MiB", kept, "ratio >= 1", other)
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    set_track_meta(False)  # as kind to MONAI as possible: its crops carry no history
+    rounds, kinds = (15, (3, 14, 40)) if full(__doc__) else (5, (14,))
+    tell([*augmentation(rounds), *losses(rounds, kinds)])

@@ -1,7 +1,7 @@
 """Sliding windows beside MONAI's: the same network, windows, overlap and weights, on one thread of a CPU.
 
-Run: python Testing/benchmarks/bench_windows.py
-CPU seconds (medians of interleaved rounds); prints a JSON list with the largest difference of the results.
+Run: python Testing/benchmarks/bench_windows.py [--full]
+--full: 512 x 512 x 300 voxels and 14 labels, with a network that costs nothing and a small one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import json
-import time
-from collections.abc import Callable
-from statistics import median
+from collections.abc import Iterator
 
 import torch
-from monai.inferers import sliding_window_inference
+from baselines.monai_pipeline import predict
+from side_by_side import Row, full, in_turn, row, tell
 from torch import Tensor, nn
 
 from VoCoCore.inference.allocator import kept_memory
@@ -36,62 +34,45 @@ class Trivial(nn.Module):
         return x.expand(-1, CLASSES, -1, -1, -1).contiguous()
 
 
-def interleaved(
-    ours: Callable[[], Tensor], peer: Callable[[], Tensor]
-) -> tuple[float, float, list[float], float]:
-    """Median CPU seconds of both, the ratios of all rounds, and the largest difference of the results."""
-    times: tuple[list[float], list[float]] = ([], [])
-    difference = 0.0
-    for _ in range(ROUNDS):
-        results = []
-        for work, spent in zip((ours, peer), times, strict=True):
-            began = time.process_time()
-            results.append(work())
-            spent.append(time.process_time() - began)
-        difference = max(difference, float((results[0] - results[1]).abs().max()))
-    ratios = [b / a for a, b in zip(*times, strict=True)]
-    return median(times[0]), median(times[1]), ratios, difference
-
-
-def row(name: str, network: nn.Module, edge: int, size: int, overlap: float) -> dict[str, object]:
-    """One comparison."""
-    volume = torch.rand(1, size, size, size)
+def compared(
+    name: str, network: nn.Module, edge: int, shape: tuple[int, ...], overlap: float, rounds: int = ROUNDS
+) -> Row:
+    """One comparison; the largest difference of the results stands beside it."""
+    volume = torch.rand(1, *shape)
     quick, window = swift(network, CPU) if not isinstance(network, Trivial) else network, (edge,) * 3
+    results: dict[str, Tensor] = {}
 
-    def ours() -> Tensor:
+    def ours() -> None:
         with torch.no_grad(), kept_memory():
-            return slide(volume, quick, window, overlap)
+            results["ours"] = slide(volume, quick, window, overlap)
 
-    def peer() -> Tensor:
-        with torch.no_grad():
-            return sliding_window_inference(volume[None], window, 4, network, overlap, mode="gaussian")[0]
+    def theirs() -> None:
+        results["theirs"] = predict(volume, network, window, overlap)
 
-    a, b, ratios, difference = interleaved(ours, peer)
-    return {
-        "name": f"{name}, volume {size}^3, windows {edge}^3, overlap {overlap}, {CLASSES} labels",
-        "unit": "CPU s",
-        "ours": round(a, 3),
-        "baseline": round(b, 3),
-        "ratio": round(median(ratios), 2),
-        "spread": [round(min(ratios), 2), round(max(ratios), 2)],
-        "goal": 1.5,
-        "difference": difference,
-        "device": "cpu, 1 thread",
-    }
+    found = in_turn(ours, theirs, rounds, warm=int(rounds > 1))
+    size = " x ".join(map(str, shape))
+    title = f"{name}, volume {size}, windows {edge}^3, overlap {overlap}, {CLASSES} labels"
+    # Plane by plane: a difference of both whole results would be a third one.
+    apart = max(float((a - b).abs().max()) for a, b in zip(results["ours"], results["theirs"], strict=True))
+    return row(title, "CPU s", found, "ratio >= 1.5", difference=apart)
 
 
-def main() -> None:
-    """Print the figures."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    rows = []
+def rows(whole: bool) -> Iterator[Row]:
+    """The short form, or the size of the goal."""
+    if whole:
+        size = (512, 512, 300)
+        yield compared("no network", Trivial(), 96, size, 0.5, 1)
+        network = SegmentationNetwork(build_encoder("unet", 1, 12, 96), CLASSES).eval()
+        yield compared("unet tiny", network, 96, size, 0.5, 1)
+        return
+    network = SegmentationNetwork(build_encoder("unet", 1, 12, 32), CLASSES).eval()
     for overlap in (0.5, 0.75):
-        network = SegmentationNetwork(build_encoder("unet", 1, 12, 32), CLASSES).eval()
-        rows.append(row("unet tiny", network, 32, 64, overlap))
-        rows.append(row("unet tiny", network, 64, 96, overlap))
-        rows.append(row("no network", Trivial(), 32, 128, overlap))
-    print(json.dumps(rows, indent=1))
+        yield compared("unet tiny", network, 32, (64,) * 3, overlap)
+    yield compared("unet tiny", network, 64, (96,) * 3, 0.5, 1)
+    yield compared("no network", Trivial(), 32, (96,) * 3, 0.5)
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    tell(rows(full(__doc__)))

@@ -54,7 +54,7 @@ def random_steps(size: Sequence[int], crops: int, positive: float = 0.75) -> lis
     return [
         RandCropByPosNegLabeld(BOTH, "label", tuple(size), positive, 1 - positive, crops),
         *(RandFlipd(BOTH, 0.2, axis) for axis in range(3)),
-        RandRotate90d(BOTH, 0.2),
+        *([RandRotate90d(BOTH, 0.2)] if size[0] == size[1] else []),
         RandScaleIntensityd("image", 0.1, 0.1),
         RandShiftIntensityd("image", 0.1, prob=0.1),
     ]
