@@ -160,7 +160,8 @@ class VoCoLogic:
         return self._work("finetune", volumes, run, options)
 
     def predict(self, model: str | Path, volumes: Sequence[Any], **options: Any) -> PredictJob:
-        """Predict ``volumes`` with a fine-tuned run or file, and add the results to the scene.
+        """Predict ``volumes`` (nodes, IDs or names; a list of them is one case of several channels), and add the
+        results to the scene. ``model``: a fine-tuned run or file.
 
         Options as of `PredictJob` (``output``, ``mirror``, ``largest``, ``probabilities``, ``device``, ``python``), and
         ``wait``: True returns when all is done, with the nodes in `PredictJob.segmentations` and the exit code in
@@ -169,7 +170,11 @@ class VoCoLogic:
         wait = options.pop("wait", True)
         options.setdefault("python", str(self.environment.python))
         output = options.pop("output", "") or self.newFolder("predict")
-        job = PredictJob(self, model, logic_cases.nodesOf(self.scene, volumes), output, **options).start()
+        groups = [
+            logic_cases.nodesOf(self.scene, one if isinstance(one, list | tuple) else [one])
+            for one in volumes
+        ]
+        job = PredictJob(self, model, groups, output, **options).start()
         if wait:
             job.wait()
         return job
