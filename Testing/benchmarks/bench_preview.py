@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def dragging(preview: Any, views: list[Any]) -> list[dict[str, Any]]:
         (False, "a drag: labels and overlays"),
         (True, "a drag and the images of three views"),
     ):
-        figures = [timed(lambda centre=centre, draw=draw: step(centre, draw)) for centre in centres]
+        figures = [timed(partial(step, centre, draw)) for centre in centres]
         slow = float(np.percentile(figures, 95))
         rows.append(
             row(

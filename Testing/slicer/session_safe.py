@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import slicer
-from session import Stage
+from stage import Stage
 
 
 def calls(action) -> int:
