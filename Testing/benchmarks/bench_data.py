@@ -82,13 +82,13 @@ def preparing(case: Case, settings: PretrainSettings, folder: Path) -> Iterator[
 
     size = " x ".join(map(str, volume.array.shape))
     name = f"prepare a CT of {size} (baseline: its decompressing, resampling and writing alone)"
-    yield row(name, "CPU s", in_turn(whole, parts, 3), "ratio >= 0.83")
+    yield row(name, "CPU s", in_turn(whole, parts, 2), "ratio >= 0.83")
 
     def resample() -> None:
         sample(ready, resize_points(plan.size, plan.shape), out)
 
     name = f"resample it to {plan.shape} (baseline: torch's interpolate)"
-    yield row(name, "CPU ms", in_turn(resample, interpolate, 3), "", scale=1e3)
+    yield row(name, "CPU ms", in_turn(resample, interpolate, 2), "", scale=1e3)
 
 
 def stored(store: Store, key: str) -> Iterator[Row]:
@@ -131,11 +131,11 @@ def crops(image: Path, settings: PretrainSettings, store: Store, key: str) -> It
     def cached() -> None:
         crops_of(kept, draw(settings, next(numbers), size, TRAIN), out)
 
-    first = in_turn(ours, published, 3)
+    first = in_turn(ours, published, 2)
     name = "from a volume to 18 augmented crops of 64^3 (baseline: the published data path)"
     yield row(name, "volumes / CPU s", _per_second(first), "ratio >= 30")
     name = "the same (baseline: the published transforms alone, the volume prepared and in memory)"
-    yield row(name, "volumes / CPU s", _per_second(in_turn(ours, cached, 3)), "")
+    yield row(name, "volumes / CPU s", _per_second(in_turn(ours, cached, 2)), "")
 
 
 def _per_second(found: Pair) -> Pair:
