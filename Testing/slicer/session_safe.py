@@ -73,8 +73,9 @@ def reload(stage: Stage) -> None:
     showPreview(stage, hand)
     stage.reopen()
     hand, preview = stage.hand("cropPreview"), stage.widget.logic.preview
-    hand.until(lambda: preview.shown, 60, "the preview after the reload")
-    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")) == 1
+    hand.until(lambda: preview.ready, 60, "the preview after the reload")
+    rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    assert len(rois) == 1, [node.GetName() for node in rois]
     hand.check("onCheckBox", False)
     assert not slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
 

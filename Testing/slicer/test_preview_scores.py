@@ -53,7 +53,7 @@ def asked(scores, preview, run):
     return scores
 
 
-def test_a_run_says_where_a_crop_lies(run, preview):
+def test_a_run_says_where_a_crop_lies(run, preview, noTorch):
     preview.setSettings(runSettings(run))
     preview.show()
     preview.wait(60)
