@@ -22,11 +22,12 @@ PLACE = Path(tempfile.gettempdir()) / "VoCo"  # what the pictures show as the us
 for folder in (HERE, ROOT / "VoCoSlicer"):
     sys.path.insert(0, str(folder))
 shutil.rmtree(PLACE, ignore_errors=True)
-(PLACE / "bin").mkdir(parents=True)
-(PLACE / "bin" / "python").symlink_to(sys.executable)
-os.environ.update(
-    HOME=str(PLACE), VOCO_CONFIG_HOME=str(PLACE / ".config"), VOCO_PYTHON=str(PLACE / "bin" / "python")
-)
+PYTHON = PLACE / "python" / "bin" / "python"  # the jobs' Python: this one, under another name
+PYTHON.parent.mkdir(parents=True)
+PYTHON.symlink_to(sys.executable)
+(PLACE / "python" / "lib").symlink_to(Path(sys.prefix) / "lib")
+(PLACE / "python" / "pyvenv.cfg").write_text(f"home = {sys.base_prefix}/bin\n")
+os.environ.update(HOME=str(PLACE), VOCO_CONFIG_HOME=str(PLACE / ".config"), VOCO_PYTHON=str(PYTHON))
 
 import slicer  # noqa: E402
 from hand import PICTURES, Hand  # noqa: E402
@@ -51,7 +52,9 @@ def makeRuns() -> None:
     known.remember(makeRun(runs / "pretrain 2025-11-10", "stopped", 430, events[: 43 * 2 + 5]))
     failed = {"type": "error", "kind": "EnvironmentFault", "message": "the graphics card is out of memory"}
     failed |= {"hint": "take a smaller batch, or crops.base_size, or the preset tiny"}
-    known.remember(makeRun(runs / "finetune liver", "failed", 12, [started(), failed], failed["message"]))
+    known.remember(
+        makeRun(runs / "pretrain 2025-11-12", "failed", 12, [started(), failed], failed["message"])
+    )
 
 
 def makeModel() -> Path:
@@ -118,8 +121,11 @@ def takeAll(folder: Path) -> None:
     pictures.take("volumes", "volumes")
     takePreview(pictures, cases[0])
     hand = pictures.open("pretraining")
-    hand.choose("setting.preset", "tiny")
-    hand.until(lambda: "GB" in hand.find("estimateLabel").text, 300, "the estimate")
+    hand.choose("setting.model.encoder", "unet")
+    hand.click("estimateButton")
+    label = hand.find("estimateLabel")
+    hand.until(lambda: label.text and not label.text.startswith("Estimating"), 1200, "the estimate")
+    assert "GB" in label.text, label.text
     pictures.take("pretraining", "pretraining")
     pictures.open("finetuning")
     pictures.take("finetuning", "finetuning")
@@ -136,8 +142,9 @@ def takeAll(folder: Path) -> None:
 
 def takePreview(pictures: Pictures, case) -> None:
     """The section of the crop preview, and what the views show of it."""
-    volume, segmentation = case
-    segmentation.SetDisplayVisibility(False)
+    volume, _ = case
+    for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        segmentation.SetDisplayVisibility(False)
     hand = pictures.open("cropPreview")
     hand.choose("setting.preset", "tiny")
     hand.pick("volumeSelector", volume)

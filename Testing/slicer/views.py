@@ -63,6 +63,11 @@ class SliceView(View):
         logic.FitSliceToAll()
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory()
         super().__init__(setup, node, factory, SLICE_MANAGERS, size)
+        # as in Slicer: the volumes' layers in a renderer of their own, below what the managers draw
+        below = vtk.vtkRenderer()
+        self.window.SetNumberOfLayers(2)
+        self.window.AddRenderer(below)
+        self.renderer.SetLayer(1)
         self.renderer.GetActiveCamera().ParallelProjectionOn()
         mapper = vtk.vtkImageMapper()
         mapper.SetInputConnection(logic.GetImageDataConnection())
@@ -70,8 +75,7 @@ class SliceView(View):
         mapper.SetColorLevel(127.5)
         layers = vtk.vtkActor2D()
         layers.SetMapper(mapper)
-        layers.GetProperty().SetDisplayLocationToBackground()
-        self.renderer.AddViewProp(layers)
+        below.AddViewProp(layers)
 
 
 class ThreeDView(View):
