@@ -11,7 +11,6 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-MODULE = ROOT / "VoCoSlicer" / "VoCoSlicer.py"
 FORBIDDEN = ("torch", "monai", "nibabel")  # in Slicer's process never
 
 # The package slicer of slicer-core takes every folder "slicer" below an entry of sys.path for a part of itself and
@@ -21,6 +20,8 @@ for folder in (HERE, ROOT / "VoCoSlicer"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from grounds import MODULE, failOnFaults  # noqa: E402  found by the path above
 
 
 def missing(*names: str) -> str:
@@ -106,13 +107,6 @@ def host(slicerHost):
     application.close()
     failOnFaults(application)
     assert not loaded, f"imported in Slicer's process: {loaded}"
-
-
-def failOnFaults(application) -> None:
-    """Fail on what went wrong where nobody could catch it, and on answers that nobody asked for."""
-    failed, unused = application.failures.take(), application.answers.unused
-    assert not failed, "failed where nobody could catch it:\n" + "\n".join(failed)
-    assert not unused, f"answers that nobody asked for: {unused}"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import slicer
-from conftest import ROOT
+from grounds import ROOT
 
 
 @pytest.fixture

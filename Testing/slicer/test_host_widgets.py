@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import pytest
 import slicer
-from conftest import MODULE
+from grounds import MODULE
 
 
 @pytest.fixture

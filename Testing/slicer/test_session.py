@@ -9,7 +9,7 @@ import sys
 import pytest
 import session
 import session_safe
-from conftest import HERE, MODULE, failOnFaults
+from grounds import HERE, MODULE, failOnFaults
 
 
 class Live:
