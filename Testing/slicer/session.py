@@ -163,7 +163,7 @@ def fineTune(stage: Stage) -> None:
     hand = stage.hand("finetuning")
     run = stage.folder / "runs" / "fine-tune"
     hand.choose("setting.run.device", "cpu")
-    hand.type("setting.optim.steps", "20")
+    hand.type("setting.optim.steps", "4")
     hand.type("runEdit", str(run))
     assert not hand.find("problemLabel").isVisible(), hand.find("problemLabel").text
     stage.picture("finetuning")
