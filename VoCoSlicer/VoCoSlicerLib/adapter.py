@@ -83,7 +83,8 @@ class Observed:
     """One observer on a node's ModifiedEvent, moved from node to node and never left behind."""
 
     def __init__(self, callback: Callable[[], Any], event: int = vtk.vtkCommand.ModifiedEvent) -> None:
-        self._callback, self._event = callback, event
+        # Kept here: an observer that only its node holds may be emptied by the garbage collector.
+        self._call, self._event = (lambda *_: callback()), event
         self._node: Any = None
         self._tag = 0
 
@@ -93,7 +94,7 @@ class Observed:
             self._node.RemoveObserver(self._tag)
         self._node = node
         if node is not None:
-            self._tag = node.AddObserver(self._event, lambda *_: self._callback())
+            self._tag = node.AddObserver(self._event, self._call)
 
 
 class UserSettings(MutableMapping[str, str]):
