@@ -120,6 +120,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "prepare.foreground": 0.0,
         "prepare.fit": "resize",
         "patches.size": (256, 256, 64),
+        "augment.flip": (0.2, 0.2, 0.2),
         "optim.batch": 4,
         "optim.lr": 3e-4,
         "optim.weight_decay": 0.01,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from VoCoCore.devices import Machine
 from VoCoCore.fields import flatten
 from VoCoCore.finetune_settings import FinetuneSettings
-from VoCoCore.protocols import resolve_finetune
+from VoCoCore.protocols import PROTOCOLS, resolve_finetune
 from VoCoCore.settings import ENCODER_LIMITS
 from VoCoCore.training.case_facts import Facts
 from VoCoCore.training.crop_plan import ENOUGH, Need, crop_size
@@ -172,6 +172,21 @@ def test_a_small_u_net_learns_at_a_higher_rate_than_others() -> None:
         {"model__encoder": "unet", "model__feature_size": 12, "task": "classification"},
     ):
         assert plan(**other)[0].optim.lr == 1e-3
+
+
+def test_nothing_is_left_open_however_much_was_given() -> None:
+    flat = finished_plan(plan()[0]).flat()
+    for name in ("model.encoder", "patches.size", "patches.per_case", "optim.batch", "optim.lr", "optim.steps"):
+        settings = FinetuneSettings().with_values({**flat, name: None})
+        assert not is_planned(settings), name
+        made = finished_plan(Planner(settings, CT, {}, Machine(torch.device("cpu"), "fp32", "")).plan()[0])
+        assert is_planned(made) and made.flat()[name] is not None
+
+
+@pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "auto"])
+def test_a_named_protocol_leaves_neither_rate_nor_flips_to_be_chosen(protocol) -> None:
+    made = resolve_finetune({}, {"protocol": protocol})
+    assert made.optim.lr and made.augment.flip == (0.2, 0.2, 0.2)
 
 
 def test_a_protocols_values_stay_as_published() -> None:

@@ -252,7 +252,7 @@ def is_planned(settings: FinetuneSettings) -> bool:
     """Whether nothing is left open."""
     optim = settings.optim
     model, patches = settings.model, settings.patches
-    needed = (model.encoder, model.feature_size, patches.size, patches.per_case, optim.batch)
+    needed = (model.encoder, model.feature_size, patches.size, patches.per_case, optim.batch, optim.lr)
     return all(
         value is not None for value in (*needed, optim.steps, optim.warmup, settings.run.validate_every)
     )
