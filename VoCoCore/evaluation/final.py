@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from VoCoCore.data.cases import Case, load_index
+from VoCoCore.data.cases import Case, Index, load_index
 from VoCoCore.data.images import grid_difference, read_case, read_image
 from VoCoCore.data.label_maps import ignored_value
 from VoCoCore.devices import choose
@@ -30,6 +30,7 @@ from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 
 Emit = Callable[..., None]
+Found = TypeVar("Found")
 
 
 def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float]:
@@ -44,16 +45,14 @@ def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float
     if status is None or status.state != "finished":
         return {}
     settings = FinetuneSettings.from_dict(run.read_settings())
-    cases, split = _held_out(run)
-    if not cases or _is_done(run, settings.task, split):
+    index, split = _held_out(run)
+    if not _of(index, split) or _is_done(run, settings.task, split):
         return {}
     tell: Any = emit or run.events.emit
     model, card = load_model(run.weights / "model.safetensors")
     predictor = Predictor([(model, card)], choose(settings.run), overlap=settings.run.overlap)
-    if settings.task == "segmentation":
-        values = _segmentations(run, split, cases, predictor, card, tell)
-    else:
-        values = _diagnoses(run, split, cases, predictor, card, tell)
+    score = _segmentations if settings.task == "segmentation" else _diagnoses
+    values = score(run, index, split, predictor, card, tell)
     if split == "test" and not _is_told(run):
         tell("metrics", step=status.step, split="test", values=values)
     return values
@@ -63,19 +62,28 @@ def is_examined(run_folder: str | Path) -> bool:
     """Whether the held-out cases of a finished fine-tuning have been scored; yes where there are none."""
     run = RunDirectory(run_folder)
     task = FinetuneSettings.from_dict(run.read_settings()).task
-    cases, split = _held_out(run)
-    return not cases or _is_done(run, task, split)
+    index, split = _held_out(run)
+    return not _of(index, split) or _is_done(run, task, split)
 
 
-def _held_out(run: RunDirectory) -> tuple[list[Case], str]:
-    """The cases to score, and their split: those of test, or else of val."""
-    known = load_index(run.private / "index.json").cases
-    split = "test" if any(case.split == "test" for case in known) else "val"
-    return [case for case in known if case.split == split], split
+def _held_out(run: RunDirectory) -> tuple[Index, str]:
+    """The run's cases, and the split that is scored: test, or else val."""
+    index = load_index(run.private / "index.json")
+    return index, "test" if _of(index, "test") else "val"
+
+
+def _of(index: Index, split: str) -> list[Case]:
+    return [case for case in index.cases if case.split == split]
 
 
 def _folder(run: RunDirectory, split: str) -> Path:
     return run.path / ("test" if split == "test" else "validation")
+
+
+def _made_folder(run: RunDirectory, split: str) -> Path:
+    folder = _folder(run, split)
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _is_done(run: RunDirectory, task: str, split: str) -> bool:
@@ -88,29 +96,40 @@ def _is_told(run: RunDirectory) -> bool:
     return any(e["type"] == "metrics" and e.get("split") == "test" for e in read_events(run.events_file))
 
 
-def _segmentations(
+def _look_at(
     run: RunDirectory,
-    split: str,
     cases: Sequence[Case],
-    predictor: Predictor,
-    card: ModelCard,
+    look: Callable[[Case], Found],
+    faults: tuple[type[Exception], ...],
     tell: Emit,
-) -> dict[str, float]:
-    labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
-    scores: dict[str, dict[str, LabelMetrics]] = {}
-    names, ignored = CaseNames(), ignored_value(load_index(run.private / "index.json").labels)
+) -> dict[str, Found]:
+    """What ``look`` finds of each case, by its public name; cases with one of the ``faults`` are left out, and said."""
+    names, found = CaseNames(), dict[str, Found]()
     for number, case in enumerate(cases, start=1):
         try:
-            score = _score(case, predictor, labels, ignored)
-            scores[names.of(case)] = score
-        except DataError as error:
-            _skip(tell, error)
+            one = look(case)
+            found[names.of(case)] = one
+        except faults as error:
+            # Names of files may name patients.
+            told = f"a case cannot be scored: {without_names(str(error))}"
+            tell("warning", message=told, hint="see private/index.json")
         tell("stage", name="last look", done=number, total=len(cases), text="")
-    folder = _folder(run, split)
-    folder.mkdir(exist_ok=True)
-    summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
     names.write(run.private)
-    write_results(folder, scores, summary)
+    return found
+
+
+def _segmentations(
+    run: RunDirectory, index: Index, split: str, predictor: Predictor, card: ModelCard, tell: Emit
+) -> dict[str, float]:
+    labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
+    ignored = ignored_value(index.labels)
+
+    def look(case: Case) -> dict[str, LabelMetrics]:
+        return _score(case, predictor, labels, ignored)
+
+    scores = _look_at(run, _of(index, split), look, (DataError,), tell)
+    summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
+    write_results(_made_folder(run, split), scores, summary)
     return _values(scores, labels)
 
 
@@ -124,15 +143,6 @@ def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None
     return case_metrics(*counted, spacing_of(affine), labels)
 
 
-def _skip(tell: Emit, error: Exception) -> None:
-    # Names of files may name patients.
-    tell(
-        "warning",
-        message=f"a case cannot be scored: {without_names(str(error))}",
-        hint="see private/index.json",
-    )
-
-
 def _values(scores: Scores, labels: Labels) -> dict[str, float]:
     table = table_of(scores, list(labels), "dice")
     low, high = bootstrap_interval(table)
@@ -142,26 +152,16 @@ def _values(scores: Scores, labels: Labels) -> dict[str, float]:
 
 
 def _diagnoses(
-    run: RunDirectory,
-    split: str,
-    cases: Sequence[Case],
-    predictor: Predictor,
-    card: ModelCard,
-    tell: Emit,
+    run: RunDirectory, index: Index, split: str, predictor: Predictor, card: ModelCard, tell: Emit
 ) -> dict[str, float]:
-    classes, names = [kind.name for kind in card.classes], CaseNames()
-    seen: dict[str, Diagnosis] = {}
-    for number, case in enumerate(cases, start=1):
-        try:
-            found = predictor.classify(*read_case(case))
-            seen[names.of(case)] = Diagnosis(classes.index(str(case.target)), found)
-        except (DataError, ValueError) as error:
-            _skip(tell, error)
-        tell("stage", name="last look", done=number, total=len(cases), text="")
-    folder = _folder(run, split)
-    folder.mkdir(exist_ok=True)
-    names.write(run.private)
-    write_diagnoses(folder / DIAGNOSES, classes, seen)
+    classes = [kind.name for kind in card.classes]
+
+    def look(case: Case) -> Diagnosis:
+        found = predictor.classify(*read_case(case))
+        return Diagnosis(classes.index(str(case.target)), found)
+
+    seen = _look_at(run, _of(index, split), look, (DataError, ValueError), tell)
+    write_diagnoses(_made_folder(run, split) / DIAGNOSES, classes, seen)
     scores: dict[str, Any] = diagnosis_scores(
         np.asarray([one.probabilities for one in seen.values()]).reshape(-1, len(classes)),
         np.asarray([one.truth for one in seen.values()], int),
