@@ -30,12 +30,13 @@ from VoCoCore.data.phantom import LABELS, make_cohort
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.store import Store
 from VoCoCore.data.wanted import Wanted
-from VoCoCore.devices import choose, placed
+from VoCoCore.devices import choose
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import OutputClass, palette
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
+from VoCoCore.models.placing import placed
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.training.updates import Updater
 

@@ -34,7 +34,8 @@ from VoCoCore.data.loading import Numbers, Samples, make_loader, to_device
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN, draw
 from VoCoCore.data.store import Store
-from VoCoCore.devices import choose, placed
+from VoCoCore.devices import choose
+from VoCoCore.models.placing import placed
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.voco import VoCo

@@ -17,12 +17,13 @@ from VoCoCore.data.places import places_of
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN, draw
 from VoCoCore.data.store import Store
-from VoCoCore.devices import choose, placed
+from VoCoCore.devices import choose
 from VoCoCore.downstream.losses import segmentation_loss
 from VoCoCore.evaluation.metrics import case_metrics
 from VoCoCore.inference.windows import slide
 from VoCoCore.models.encoders import SwinUnetrEncoder, build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
+from VoCoCore.models.placing import placed
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.voco import VoCo
 from VoCoCore.protocols import resolve_finetune

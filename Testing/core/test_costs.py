@@ -16,11 +16,12 @@ from VoCoCore.data.crops import cut_crops
 from VoCoCore.data.loading import Samples
 from VoCoCore.data.sampling import TRAIN
 from VoCoCore.data.store import Store
-from VoCoCore.devices import Machine, SingleConv3d, placed, quick_with_one
+from VoCoCore.devices import Machine
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.windows import slide
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
+from VoCoCore.models.placing import SingleConv3d, placed, quick_with_one
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.voco import VoCo

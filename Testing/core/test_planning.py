@@ -176,7 +176,14 @@ def test_a_small_u_net_learns_at_a_higher_rate_than_others() -> None:
 
 def test_nothing_is_left_open_however_much_was_given() -> None:
     flat = finished_plan(plan()[0]).flat()
-    for name in ("model.encoder", "patches.size", "patches.per_case", "optim.batch", "optim.lr", "optim.steps"):
+    for name in (
+        "model.encoder",
+        "patches.size",
+        "patches.per_case",
+        "optim.batch",
+        "optim.lr",
+        "optim.steps",
+    ):
         settings = FinetuneSettings().with_values({**flat, name: None})
         assert not is_planned(settings), name
         made = finished_plan(Planner(settings, CT, {}, Machine(torch.device("cpu"), "fp32", "")).plan()[0])

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
 
-from VoCoCore.devices import quick_with_one
+from VoCoCore.models.placing import quick_with_one
 
 _LAST = torch.channels_last_3d
 _WIDE = 16  # voxels whose channels are treated as one row: sums over rows of a few numbers are slow

@@ -13,8 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from VoCoCore.data.loading import Numbers, make_loader
-from VoCoCore.devices import Machine, choose, placed, this_rank, wait_for_each_other
+from VoCoCore.devices import Machine, choose, this_rank, wait_for_each_other
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
+from VoCoCore.models.placing import placed
 from VoCoCore.runs.describe import last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
