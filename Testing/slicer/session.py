@@ -180,7 +180,7 @@ def predictIt(stage: Stage) -> None:
     useResult(stage.hand("jobs"))
     hand = stage.hand("prediction")
     node = slicer.mrmlScene.GetNodeByID(stage.kept["volumes"][1])
-    before = set(slicer.util.getNodes("vtkMRMLSegmentationNode*"))
+    before = {one.GetID() for one in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")}
     hand.pick("volumeSelector", node)
     hand.choose("deviceCombo", "cpu")
     hand.type("outputEdit", str(stage.folder / "predictions"))

@@ -223,6 +223,13 @@ def test_stopping_asks_and_does_not_wait(logic, tmp_path):
     assert run.stop_requested()
 
 
+def test_a_job_that_has_not_begun_is_not_left_to_begin(logic, tmp_path, monkeypatch):
+    run, withdrawn = tmp_path / "run", []
+    monkeypatch.setattr(logic.jobs, "withdraw", lambda path: withdrawn.append(path) or True)
+    logic.stopRuns([run])
+    assert withdrawn == [run] and not run.exists()
+
+
 def until(work, patience=60.0):
     """Poll until ``work`` is finished; returns its last state, and the longest time that one poll took (s)."""
     end, longest = time.monotonic() + patience, 0.0

@@ -51,7 +51,7 @@ def test_opening_looks_at_the_python_in_the_background(hand, python, voco):
     assert "takes much longer" in text(hand, "warningsLabel"), "what to mind stands apart"
     assert str(python) in text(hand, "reasonLabel") and "VOCO_PYTHON" in text(hand, "reasonLabel")
     assert hand.find("installButton").isEnabled() and not hand.find("installBar").isVisible()
-    assert voco.panel("environment").facts.missing == ("aaa>=2",)
+    assert voco.logic.facts.missing == ("aaa>=2",), "estimates judge the machine by the same facts"
 
 
 def test_installing_asks_with_the_size_and_looks_again(hand, python, voco, host):

@@ -160,6 +160,18 @@ def test_the_estimate_says_figures_and_what_the_machine_lacks(section, voco, hos
     assert "21.0 GB of memory are needed, and 16.0 GB are there" in warning and "no GPU" in warning
 
 
+def test_an_estimate_that_was_left_is_not_said_to_go_on(section, voco, host, monkeypatch):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    hand.settle()
+    monkeypatch.setattr(PlayedTask, "poll", lambda self: SimpleNamespace(running=True))
+    hand.click("estimateButton")
+    hand.until(lambda: "Estimating" in hand.find("estimateLabel").text)
+    host.exit("VoCoSlicer")
+    host.enter("VoCoSlicer")
+    assert "Estimating" not in hand.find("estimateLabel").text
+
+
 def test_an_estimate_that_fails_says_why(section, voco, host, monkeypatch):
     hand = section("pretrain")
     choose(voco, CaseChoice(ball(host.scene).GetID(), True))

@@ -143,14 +143,14 @@ class JobTable:
         A job that has not reported yet is ended at once, and then there is no task. Raises EnvironmentFault where the
         folder cannot be written.
         """
-        if self._withdraw(path):
+        if self.withdraw(path):
             return None
         RunDirectory.open(path).request_stop()
         return self._end(path, "stop", "--grace", str(grace))
 
     def kill(self, path: str | Path) -> Task | None:
         """End a job at once with all its processes; its last checkpoint stays. No task where it has not reported."""
-        return None if self._withdraw(path) else self._end(path, "kill")
+        return None if self.withdraw(path) else self._end(path, "kill")
 
     def ending(self, path: str | Path) -> Task | None:
         """The task that stops or kills a run right now; None where none does."""
@@ -210,7 +210,7 @@ class JobTable:
             self._errors[place] = error
         del self._starting[place]
 
-    def _withdraw(self, path: str | Path) -> bool:
+    def withdraw(self, path: str | Path) -> bool:
         """End a job that has not reported yet; False where there is none."""
         place = _place(path)
         if place in self._starting:

@@ -212,9 +212,10 @@ class VoCoLogic:
         return [row for row in rows.values() if row.local and row.active]
 
     def stopRuns(self, runs: Sequence[str | Path]) -> None:
-        """Ask these jobs to stop after their step, with a checkpoint; does not wait."""
+        """Ask these jobs to stop after their step, with a checkpoint, or end those that have not begun; does not wait."""
         for run in runs:
-            RunDirectory(run).request_stop()
+            if not self.jobs.withdraw(run):
+                RunDirectory(run).request_stop()
 
     def _work(self, kind: str, volumes: Sequence[Any], run: str | Path, options: dict[str, Any]) -> int:
         wait, progress = options.pop("wait", True), options.pop("progress", None)

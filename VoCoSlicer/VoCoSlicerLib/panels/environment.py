@@ -25,7 +25,6 @@ class EnvironmentPanel(Panel):
 
     def __init__(self, logic: Any, host: Any) -> None:
         super().__init__(logic, host)
-        self.facts: Facts | None = None
         self._task: Task | None = None
         self._then: Callable[[Task], None] | None = None
         self._log = ""
@@ -40,6 +39,15 @@ class EnvironmentPanel(Panel):
         ui.installLogButton.clicked.connect(lambda *_: self.showLog())
         ui.installBar.setRange(0, 0)
         self._show()
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the last probe found; the logic's own, by which estimates judge the machine too."""
+        return self.logic.facts
+
+    @facts.setter
+    def facts(self, facts: Facts | None) -> None:
+        self.logic.facts = facts
 
     def enter(self) -> None:
         """Look at the Python of the jobs, the first time."""
@@ -181,9 +189,8 @@ class EnvironmentPanel(Panel):
         now = task.poll()
         if now.lines:
             self._log += "".join(f"{line}\n" for line in now.lines if not line.startswith("{"))
-            self.ui.installLabel.setText(
-                now.lines[-1][:200] if self._rounds else adapter.read(self.ui.installLabel, "text")
-            )
+            if self._rounds:
+                self.ui.installLabel.setText(now.lines[-1][:200])
         if now.running:
             return
         self._task = self._then = None

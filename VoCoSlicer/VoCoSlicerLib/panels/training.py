@@ -63,6 +63,7 @@ class TrainingPanel(WorkingPanel):
         """Estimates end; a start goes on."""
         self._settle.stop()
         self._estimating.forget()
+        self._showNeeds()
 
     def cleanup(self) -> None:
         """Stop everything but jobs that run already."""
