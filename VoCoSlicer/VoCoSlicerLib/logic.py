@@ -212,7 +212,7 @@ class VoCoLogic:
         return [row for row in rows.values() if row.local and row.active]
 
     def stopRuns(self, runs: Sequence[str | Path]) -> None:
-        """Ask these jobs to stop after their step, with a checkpoint; those that have not begun are ended. Never waits."""
+        """Ask these jobs to stop with a checkpoint; those that have not begun are ended. Never waits."""
         for run in runs:
             if not self.jobs.withdraw(run):
                 RunDirectory(run).request_stop()
