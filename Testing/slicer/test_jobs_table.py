@@ -283,6 +283,19 @@ def test_a_real_job_is_started_stopped_resumed_and_killed(tmp_path):
     until(lambda: shown(table, run) and table.ending(run) is None)
 
 
+def test_a_kill_that_fails_is_a_complaint_and_no_failure_of_the_run(tmp_path):
+    run = makeRun(tmp_path / "one", "running", events=[started()], host="node7")
+    known.remember(run)
+    table = JobTable()
+    table.kill(run)
+    until(lambda: table.rows() and table.ending(run) is None)
+    ((place, error),) = table.complaints
+    assert place == run and isinstance(error, SettingsError) and "runs on node7" in error.message
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**status, "state": "stopped"}))
+    assert shown(table, run).state == "stopped" and table.error(run) is None
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
 def test_a_start_can_be_taken_back_before_the_job_reports(tmp_path):
     table, run = JobTable(sys.executable), tmp_path / "new"

@@ -11,6 +11,7 @@ import pytest
 from hand import Hand
 from made_jobs import SMALL, makeCohort, makeRun, progress, started, train, until, val, write
 
+from VoCoCore.errors import SettingsError
 from VoCoCore.runs import known
 from VoCoCore.runs.directory import RunDirectory
 
@@ -123,6 +124,15 @@ def test_a_job_that_ends_while_one_looks_is_told_with_its_reason(voco, panel, ha
     hand.click("hideErrorButton")
     choose(hand, panel, "going")
     hand.click("logButton")
+
+
+def test_a_stop_or_kill_that_failed_is_said_once(voco, panel, hand, tmp_path):
+    voco.logic.jobs.complaints.append((tmp_path, SettingsError("the job is out of reach", "end it there")))
+    panel.poll()
+    assert "out of reach" in voco.ui.errorLabel.text and "end it there" in voco.ui.hintLabel.text
+    hand.click("hideErrorButton")
+    panel.poll()
+    assert not voco.ui.errorFrame.isVisible()
 
 
 def test_selection_stays_while_rows_come_and_go_and_is_remembered(voco, panel, hand, tmp_path):

@@ -44,6 +44,9 @@ class JobTable:
         self._errors: dict[Path, VocoError] = {}
         self._followers: dict[Path, Follower] = {}
         self._endings: dict[Path, Task] = {}
+        self.complaints: list[
+            tuple[Path, VocoError]
+        ] = []  # of stops and kills that failed, until somebody shows them
 
     # How they stand
 
@@ -227,12 +230,15 @@ class JobTable:
         return task
 
     def _seeOut(self, place: Path, task: Task) -> None:
-        """Let go of a task that ended a job; an error of it is the run's, unless the job had ended by itself."""
+        """Let go of a task that ended a job; an error of it is a complaint, unless the job has ended all the same.
+
+        It says nothing of how the run itself goes on or ends.
+        """
         if task.poll().running:
             return
         del self._endings[place]
         if (error := task.error()) and self.row(place).active:
-            self._errors[place] = error
+            self.complaints.append((place, error))
 
 
 def _place(path: str | Path) -> Path:

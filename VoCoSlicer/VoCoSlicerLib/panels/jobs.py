@@ -88,6 +88,8 @@ class JobsPanel(Panel):
     def poll(self) -> None:
         """Read what has changed; a few milliseconds."""
         rows = self.logic.jobs.rows()
+        while self.logic.jobs.complaints:
+            self.host.showError(self.logic.jobs.complaints.pop(0)[1])
         self._tellEnds(rows)
         self._rows = {row.path: row for row in rows}
         self._table.fill(rows)
@@ -207,8 +209,7 @@ class JobsPanel(Panel):
                 log = row.path / "log.txt"
                 self.host.showError(error, log if log.is_file() else None)
             else:
-                text = _("{name} is {state}").format(name=row.name, state=stateWord(row.state))
-                self.host.say(text)
+                self.host.say(_("{name} is {state}").format(name=row.name, state=stateWord(row.state)))
 
     def _pollTasks(self) -> None:
         for task, words in list(self._tasks):
