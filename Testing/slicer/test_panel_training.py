@@ -111,10 +111,8 @@ def test_what_is_missing_is_said_in_words_and_start_is_off(section, voco, host):
     assert hand.find("startButton").isEnabled() and not hand.find("problemLabel").isVisible()
     assert hand.find("casesLabel").text == "1 case"
     host.scene.RemoveNode(volume)
-    voco._parameterNode.Modified()
-    hand.panel._shown = None
-    hand.panel.update()
-    assert not hand.find("startButton").isEnabled()
+    hand.until(lambda: not hand.find("startButton").isEnabled(), 5)
+    assert "no volume is chosen" in hand.find("problemLabel").text
 
 
 def test_wrong_settings_stop_the_start_beside_their_control(section, voco, host):

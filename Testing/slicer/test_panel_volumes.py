@@ -89,6 +89,21 @@ def test_a_segmentation_is_suggested_by_name_and_can_be_chosen_by_hand(hand, hos
     hand.until(lambda: table.cellWidget(0, SEGMENTATION).currentText == "liver 1 segmentation", 5)
 
 
+def test_a_segmentation_drawn_after_its_volume_was_checked_is_kept(hand, host, voco, volumes):
+    hand.checkRow("volumesTable", 0)
+    voco.openSection("finetuning")
+    tuning = Hand(voco.panel("finetuning").widget, host)
+    tuning.until(lambda: "liver 1 has no segmentation" in tuning.find("problemLabel").text, 5)
+    mask = np.zeros((32, 32, 32), bool)
+    mask[8:24, 8:24, 8:24] = True
+    drawn = made.segmentation(host.scene, volumes[0], {"liver": mask}, "liver 1 segmentation")
+    tuning.until(lambda: tuning.find("casesLabel").text == "1 case; labels: liver", 5)
+    assert tuning.find("startButton").isEnabled()
+    kept = readCases(hand.panel.parameters.parameterNode)
+    assert list(kept) == [one.GetID() for one in volumes]
+    assert kept[volumes[0].GetID()].segmentationId == drawn.GetID()
+
+
 def test_a_class_is_typed_into_its_column(hand, volumes):
     hand.find("volumesTable").item(0, CLASS).setText("sick ")
     hand.settle()

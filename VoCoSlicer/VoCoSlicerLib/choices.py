@@ -64,11 +64,12 @@ def readCases(node: Any) -> dict[str, CaseChoice]:
 
 def writeCases(node: Any, choices: Sequence[CaseChoice]) -> None:
     """Replace the choices that ``node`` keeps; it says so once, and only where something is different."""
-    if list(readCases(node).values()) == list(choices):
+    count = _number(node.GetParameter(_COUNT))  # also of volumes that are gone
+    if count == len(choices) and list(readCases(node).values()) == list(choices):
         return
     before = node.StartModify()
     try:
-        for number in range(len(choices), _number(node.GetParameter(_COUNT))):
+        for number in range(len(choices), count):
             _forget(node, number)
         for number, choice in enumerate(choices):
             node.SetNodeReferenceID(f"case{number}.volume", choice.volumeId)

@@ -72,11 +72,15 @@ class VolumesPanel(Panel):
     def update(self) -> None:
         """Show the choices of the parameter node."""
         self._table.refresh()
+        self._keep()
         self._show()
 
     def refresh(self) -> None:
         """Look at the scene: volumes that came, went, changed or have another name."""
-        if self.parameters is not None and self._table.refresh():
+        if self.parameters is None or self.logic.scene.IsBatchProcessing():
+            return  # a scene that is loaded or closed is not whole before the end
+        if self._table.refresh():
+            self._keep()
             self._show()
 
     # Cohorts on disk
@@ -209,6 +213,12 @@ class VolumesPanel(Panel):
     def _choices(self) -> list[Any]:
         kept = readCases(self.parameters.parameterNode)
         return merged(self._table.rows, kept, self._table.labelNodes())
+
+    def _keep(self) -> None:
+        """Let what is kept follow the scene: segmentations drawn since, volumes that went; other panels hear of it."""
+        node = self.parameters.parameterNode
+        kept = readCases(node)
+        writeCases(node, [choice for choice in self._choices() if choice.volumeId in kept])
 
     def _chooseAll(self, chosen: bool) -> None:
         if self.parameters is not None:
