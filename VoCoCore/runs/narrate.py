@@ -35,6 +35,13 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def setting(value: Any) -> str:
+    """A setting's value: ``1 x 1 x 3`` for a size, ``-175 to 250`` for a range, else as it is."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    return (" x " if len(value) == 3 else " to ").join(f"{part:g}" for part in value)
+
+
 def one_line(text: object) -> str:
     """``text`` as one line that does nothing to a terminal, whatever a file holds."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())

@@ -14,6 +14,7 @@ import numpy as np
 from VoCoCore.data.resample import spaced_size
 from VoCoCore.devices import Machine
 from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.runs.narrate import setting
 from VoCoCore.settings import ENCODER_LIMITS
 from VoCoCore.training.case_facts import Facts
 from VoCoCore.training.crop_plan import Need, cases_and_crops, crop_size, flips_for
@@ -63,7 +64,7 @@ class Planner:
 
     def _choose(self, changes: Mapping[str, Any], reason: str) -> None:
         self.settings = self.settings.with_values(changes)
-        shown = ", ".join(f"{name} {_words(value)}" for name, value in changes.items())
+        shown = ", ".join(f"{name} {setting(value)}" for name, value in changes.items())
         self.reasons.append(f"{shown}: {reason}")
 
     def _network(self) -> None:
@@ -149,14 +150,14 @@ class Planner:
                 break
             most, why = float(np.prod(size)) / 2, f"all that {need.room:,.0f} MB of memory take"
         mm = tuple(round(float(edge)) for edge in np.multiply(size, weight))
-        shape = f"a part of {_words(mm)} mm, as near to a cube as may be,"
+        shape = f"a part of {setting(mm)} mm, as near to a cube as may be,"
         if self.settings.task != "segmentation":
             shape = "every case is resized to it, in voxels as near to a cube as may be; the median one"
         elif np.all(np.greater_equal(size, voxels)):
             shape = "the whole"
-        of = f"of a median case ({_words(tuple(voxels))} voxels)"
+        of = f"of a median case ({setting(tuple(voxels))} voxels)"
         if self.settings.task != "segmentation":
-            of = f"has {_words(tuple(voxels))} voxels"
+            of = f"has {setting(tuple(voxels))} voxels"
         self._choose({"patches.size": size}, f"{shape} {of}; {why}")
 
     def _need(self, settings: FinetuneSettings) -> Need | None:
@@ -232,8 +233,7 @@ def with_flips(settings: FinetuneSettings, names: Sequence[str]) -> tuple[Finetu
     if settings.augment.flip is not None:
         return settings, []
     flips, why = flips_for(names)
-    shown = " x ".join(f"{value:g}" for value in flips)
-    return settings.with_values({"augment.flip": flips}), [f"augment.flip {shown}: {why}"]
+    return settings.with_values({"augment.flip": flips}), [f"augment.flip {setting(flips)}: {why}"]
 
 
 def finished_plan(settings: FinetuneSettings) -> FinetuneSettings:
@@ -273,9 +273,3 @@ def _prepare_of(source: Mapping[str, str]) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) and not found.get("by_body_part") else {}
-
-
-def _words(value: Any) -> str:
-    if not isinstance(value, tuple):
-        return str(value)
-    return (" x " if len(value) == 3 else " to ").join(f"{v:g}" for v in value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import CARD_KEY
+from VoCoCore.runs.narrate import setting
 
 # What is open in these settings says the same as their defaults.
 _TAKEN = ("prepare.spacing", "prepare.intensity", "prepare.window", "prepare.percentiles")
@@ -36,13 +37,7 @@ def with_card(settings: FinetuneSettings, source: Mapping[str, str]) -> tuple[Fi
         changes.pop("prepare.spacing", None)  # each case is brought to one size
     if not changes:
         return settings, []
-    shown = ", ".join(f"{name} {_words(value)}" for name, value in changes.items())
+    shown = ", ".join(f"{name} {setting(value)}" for name, value in changes.items())
     return settings.with_values(changes), [
         f"{shown}: as the fine-tuned network that it starts from was trained"
     ]
-
-
-def _words(value: Any) -> str:
-    if not isinstance(value, list | tuple):
-        return str(value)
-    return (" x " if len(value) == 3 else " to ").join(f"{number:g}" for number in value)
