@@ -15,6 +15,7 @@ from made_jobs import SMALL, makeCohort, makeRun, progress, started, train, unti
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
 from VoCoCore.runs import known, process
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.lock import FileLock
 from VoCoSlicerLib import space
 from VoCoSlicerLib.export_writer import MARK, MARKER
 from VoCoSlicerLib.job_rows import RunReader
@@ -312,6 +313,19 @@ def test_resuming_what_is_finished_is_refused(tmp_path):
         JobTable().resume(run)
     with pytest.raises(SettingsError, match="not a run"):
         JobTable().resume(tmp_path)
+
+
+def test_a_stopped_run_is_resumable_once_its_job_has_written_its_last_files(tmp_path):
+    run = makeRun(tmp_path / "one", "stopped")
+    known.remember(run)
+    table, job = JobTable(), FileLock(run / "run.lock")
+    assert job.acquire()
+    assert shown(table, run).locked and not shown(table, run).resumable
+    with pytest.raises(SettingsError, match="a job is running"):
+        table.resume(run)
+    job.release()
+    assert not shown(table, run).locked and shown(table, run).resumable
+    assert not table.row(makeRun(tmp_path / "two")).resumable
 
 
 def test_an_export_for_a_cluster_is_a_task(tmp_path):

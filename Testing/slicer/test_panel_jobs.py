@@ -14,6 +14,7 @@ from made_jobs import SMALL, makeCohort, makeRun, progress, started, train, unti
 from VoCoCore.errors import SettingsError
 from VoCoCore.runs import known
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.lock import FileLock
 
 
 @pytest.fixture
@@ -93,6 +94,16 @@ def test_buttons_say_why_they_cannot_be_pressed(panel, hand, tmp_path):
     choose(hand, panel, "lost")
     assert {"resume", "forget"} <= enabled(hand) and "stop" not in enabled(hand)
     assert "Stop after the step" in hand.find("stopButton").property("VoCoToolTip")
+
+
+def test_resuming_waits_for_the_last_files_of_a_job(panel, hand, tmp_path):
+    job = FileLock(runKnown(tmp_path, "held", "stopped") / "run.lock")
+    assert job.acquire()
+    choose(hand, panel, "held")
+    assert "resume" not in enabled(hand) and "its last files" in hand.find("resumeButton").toolTip
+    job.release()
+    panel.poll()
+    assert "resume" in enabled(hand)
 
 
 def test_the_error_of_a_run_is_its_line_and_hint(panel, hand, tmp_path):

@@ -152,6 +152,20 @@ def launch(
     return started.run
 
 
+def check_resumable(run: RunDirectory) -> None:
+    """Raise SettingsError where a run is finished, or where a job works on it or still writes its last files."""
+    status, state = run.read_status(), run.state()
+    if state == "finished":
+        raise SettingsError(
+            f"{run.path} is finished: there is nothing to go on with",
+            "start a new run, with more optim.steps, to train for longer",
+        )
+    # A job on another machine may be alive though its lock does not show here: the new job watches for that.
+    elsewhere = status is not None and status.host != process.host_name()
+    if run.is_locked() or (state in ACTIVE and not elsewhere):
+        raise run.taken()
+
+
 def stop(run: RunDirectory, grace: float = 30.0) -> str:
     """End the job in three steps, ``grace`` seconds apart (ask, end, kill), and return the run's state.
 

@@ -29,7 +29,8 @@ _KINDS = {kind.__name__: kind for kind in (SettingsError, DataError, Environment
 class JobRow:
     """How one run stands. ``state``: one of VoCoCore's, ``starting`` (nothing heard yet) or ``gone`` (its folder is
     no longer there); ``kind``: pretrain or finetune; ``rate`` in steps/s; ``score``: the newest of held-out volumes;
-    ``device`` as the job says; ``local``: the job ran on this machine.
+    ``device`` as the job says; ``local``: the job ran on this machine; ``locked``: a job that has said its last word
+    is still writing its last files.
     """
 
     path: Path
@@ -46,6 +47,12 @@ class JobRow:
     local: bool = True
     score: float | None = None
     device: str = ""
+    locked: bool = False
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a new job can go on where this one has ended."""
+        return self.state in ("stopped", "failed", "lost") and bool(self.kind) and not self.locked
 
     @property
     def active(self) -> bool:
@@ -70,7 +77,8 @@ class RunReader:
         """Read what has changed; never raises for what the files hold."""
         self.wasRead = True
         stamps = _stamp(self.run.status_file), _stamp(self.run.events_file)
-        if self.row.state in ENDED and stamps == self._seen:
+        # Giving the lock back changes no file.
+        if self.row.state in ENDED and stamps == self._seen and not self.row.locked:
             return
         if not is_run(self.run.path):
             if self.row.state:
@@ -122,6 +130,7 @@ class RunReader:
             local=host in ("", host_name()),
             score=tail.get("score"),
             device=self._device,
+            locked=state in ENDED and self.run.is_locked(),
         )
 
 

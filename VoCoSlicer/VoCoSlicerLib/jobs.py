@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import SettingsError, VocoError
-from VoCoCore.runs import describe
+from VoCoCore.errors import VocoError
+from VoCoCore.runs import describe, launch
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
 from VoCoSlicerLib.job_list import JobList
@@ -133,11 +133,9 @@ class JobTable:
         return made
 
     def resume(self, path: str | Path, python: str | Path | None = None) -> Starting:
-        """Go on from the last checkpoint. Raises SettingsError where there is no run, or nothing to go on with."""
+        """Go on from the last checkpoint. Raises SettingsError where there is no run, or where it cannot go on now."""
         run = RunDirectory.open(path)
-        if run.state() == "finished":
-            hint = "start a new run, with more steps, to train for longer"
-            raise SettingsError(f"{run.path} is finished: there is nothing to go on with", hint)
+        launch.check_resumable(run)
         return self.start(describe.command_of(run), {}, run.path, python, resume=True)
 
     def stop(self, path: str | Path, grace: float = GRACE) -> Task | None:
@@ -183,7 +181,7 @@ class JobTable:
     def _due(self, paths: list[Path]) -> Iterator[Path]:
         """What to read now, the most urgent first: runs never read, those under way, the others in turn."""
         yield from [path for path in paths if not self._reader(path).wasRead]
-        yield from [path for path in paths if self._reader(path).row.active]
+        yield from [path for path in paths if (row := self._reader(path).row).active or row.locked]
         for _ in paths:
             self._turn = (self._turn + 1) % len(paths)
             yield paths[self._turn]

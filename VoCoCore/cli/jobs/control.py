@@ -7,7 +7,6 @@ from importlib import import_module
 
 from VoCoCore.cli.jobs.words import parser_of_run, under_way
 from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested
-from VoCoCore.runs import process
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.status import ACTIVE
 
@@ -124,25 +123,15 @@ def resume_(words: list[str]) -> int:
 
 
 def _check_resumable(run: RunDirectory) -> None:
-    status, state = run.read_status(), run.state()
-    if state == "finished":
-        raise SettingsError(
-            f"{run.path} is finished: there is nothing to go on with",
-            "start a new run, with more optim.steps, to train for longer",
-        )
-    give_up = time.monotonic() + (0 if state in ACTIVE else TIDYING)
-    while run.is_locked():
-        if time.monotonic() >= give_up:
-            raise run.taken()
+    from VoCoCore.runs.launch import check_resumable
+
+    give_up = time.monotonic() + TIDYING
+    while run.state() not in (*ACTIVE, "finished") and run.is_locked() and time.monotonic() < give_up:
         time.sleep(0.1)
-    # A job on another machine may be alive though its lock does not show here: the new job watches for that.
-    elsewhere = status is not None and status.host != process.host_name()
-    if state in ACTIVE and not elsewhere:
-        raise run.taken()
-    if state in ACTIVE:
-        print(
-            f"{status.host if status else ''} was the last to work here: watching for a minute whether it still does"
-        )
+    check_resumable(run)
+    status = run.read_status()
+    if status is not None and run.state() in ACTIVE:
+        print(f"{status.host} was the last to work here: watching for a minute whether it still does")
 
 
 def forget_(words: list[str]) -> int:

@@ -264,8 +264,7 @@ class JobsPanel(Panel):
         if row is None:
             return {f"{name}Button": _("Choose a run in the table first") for name in names}
         jobs, still = self.logic.jobs, _("No job is working on this run")
-        resumable = row.state in ("stopped", "failed", "lost") and row.kind
-        going = _("It is under way") if row.active else _("There is nothing to go on with")
+        ended = _("It is writing its last files") if row.locked else _("There is nothing to go on with")
         there = "" if row.state not in (GONE, STARTING) else _("There is no such run, or not yet")
         return {
             "stopButton": _("It has been asked to stop")
@@ -278,7 +277,7 @@ class JobsPanel(Panel):
             else still
             if row.local
             else _("It runs on another machine"),
-            "resumeButton": "" if resumable else going,
+            "resumeButton": "" if row.resumable else _("It is under way") if row.active else ended,
             "useButton": ""
             if jobs.result(row.path) and self.parameters is not None
             else _("It has left no weights yet"),
