@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import made_scene as made
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from hand import Hand
 
 from VoCoSlicerLib.choices import readCases, readFolders
+from VoCoSlicerLib.logic_steps import Progress
 
 NAME, SIZE, SPACING, KIND, SEGMENTATION, CLASS, NOTES = range(7)
 
@@ -180,6 +182,69 @@ def test_the_check_puts_what_it_finds_into_the_rows(hand, voco, host):
     assert notes[0][NOTES] == "checked: nothing found" and "8" in notes[2][NOTES]
     hand.until(lambda: not hand.find("cancelButton").isEnabled(), 5)
     assert not voco.section("pretraining").collapsed
+
+
+class PlayedCheck:
+    """A check that ends when it is told to, and finds one fault in its first case."""
+
+    log = ""
+
+    def __init__(self, logic, cases=(), index=None):
+        self.names = [f"case {len(self.made)}{number}" for number in range(len(cases))]
+        self.found = [SimpleNamespace(case=self.names[0], severity="error", message=self.names[0], hint="")]
+        self.ended = False
+        self.made.append(self)
+
+    def start(self):
+        return self
+
+    def cancel(self):
+        pass
+
+    def poll(self):
+        return Progress("checking", finished=self.ended)
+
+
+@pytest.fixture
+def checks(hand, monkeypatch):
+    """The checks that are asked for from now on, played."""
+    monkeypatch.setattr(PlayedCheck, "made", [], raising=False)
+    monkeypatch.setattr("VoCoSlicerLib.panels.volumes.CheckJob", PlayedCheck)
+    return PlayedCheck.made
+
+
+def notes(hand):
+    return [row[NOTES] for row in hand.rows("volumesTable")]
+
+
+def test_each_check_tells_of_its_own_volumes(hand, checks):
+    hand.checkRow("volumesTable", 0)
+    hand.click("checkButton")
+    hand.click("allButton")
+    hand.click("checkButton")
+    checks[0].ended = True
+    hand.until(lambda: any(notes(hand)), 5)
+    assert notes(hand) == ["case 00", ""]
+    checks[1].ended = True
+    hand.until(lambda: all(notes(hand)), 5)
+    assert notes(hand) == ["case 10", "checked: nothing found"]
+
+
+def test_a_note_goes_with_the_image_that_was_checked(hand, checks, host, volumes):
+    hand.click("allButton")
+    hand.click("checkButton")
+    checks[0].ended = True
+    hand.until(lambda: all(notes(hand)), 5)
+    volumes[1].SetName("renamed")
+    hand.until(lambda: hand.rows("volumesTable")[1][NAME] == "renamed", 5)
+    assert notes(hand) == ["case 00", "checked: nothing found"]
+    volumes[1].SetAndObserveImageData(made.imageOf(made.noise((32, 32, 32))))
+    hand.until(lambda: notes(hand) == ["case 00", ""], 5)
+    ids = [one.GetID() for one in volumes]
+    host.closeScene()
+    assert ids == [ball(host.scene, name).GetID() for name in ("liver 1", "liver 2")]  # they come back
+    hand.until(lambda: [row[KIND] for row in hand.rows("volumesTable")] == ["CT", "CT"], 5)
+    assert notes(hand) == ["", ""]
 
 
 def test_a_check_can_be_cancelled_and_needs_something_to_check(hand, voco):

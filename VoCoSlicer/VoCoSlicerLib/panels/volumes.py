@@ -22,6 +22,7 @@ from VoCoSlicerLib.choices import (
 from VoCoSlicerLib.logic_cases import chosenCases
 from VoCoSlicerLib.logic_check import CheckJob
 from VoCoSlicerLib.panels.base import Panel
+from VoCoSlicerLib.panels.check_notes import Asked, CheckNotes
 from VoCoSlicerLib.panels.volume_rows import Shown, VolumeRows, summary
 from VoCoSlicerLib.volume_table import VolumeTable, edgeText, merged
 
@@ -39,8 +40,9 @@ class VolumesPanel(Panel):
         super().__init__(logic, host)
         self._table = VolumeTable(logic.scene)
         self._rows = VolumeRows(self.ui.volumesTable, self._onChange)
-        self._notes: dict[str, tuple[str, ...]] = {}  # what checks have found, by key
-        self._work: list[tuple[str, str, Any]] = []  # (kind, key, job or task) waiting or under way, in order
+        self._notes = CheckNotes(logic.scene)
+        # (kind; source of a cohort or what is asked of the scene; job or task) waiting or under way, in order
+        self._work: list[tuple[str, str | Asked, Any]] = []
         self._under = False  # whether the first of them has been started
         self._look = adapter.makeTimer(_LOOK, self.refresh)
         self._tick = adapter.makeTimer(_WORK, self._go)
@@ -119,8 +121,7 @@ class VolumesPanel(Panel):
             return
         cases = chosenCases(self.logic.scene, self._choices(), bool(self.parameters.groupChannels))
         if cases:
-            self._queue("check", "", CheckJob(self.logic, cases))
-            self._checkedIds = [case.volumeIds for case in cases]
+            self._queue("check", self._notes.asked(cases), CheckJob(self.logic, cases))
         for folder in readFolders(self.parameters):
             if folder.chosen:
                 self._queue("check", folder.source, CheckJob(self.logic, index=folder.index))
@@ -135,7 +136,7 @@ class VolumesPanel(Panel):
         self._tick.stop()
         self._showWork("")
 
-    def _queue(self, kind: str, key: str, job: Any) -> None:
+    def _queue(self, kind: str, key: str | Asked, job: Any) -> None:
         self._work.append((kind, key, job))
         self._showWork(_("waiting"))
         self._tick.start()
@@ -158,16 +159,16 @@ class VolumesPanel(Panel):
             self._work, self._under = [entry for entry in self._work[1:] if entry[1] != key], False
             self.host.showError(error, getattr(job, "log", None) or None)
 
-    def _isDone(self, kind: str, key: str, job: Any) -> bool:
+    def _isDone(self, kind: str, key: str | Asked, job: Any) -> bool:
         now = job.poll()
-        name = Path(key).name if key else _("volumes of the scene")
+        name = Path(key).name if isinstance(key, str) else _("volumes of the scene")
         if kind == "index":
             self._showWork(_("Listing the cases of {name}").format(name=name))
             if now.running:
                 return False
             if error := job.error():
                 raise error
-            self._countCases(key)
+            self._countCases(str(key))
             return True
         words = _("Writing {name}: {done} of {total}") if now.stage == "exporting" else _("Checking {name}")
         self._showWork(words.format(name=name, done=now.done, total=now.total))
@@ -188,22 +189,15 @@ class VolumesPanel(Panel):
         if self.parameters is not None:
             writeFolders(self.parameters, made)
 
-    def _note(self, key: str, job: CheckJob) -> None:
+    def _note(self, key: str | Asked, job: CheckJob) -> None:
         """Put what a check has found into the rows."""
-        if key and self.parameters is not None:
+        if isinstance(key, Asked):
+            self._notes.take(key, job)
+        elif self.parameters is not None:
             words = summary(job)
             folders = readFolders(self.parameters)
             made = [replace(one, warnings=words) if one.source == key else one for one in folders]
             writeFolders(self.parameters, made)
-        elif not key:
-            found: dict[str, list[str]] = {}
-            for one in job.found:
-                found.setdefault(one.case, []).append(
-                    f"{one.message} ({one.hint})" if one.hint else one.message
-                )
-            for name, ids in zip(job.names, self._checkedIds, strict=False):
-                for volumeId in ids:
-                    self._notes[volumeId] = tuple(found.get(name, [_("checked: nothing found")]))
         self._show()
         self.host.say(_("Checked {n} cases").format(n=len(job.names)))
         self.host.advance("pretraining")
@@ -257,7 +251,7 @@ class VolumesPanel(Panel):
                     row.modality,
                     choice.chosen,
                     row.usable,
-                    (*row.warnings, *self._notes.get(row.nodeId, ())),
+                    (*row.warnings, *self._notes.of(row.nodeId)),
                     choice.segmentationId,
                     choice.classLabel,
                 )
