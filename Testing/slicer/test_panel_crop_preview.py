@@ -195,6 +195,20 @@ def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path, monkeypatch)
         hand.until(lambda: hand.find("scoreButton").isEnabled(), 60)
     assert hand.rows("labelsTable")[0][3:] == ["0.100", "-0.200"]
     assert "no checkpoint" in panel.host.ui.errorLabel.text
+    task = Task(["-c", said[0]], sys.executable, plain=True)
+    monkeypatch.setattr(panel.logic.environment, "script", lambda *_: task)
+    hand.click("scoreButton")
+    panel.logic.preview.moveCrop((1.0, 2.0, 0.0))
+    hand.until(lambda: hand.find("scoreButton").isEnabled(), 60)
+    assert panel.host.ui.statusLabel.text == "The crop was moved meanwhile: ask again"
+    assert not panel.logic.preview.scores
+    with monkeypatch.context() as patch:
+        patch.setattr(panel.logic.preview, "region", lambda: None)  # a thread is at work on it
+        hand.click("scoreButton")
+        assert hand.find("scoreButton").text == "Asking..."
+        hand.check("onCheckBox", False)
+        hand.until(lambda: hand.find("scoreButton").text == "Predict this crop", 5)
+    hand.check("onCheckBox")
     hand.choose("runComboBox", "none")
     hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16, 30)
     assert panel.parameters.previewRun == "" and hand.find("settingsFrame").isEnabled()

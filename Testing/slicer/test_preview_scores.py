@@ -115,9 +115,28 @@ def test_an_answer_to_a_crop_that_has_moved_is_nobodys(preview):
     preview.moveCrop((3.0, 3.0, 0.0))
     while scores.poll(preview):
         time.sleep(0.02)
-    assert not preview.scores and scores.error is None
+    assert not preview.scores and scores.error is None and scores.step is None
     asked(scores, preview, "run")
     assert scores.step == 7 and np.allclose(preview.scores["predicted"], 0.5)
+
+
+def test_a_question_ends_with_the_preview(preview):
+    preview.show()
+    preview.wait(60)
+    answer = {"step": 7, "predicted": [0.5] * 16, "similarity": [0.25] * 16}
+    scores = asked(CropScores(Answers(json.dumps(answer))), preview, "run")
+    assert scores.step == 7
+    scores.start("run")
+    preview.hide()  # before the region of the crop is there
+    assert not scores.poll(preview) and not scores.running
+    assert scores.step is None and scores.error is None
+    preview.show()
+    preview.wait(60)
+    scores.start("run")
+    while scores._task is None:
+        scores.poll(preview)
+    preview.hide()
+    assert not scores.poll(preview) and scores.step is None
 
 
 @pytest.mark.parametrize(

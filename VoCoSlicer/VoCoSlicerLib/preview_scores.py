@@ -35,8 +35,9 @@ def runSettings(run: str | Path) -> PretrainSettings:
 
 
 class CropScores:
-    """One question at a time: `start`, then `poll` until it is False; then the preview has the answer, or `error`.
+    """One question at a time: `start`, then `poll` until it is False; then there is a `step`, an `error` or neither.
 
+    With a step the preview has the answer; without both the crop was moved, or taken down, before it came.
     ``environment`` knows the Python of the jobs (`environment.Environment`).
     """
 
@@ -47,7 +48,7 @@ class CropScores:
         self._box: Box | None = None
         self._folder: Path | None = None
         self.error: VocoError | None = None
-        self.step = 0  # of the checkpoint that answered last
+        self.step: int | None = None  # of the checkpoint whose answer the preview has
 
     @property
     def running(self) -> bool:
@@ -57,11 +58,14 @@ class CropScores:
     def start(self, run: str | Path) -> None:
         """Ask ``run`` of the crop where it is now; an older question is given up."""
         self.cancel()
-        self._run, self.error = Path(run), None
+        self._run, self.error, self.step = Path(run), None, None
 
     def poll(self, preview: Any) -> bool:
         """Go on with the question; gives the answer to ``preview`` if the crop is still where it was. False: done."""
         if self._run is None:
+            return False
+        if preview.box is None and not preview.busy:  # switched off, or a volume that cannot be cut
+            self.cancel()
             return False
         try:
             if self._task is None:
@@ -105,10 +109,11 @@ class CropScores:
         try:
             found = json.loads(self._task.result().strip().splitlines()[-1])
             values = {name: np.asarray(found[name], float) for name in ("predicted", "similarity")}
-            self.step = int(found["step"])
+            step = int(found["step"])
         except (ValueError, IndexError, KeyError, TypeError):
             raise VocoError("the run's answer cannot be read", "look at the section Environment") from None
         if preview.box == self._box and all(value.shape == preview.labels.shape for value in values.values()):
             preview.setPredicted(values["predicted"])
             preview.setSimilarity(values["similarity"])
+            self.step = step
         self.cancel()

@@ -74,9 +74,14 @@ class CropRun:
             return
         self._timer.stop()
         self.showState(self._runs[self._ui.runComboBox.currentIndex])
-        if self._scores is not None and self._scores.error is not None:
+        if self._scores is None:
+            return
+        if self._scores.error is not None:
             self._host.showError(self._scores.error)
-        elif self._scores is not None:
+        elif self._scores.step is None:
+            if self._logic.preview.shown:
+                self._host.say(_("The crop was moved meanwhile: ask again"))
+        else:
             self._host.say(_("Predicted by step {step} of the run").format(step=self._scores.step))
 
     def _add(self, run: str) -> None:
