@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
 from types import SimpleNamespace
@@ -81,6 +82,19 @@ def test_what_is_no_model_is_said_in_words(hand, host, tmp_path):
     modelFile(tmp_path / "strange.safetensors")  # it was being copied
     hand.panel.enter()
     assert "liver" in hand.find("cardLabel").text
+
+
+def test_a_model_that_is_trained_anew_in_its_place_is_read_anew(hand, host, voco, tmp_path):
+    classes = [{"name": "background", "values": [0]}, {"name": "tumor", "values": [1]}]
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    modelFile(tmp_path / "m.safetensors", classes=classes)  # just as long
+    os.utime(tmp_path / "m.safetensors", (10, 10))
+    host.exit("VoCoSlicer")
+    host.enter("VoCoSlicer")
+    assert "Segmentation of: tumor" in hand.find("cardLabel").text
+    (tmp_path / "m.safetensors").unlink()
+    hand.panel.enter()
+    assert "there is no" in hand.find("problemLabel").text and hand.find("cardLabel").text == ""
 
 
 def test_known_fine_tuned_runs_are_offered(voco, host, tmp_path):

@@ -28,7 +28,7 @@ class PredictionPanel(WorkingPanel):
         ui = self.ui
         self._models = [""]
         self._model: ModelInfo | None = None
-        self._read: Any = None  # the path, and its file's time, of what `_model` was read from
+        self._read: Any = None  # path, times and sizes of what `_model` was read from
         ui.modelCombo.addItem(_("choose a model"))
         adapter.connect(ui.modelCombo, "currentIndexChanged(int)", self._onModel)
         for device in DEVICES:
@@ -155,21 +155,25 @@ class PredictionPanel(WorkingPanel):
             self._model = self._read = None
             return _("Choose a model: a fine-tuned run or a file.")
         try:
-            if self._read != path:
-                self._model, self._read = None, path
-                self._model = readModel(path)
-            elif self._model is None:
-                self._model = readModel(path)
+            model = self._info(path)
             groups = self._groups()
         except DataError as error:
             return str(error)
         if not groups:
             return _("Choose a volume, or check some in the section Volumes.")
-        wanted = len(self._model.channels)
+        wanted = len(model.channels)
         if any(len(group) != wanted for group in groups):
             text = _("The model takes {n} images of each case ({names}): check them all, and Group channels.")
-            return text.format(n=wanted, names=", ".join(self._model.channels))
+            return text.format(n=wanted, names=", ".join(model.channels))
         return ""
+
+    def _info(self, path: str) -> ModelInfo:
+        """The model at ``path``, read again where its files have been written since."""
+        if self._model is None or self._read != _marks(path, self._model):
+            self._model = None
+            self._model = readModel(path)
+            self._read = _marks(path, self._model)
+        return self._model
 
     def _showProgress(self, now: Any) -> None:
         busy = now is not None
@@ -184,6 +188,14 @@ class PredictionPanel(WorkingPanel):
             self.ui.progressBar.setValue(int(100 * now.done / total))
         words = {PREDICTING: _("Predicting: {text}"), ADDING: _("Adding results to the scene")}
         self.host.say(words.get(now.stage, _("Writing volumes: {text}")).format(text=now.text))
+
+
+def _marks(path: str, model: ModelInfo) -> Any:
+    try:
+        told = [one.stat() for one in (model.path, *model.files)]
+    except OSError:
+        return None
+    return path, [(one.st_mtime_ns, one.st_size) for one in told]
 
 
 def cardWords(model: ModelInfo) -> str:
