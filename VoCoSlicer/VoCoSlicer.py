@@ -61,7 +61,7 @@ class VoCoSlicer(ScriptedLoadableModule):
 class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The module's window: one collapsible section for each panel, a line for messages, one for errors.
 
-    To the panels it is the *host*: `say`, `showError`, `openSection`, `advance`, `selectRun`, `resourcePath`.
+    To the panels it is the *host*: `say`, `note`, `showError`, `openSection`, `advance`, `selectRun`, `resourcePath`.
     """
 
     def __init__(self, parent=None):
@@ -160,6 +160,10 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def say(self, text):
         """Show a line at the bottom: what is going on, or what has just been done."""
         self.messages.say(text)
+
+    def note(self, sentences):
+        """Add lines to what was said last: what was done otherwise than one might think."""
+        self.messages.note(sentences)
 
     def showError(self, error, log=None):
         """Show what went wrong as one line with its hint; ``log`` (text, or a file's path) behind "Show log"."""

@@ -77,8 +77,10 @@ class Played:
         self.cancelled = True
 
 
-def exported(done, finished=False, error=None):
-    return SimpleNamespace(done=done, total=10, text="one", finished=finished, error=error)
+def exported(done, finished=False, error=None, warnings=()):
+    return SimpleNamespace(
+        done=done, total=10, text="one", finished=finished, error=error, warnings=tuple(warnings)
+    )
 
 
 class PlayedLogic:
@@ -123,6 +125,13 @@ def test_a_start_exports_then_launches_then_says_it_runs(tmp_path):
     end = job.poll()
     assert (end.stage, end.finished, end.error) == ("running", True, None) and job.poll() is end
     assert job.wait() == tmp_path / "run"
+
+
+def test_what_an_export_warns_of_is_kept(tmp_path):
+    said = ["t2 is resampled onto the grid of t1"]
+    _, job = aStart(tmp_path, Played(exported(3), exported(10, True, warnings=said)), Played(True))
+    job.wait()
+    assert job.warnings == said
 
 
 @pytest.mark.parametrize("where", ["export", "start", "job"])

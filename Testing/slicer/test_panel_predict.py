@@ -49,7 +49,12 @@ def played(voco, monkeypatch, *states, failed=None):
     """Let the next prediction be played; returns what it was asked for and the job."""
     asked, left = [], list(states)
     job = SimpleNamespace(
-        groups=[], failed=failed or {}, output="/made/out", log="what it printed", cancelled=False
+        groups=[],
+        failed=failed or {},
+        output="/made/out",
+        log="what it printed",
+        cancelled=False,
+        warnings=[],
     )
     job.poll = lambda: left.pop(0) if len(left) > 1 else left[0]
 
@@ -163,6 +168,17 @@ def test_progress_results_and_single_failures_are_said(hand, voco, host, volume,
     hand.until(lambda: voco.ui.errorFrame.isVisible())
     assert voco.ui.errorLabel.text == "1 of 1 volumes could not be predicted: chest: it holds no number"
     assert voco.ui.showLogButton.isVisible() and hand.find("predictButton").isEnabled()
+
+
+def test_what_was_done_otherwise_is_said_with_the_result(hand, voco, host, volume, tmp_path, monkeypatch):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    _, job = played(voco, monkeypatch, Progress("ended", finished=True))
+    job.warnings[:] = [f"number {number} is resampled" for number in range(7)]
+    hand.click("predictButton")
+    lines = voco.ui.statusLabel.text.split("\n")
+    assert "predicted: /made/out" in lines[0] and lines[1] == "number 0 is resampled"
+    assert len(lines) == 7 and lines[-1] == "and 2 more"
 
 
 def test_errors_and_cancelling(hand, voco, host, volume, tmp_path, monkeypatch):

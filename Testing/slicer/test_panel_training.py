@@ -83,7 +83,7 @@ def played(voco, monkeypatch, *states):
     """Let the next start be played; returns what it was asked for and the job."""
     asked = []
     left = list(states)
-    job = SimpleNamespace(run=None, cancelled=False)
+    job = SimpleNamespace(run=None, cancelled=False, warnings=[])
     job.poll = lambda: left.pop(0) if len(left) > 1 else left[0]
 
     def cancel():

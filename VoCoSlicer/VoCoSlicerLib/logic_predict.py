@@ -59,7 +59,6 @@ class PredictJob(Steps):
         self.segmentations: list[Any] = []
         self.tables: list[Any] = []
         self.probabilityNodes: list[Any] = []
-        self.warnings: list[str] = []
         self.failed: dict[str, str] = {}
         self.exitCode = 0
         self.log = ""
@@ -145,7 +144,8 @@ class PredictJob(Steps):
         if not now.finished:
             return Progress(ADDING, now.done, now.total, now.text)
         self.segmentations, self.tables = load.segmentations, load.tables
-        self.probabilityNodes, self.warnings = load.probabilityNodes, load.warnings
+        self.probabilityNodes = load.probabilityNodes
+        self.warnings += load.warnings
         self.failed |= load.failed
         if now.error is not None:
             raise now.error

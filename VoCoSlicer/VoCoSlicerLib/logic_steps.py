@@ -30,11 +30,13 @@ class Steps:
     """The base of such work: `_step` does a few milliseconds of it at each call, and raises what goes wrong.
 
     Most begin with an export of nodes, ``_export``, which leaves its list of cases in ``_index``.
+    ``warnings``: sentences on what was done otherwise than one might think.
     """
 
     def __init__(self, index: str | Path | None = None) -> None:
         self._index = None if index is None else Path(index)
         self._export: Any = None
+        self.warnings: list[str] = []
         self._last = Progress(EXPORTING)
 
     def poll(self) -> Progress:
@@ -70,6 +72,7 @@ class Steps:
             raise now.error if isinstance(now.error, VocoError) else VocoError(str(now.error))
         if not now.finished:
             return Progress(EXPORTING, now.done, now.total, now.text)
+        self.warnings += now.warnings
         self._index = Path(self._export.index)
         self._exported(self._export)
         self._export = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from VoCoCore.errors import StopRequested, VocoError
 from VoCoSlicerLib import adapter
 
 _TAIL = 2_000_000  # bytes of a log that are shown
+_NOTES = 5  # lines; each volume may have one
 
 
 class Messages:
@@ -26,8 +28,15 @@ class Messages:
         adapter.onClicked(ui.hideErrorButton, self.hideError)
 
     def say(self, text: str) -> None:
-        """Show ``text`` as it is, in one line."""
+        """Show ``text`` as it is."""
         self._ui.statusLabel.setText(text)
+
+    def note(self, sentences: Sequence[str]) -> None:
+        """Add ``sentences`` to what was said last, each in a line of its own; of many, the first and how many more."""
+        lines = [adapter.read(self._ui.statusLabel, "text"), *sentences[:_NOTES]]
+        if len(sentences) > _NOTES:
+            lines.append(_("and {n} more").format(n=len(sentences) - _NOTES))
+        self.say("\n".join(lines))
 
     def showError(self, error: Exception, log: str | Path | None = None) -> None:
         """Show an error: its line, its hint below; a stop that was asked for is only said."""

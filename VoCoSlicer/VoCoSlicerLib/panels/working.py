@@ -60,6 +60,7 @@ class WorkingPanel(Panel):
             self.host.showError(now.error, self._log(job))
         else:
             self._tell(job)
+            self.host.note(job.warnings)
         self._offerFolder()
         self._check()
 
