@@ -158,6 +158,19 @@ class Hand:
             assert time.monotonic() < end, f"not within {seconds} s: {what or happened}"
             time.sleep(0.01)
 
+    def readWindow(self) -> tuple[str, str]:
+        """The title and the plain text of the window with a long text, which is closed then."""
+        import qt
+        import slicer
+
+        windows = [one for one in qt.QApplication.topLevelWidgets() if one.objectName == "VoCoTextWindow"]
+        (window,) = [one for one in windows if one.isVisible()]
+        (box,) = [one for one in slicer.util.findChildren(window) if isinstance(one, qt.QPlainTextEdit)]
+        found = window.windowTitle, box.toPlainText()
+        window.close()
+        self.settle()
+        return found
+
     def screenshot(self, name: str, widget=None, folder: Path = PICTURES) -> Path:
         """Save a picture of a widget (all of it by default) as ``name``.png and return its path."""
         self.settle()

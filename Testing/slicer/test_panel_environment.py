@@ -78,6 +78,7 @@ def test_installing_asks_with_the_size_and_looks_again(hand, python, voco, host)
         and "Nothing is missing" in hand.find("installButton").toolTip
     )
     hand.click("installLogButton")
+    assert "Successfully installed" in hand.readWindow()[1]
 
 
 def test_a_half_install_is_said_and_repaired(hand, python, voco, host, tmp_path):
@@ -99,6 +100,7 @@ def test_what_pip_cannot_do_is_shown_as_one_line_with_its_log(hand, voco, tmp_pa
     hand.until(lambda: hand.find("errorFrame").isVisible(), 60)
     assert "pip failed" in text(hand, "errorLabel") and "bbb" in text(hand, "errorLabel")
     hand.click("showLogButton")
+    assert "No matching distribution found for bbb" in hand.readWindow()[1]
     assert hand.find("installButton").isEnabled()
 
 

@@ -132,9 +132,11 @@ def test_a_job_that_ends_while_one_looks_is_told_with_its_reason(voco, panel, ha
     panel.poll()
     assert "no memory" in voco.ui.errorLabel.text and "use less" in voco.ui.hintLabel.text
     hand.click("showLogButton")
+    assert hand.readWindow()[1] == "Traceback <b>\nit was me\n"
     hand.click("hideErrorButton")
     choose(hand, panel, "going")
     hand.click("logButton")
+    assert hand.readWindow() == (str(run), "Traceback <b>\nit was me\n")
 
 
 def test_a_stop_or_kill_that_failed_is_said_once(voco, panel, hand, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import struct
@@ -14,6 +15,7 @@ from hand import Hand
 
 from VoCoCore.errors import DataError, StopRequested
 from VoCoSlicerLib.choices import CaseChoice, writeCases
+from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_steps import Progress
 
 
@@ -46,7 +48,7 @@ def choose(hand, host, path):
 
 
 def played(voco, monkeypatch, *states, failed=None):
-    """Let the next prediction be played; returns what it was asked for and the job."""
+    """Let the next prediction be played; returns what its job was made with, and the job."""
     asked, left = [], list(states)
     job = SimpleNamespace(
         groups=[],
@@ -62,13 +64,15 @@ def played(voco, monkeypatch, *states, failed=None):
         job.cancelled = True
         left[:] = [Progress("ended", finished=True, error=StopRequested("the prediction was cancelled"))]
 
-    def predict(model, groups, **options):
-        asked.append((model, groups, options))
+    def make(logic, model, groups, output, **options):
+        assert logic is voco.logic
+        inspect.signature(PredictJob).bind(logic, model, groups, output, **options)
+        asked.append((model, groups, {"output": output, **options}))
         job.groups = groups
         return job
 
-    job.cancel, job.states = cancel, left
-    monkeypatch.setattr(voco.logic, "predict", predict)
+    job.start, job.cancel, job.states = (lambda: job), cancel, left
+    monkeypatch.setattr("VoCoSlicerLib.logic.PredictJob", make)
     return asked, job
 
 
@@ -129,7 +133,7 @@ def test_one_volume_or_all_that_are_checked(hand, voco, host, volume, tmp_path, 
         "largest": True,
         "probabilities": False,
         "device": "cpu",
-        "wait": False,
+        "python": sys.executable,
     }
     other = made.volume(host.scene, made.noise((16, 16, 16)), "other")
     hand.pick("volumeSelector", None)
@@ -142,7 +146,7 @@ def test_one_volume_or_all_that_are_checked(hand, voco, host, volume, tmp_path, 
     assert asked[1][1] == [[volume], [other]]
 
 
-def test_a_model_of_several_images_wants_them_grouped(hand, host, tmp_path):
+def test_a_model_of_several_images_wants_them_grouped(hand, host, voco, tmp_path, monkeypatch):
     choose(hand, host, modelFile(tmp_path / "m.safetensors", channels=["t1", "flair"]))
     nodes = [made.volume(host.scene, made.noise((16, 16, 16)), f"p1_{name}") for name in ("t1", "flair")]
     parameters = hand.panel.parameters
@@ -151,7 +155,9 @@ def test_a_model_of_several_images_wants_them_grouped(hand, host, tmp_path):
     assert "takes 2 images of each case (t1, flair)" in hand.find("problemLabel").text
     parameters.groupChannels = True
     hand.settle()
-    assert hand.find("predictButton").isEnabled()
+    asked, _ = played(voco, monkeypatch, Progress("ended", finished=True))
+    hand.click("predictButton")
+    assert [groups for _, groups, _ in asked] == [[nodes]]
 
 
 def test_progress_results_and_single_failures_are_said(hand, voco, host, volume, tmp_path, monkeypatch):
