@@ -145,6 +145,13 @@ def test_what_goes_wrong_ends_a_start_with_its_own_error(tmp_path, where):
     assert job.poll().finished and job.poll().error is fault
 
 
+def test_what_nobody_foresaw_ends_a_work_too(tmp_path):
+    _, job = aStart(tmp_path, Played(exported(1), KeyError("seven")), Played(True))
+    job.poll()
+    now = job.poll()
+    assert now.finished and now.error.exit_code == 1 and "the start failed: KeyError" in str(now.error)
+
+
 def test_a_start_that_is_cancelled_takes_everything_along(tmp_path):
     export = Played(exported(1))
     _, job = aStart(tmp_path, export, Played(True))

@@ -29,7 +29,7 @@ from VoCoSlicerLib.export_index import (
 from VoCoSlicerLib.export_writer import Writer, spaceOf, workOf
 from VoCoSlicerLib.segments import sameName
 from VoCoSlicerLib.snapshots import CaseSnapshot, SceneCase, caseStamp, isThere, takeCase
-from VoCoSlicerLib.threads import giveTurn
+from VoCoSlicerLib.threads import asVocoError, giveTurn
 
 __all__ = ["CaseExport", "ExportProgress", "SceneCase"]
 
@@ -154,8 +154,8 @@ class CaseExport:
                 self._snapshots[number] = takeCase(self.scene, self.cases[number])
                 del self._written[number]
                 self._total += workOf(self._snapshots[number])
-        except VocoError as error:
-            self._error = error
+        except Exception as error:  # nor has a timer
+            self._error = asVocoError(error, "the export")
             self._finish()
             return
         self._rounds += 1
@@ -179,16 +179,8 @@ class CaseExport:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except VocoError as error:
-            self._error = error
-        except MemoryError:
-            self._error = DataError(
-                "there is not enough memory to export the volumes", "close other programs"
-            )
         except Exception as error:  # a thread has nobody to raise to
-            self._error = VocoError(
-                f"the export failed: {type(error).__name__}: {error}", "this is a defect of ours"
-            )
+            self._error = asVocoError(error, "the export")
 
     def _writeAll(self) -> None:
         if self._writer is None:

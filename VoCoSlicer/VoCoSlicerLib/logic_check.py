@@ -32,6 +32,8 @@ class CheckJob(Steps):
     case).
     """
 
+    what = "the check"
+
     def __init__(
         self,
         logic: Any,

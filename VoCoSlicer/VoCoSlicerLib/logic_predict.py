@@ -32,6 +32,8 @@ class PredictJob(Steps):
     Raises DataError for a model that cannot be used or takes another number of images.
     """
 
+    what = "the prediction"
+
     def __init__(
         self,
         logic: Any,

@@ -30,6 +30,8 @@ class StartJob(Steps):
     cannot be or a run folder that is taken, DataError where there is no case; nothing is written before `start`.
     """
 
+    what = "the start"
+
     def __init__(
         self,
         logic: Any,

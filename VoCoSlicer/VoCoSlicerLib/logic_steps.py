@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import VocoError
+from VoCoSlicerLib.threads import asVocoError
 
 EXPORTING, ENDED = "exporting", "ended"
 PAUSE = 0.05  # seconds between two polls of a script that waits
@@ -30,8 +31,10 @@ class Steps:
     """The base of such work: `_step` does a few milliseconds of it at each call, and raises what goes wrong.
 
     Most begin with an export of nodes, ``_export``, which leaves its list of cases in ``_index``.
-    ``warnings``: sentences on what was done otherwise than one might think.
+    ``what``: the work in two words; ``warnings``: sentences on what was done otherwise than one might think.
     """
+
+    what = "the work"
 
     def __init__(self, index: str | Path | None = None) -> None:
         self._index = None if index is None else Path(index)
@@ -44,8 +47,8 @@ class Steps:
         if not self._last.finished:
             try:
                 self._last = self._step()
-            except VocoError as error:
-                self._end(error)
+            except Exception as error:  # a timer has nobody to raise to
+                self._end(asVocoError(error, self.what))
         return self._last
 
     def waitFor(self, progress: Callable[[Progress], Any] | None = None) -> None:

@@ -12,7 +12,7 @@ from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation, surfaces
 from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
-from VoCoSlicerLib.threads import giveTurn
+from VoCoSlicerLib.threads import asVocoError, giveTurn
 
 _TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
 
@@ -78,8 +78,9 @@ class PredictionLoad:
             next(self._steps)
         except StopIteration:
             self._say(f"{len(self.segmentations)} segmentations", finished=True, error=self._verdict())
-        except VocoError as error:
-            self._say(error.message, finished=True, error=error)
+        except Exception as error:  # a timer has nobody to raise to
+            fault = asVocoError(error, "adding the results")
+            self._say(fault.message, finished=True, error=fault)
         return self._last
 
     def cancel(self) -> None:
@@ -115,7 +116,7 @@ class PredictionLoad:
             self.tables.append(classTable(self.scene, diagnoses, self.volumesById, self.provenance))
             return
         names = files.readNames(self.folder)
-        sizes = files.readTable(self.folder / files.VOLUMES)
+        sizes = files.readTable(self.folder / files.VOLUMES, ["case", "label"], ["volume_ml"])
         cases = list(self.volumesById)
         for case, name in zip(cases, files.fileNames(cases), strict=True):
             self._say(f"loading {caseTitle(self.scene, case, self.volumesById)}")
@@ -128,7 +129,7 @@ class PredictionLoad:
             self.tables.append(volumesTable(self.scene, nodes, self.provenance, known))
 
     def _case(
-        self, case: str, name: str, names: files.LabelNames, rows: list[dict[str, str]]
+        self, case: str, name: str, names: files.LabelNames, rows: list[dict[str, Any]]
     ) -> Iterator[None]:
         path = files.labelFile(self.folder, name)
         if path is None:
@@ -166,10 +167,10 @@ class PredictionLoad:
             self.probabilityNodes.append(node)
             yield
 
-    def _compare(self, case: str, sizes: Mapping[str, float], rows: list[dict[str, str]]) -> None:
+    def _compare(self, case: str, sizes: Mapping[str, float], rows: list[dict[str, Any]]) -> None:
         """Say where the table beside the label maps tells other volumes than their voxels."""
         for row in rows:
-            told, ours = float(row["volume_ml"]), sizes.get(row["label"])
+            told, ours = row["volume_ml"], sizes.get(row["label"])
             if ours is not None and abs(told - ours) > _TOLERANCE + 1e-3 * told:
                 self.warnings.append(
                     f"{case}: {row['label']} has {ours:.1f} ml in the label map and {told:.1f} ml in {files.VOLUMES}"

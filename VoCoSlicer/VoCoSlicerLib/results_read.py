@@ -190,18 +190,31 @@ def readProbabilities(path: str | Path, names: Sequence[str], wanted: Sequence[s
         yield Probability(titles[number], scaled, found.affine)
 
 
-def readTable(path: str | Path) -> list[dict[str, str]]:
-    """Rows of volumes.csv or predictions.csv; none where it is not there. Raises DataError where it is no table."""
+def readTable(
+    path: str | Path, texts: Sequence[str], numbers: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of volumes.csv or predictions.csv with these columns; none where it is not there.
+
+    ``numbers``: columns that are read as numbers (None: all but ``texts``). Raises DataError where a column is missing
+    or holds something else.
+    """
     path = Path(path)
     if not path.is_file():
         return []
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", "predict again") from error
-    if any("case" not in row for row in rows):
-        raise DataError(f"{path} has no column 'case'", "choose the folder of a prediction")
+    for row in rows:
+        asked = [name for name in row if name not in texts] if numbers is None else numbers
+        for name in (*texts, *asked):
+            if row.get(name) is None:
+                raise DataError(f"{path} has no column {name!r}", "choose the folder of a prediction")
+        try:
+            row.update({name: float(row[name]) for name in asked})
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged: {error}", "predict again") from error
     return rows
 
 

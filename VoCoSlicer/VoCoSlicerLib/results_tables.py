@@ -46,12 +46,12 @@ def classTable(
     ``volumesById``: id of a case -> its volume's node id; a case without a node is called by its id. Raises DataError
     for a file that is no such table.
     """
-    found = readTable(path)
+    found = readTable(path, ["case", "predicted"])
     classes = [column for column in (found[0] if found else {}) if column not in ("case", "predicted")]
     rows = []
     for row in found:
-        probabilities = [float(row[column]) for column in classes]
-        rows.append([caseTitle(scene, row["case"], volumesById), row.get("predicted", ""), *probabilities])
+        probabilities = [row[column] for column in classes]
+        rows.append([caseTitle(scene, row["case"], volumesById), row["predicted"], *probabilities])
     table = _table(scene, name, ["Volume", "Class", *(f"p({column})" for column in classes)], rows)
     _signed(table, "classes", provenance)
     return table

@@ -1,4 +1,4 @@
-"""How a thread gets on while Slicer's window waits for its user.
+"""How a thread gets on while Slicer's window waits for its user, and what becomes of its errors.
 
 In Slicer the window's thread keeps Python's lock between events, so a thread runs only while some Python code on the
 window's thread lets it: each poll gives it a turn.
@@ -6,8 +6,11 @@ window's thread lets it: each poll gives it a turn.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+
+from VoCoCore.errors import DataError, VocoError
 
 TURN = 0.002  # seconds
 
@@ -17,3 +20,13 @@ def giveTurn(thread: threading.Thread, seconds: float = TURN) -> None:
     until = time.perf_counter() + seconds
     while thread.is_alive() and time.perf_counter() < until:
         time.sleep(seconds / 10)
+
+
+def asVocoError(error: Exception, what: str) -> VocoError:
+    """An error for whoever shows it, of a thread or a timer, which have nobody to raise to; ``what`` went wrong."""
+    if isinstance(error, VocoError):
+        return error
+    if isinstance(error, MemoryError):
+        return DataError(f"there is not enough memory for {what}", "close other programs")
+    logging.error("VoCo: unexpected error", exc_info=error)
+    return VocoError(f"{what} failed: {type(error).__name__}: {error}", "this is a defect of ours")
