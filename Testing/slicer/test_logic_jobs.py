@@ -158,10 +158,12 @@ def test_a_start_that_is_cancelled_takes_everything_along(tmp_path):
     job.poll()
     job.cancel()
     assert export.cancelled and isinstance(job.poll().error, StopRequested)
-    launch = Played(False)
-    _, job = aStart(tmp_path, Played(exported(1, True)), launch)
+    launch, alive = Played(False), []
+    logic, job = aStart(tmp_path, Played(exported(1, True)), launch)
+    logic.jobs.kill = lambda run: alive.append(not launch.cancelled)
     job.poll()
     job.cancel()
+    assert alive == [True], "the table of jobs would take a dead job for a failed one"
     assert launch.cancelled and isinstance(job.poll().error, StopRequested)
 
 

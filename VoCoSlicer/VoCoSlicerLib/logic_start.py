@@ -72,9 +72,10 @@ class StartJob(Steps):
         if self._export is not None:
             self._export.cancel()
         if self._launch is not None:
-            self._launch.cancel()
+            # First the table, which would take a job that it finds dead for one that has failed.
             with suppress(VocoError):  # it may have ended by itself
                 self._logic.jobs.kill(self.run)
+            self._launch.cancel()
         self._end(StopRequested("the start was cancelled"))
 
     def wait(self, progress: Callable[[Progress], Any] | None = None) -> Path:
