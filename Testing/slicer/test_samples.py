@@ -82,3 +82,12 @@ def test_what_is_not_there_is_said(scene, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot be read"):
         samples.loadSample(scene, "VoCoTorso")
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
+
+
+@pytest.mark.parametrize("absent", ["module", "files"])
+def test_samples_that_cannot_be_offered_are_a_line_in_the_log(absent, monkeypatch, tmp_path, caplog):
+    monkeypatch.setitem(sys.modules, "SampleData", None if absent == "module" else SimpleNamespace())
+    monkeypatch.setattr(samples, "FOLDER", tmp_path if absent == "files" else samples.FOLDER)
+    samples.registerSamples()
+    ((_, _, line),) = caplog.record_tuples
+    assert line.startswith("VoCo: the samples are not offered: ") and "\n" not in line

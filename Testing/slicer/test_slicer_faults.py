@@ -182,6 +182,13 @@ def test_a_folder_that_is_a_file_or_holds_something_else(tmp_path, values):
     assert (tmp_path / "full" / "thesis.txt").read_text() == "x" and table.rows() == []
 
 
+def test_a_look_that_cannot_be_started_is_tried_again_later(tmp_path, monkeypatch):
+    table = JobTable()
+    table.addFolder(tmp_path)
+    monkeypatch.setattr("VoCoSlicerLib.job_list.pythonSlicer", lambda: str(tmp_path / "no python"))
+    assert table.rows() == [], "a timer has nobody to raise to"
+
+
 def test_where_the_list_of_runs_cannot_be_written_the_session_still_knows_them(tmp_path, monkeypatch):
     (tmp_path / "config").write_text("a file")
     monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from VoCoCore.errors import EnvironmentFault, SettingsError
+from VoCoCore.errors import EnvironmentFault, SettingsError, VocoError
 from VoCoCore.runs import known
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoSlicerLib.pythons import pythonSlicer
@@ -41,7 +41,10 @@ class JobList:
         if time.monotonic() >= self._next and not self._looks:
             self._next = time.monotonic() + _AGAIN
             for folder in self.folders():
-                self._looks[folder] = Task(["jobs", "list", str(folder), "--json"], pythonSlicer()).start()
+                with suppress(VocoError):  # a full disk, say: a timer calls this, and tries again in a minute
+                    self._looks[folder] = Task(
+                        ["jobs", "list", str(folder), "--json"], pythonSlicer()
+                    ).start()
 
     def paths(self) -> list[Path]:
         """Absolute paths, this user's newest first, then what was found in folders; read again only after a change."""

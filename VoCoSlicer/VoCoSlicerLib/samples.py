@@ -7,9 +7,10 @@ Resources/SampleData, so that nothing is downloaded.
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
-from VoCoCore.errors import DataError, EnvironmentFault
+from VoCoCore.errors import DataError, EnvironmentFault, VocoError
 from VoCoSlicerLib.core import MODULE_FOLDER
 
 FOLDER = MODULE_FOLDER / "Resources" / "SampleData"
@@ -35,11 +36,18 @@ def sampleFiles(name: str) -> list[tuple[Path, Path]]:
 
 
 def registerSamples() -> None:
-    """Offer the samples in Slicer's module Sample Data; call it when Slicer's start-up is completed."""
-    import SampleData
+    """Offer the samples in Slicer's module Sample Data; call it when Slicer's start-up is completed.
 
-    for name in SAMPLES:
-        paths = [path for pair in sampleFiles(name) for path in pair]
+    Slicer's log says why where that cannot be: nobody has asked for them yet.
+    """
+    try:
+        import SampleData
+
+        found = {name: [path for pair in sampleFiles(name) for path in pair] for name in SAMPLES}
+    except (ImportError, VocoError) as error:
+        logging.warning("VoCo: the samples are not offered: %s", error)
+        return
+    for name, paths in found.items():
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
             sampleName=name,
