@@ -24,6 +24,7 @@ from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_settings import asOptions, named, resolve
 from VoCoSlicerLib.logic_start import StartJob
 from VoCoSlicerLib.logic_steps import PAUSE
+from VoCoSlicerLib.tasks import Task, cancelAll
 
 FOLDER = "folder"  # in the user's settings: where runs, exports and predictions go unless told otherwise
 
@@ -69,10 +70,11 @@ class VoCoLogic:
         return RunPlots(self.scene)
 
     def cleanup(self) -> None:
-        """Take everything out of the scene that only this logic needs; jobs go on."""
+        """Take everything out of the scene that only this logic needs and end background tasks; jobs go on."""
         for name in ("preview", "plots"):
             if name in vars(self):
                 getattr(self, name).cleanup()
+        cancelAll()
 
     # Folders
 
@@ -122,8 +124,6 @@ class VoCoLogic:
 
     def backgroundTask(self, words: Sequence[str | Path], python: str | None = None) -> Any:
         """A background ``voco`` command in the Python of the jobs (or another), not started yet; see `tasks.Task`."""
-        from VoCoSlicerLib.tasks import Task
-
         return Task(words, python=python or str(self.environment.python))
 
     # Jobs

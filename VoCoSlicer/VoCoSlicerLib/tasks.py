@@ -239,9 +239,13 @@ def explain(code: int, text: str) -> VocoError:
 
 
 def cancelAll() -> None:
-    """Cancel every task that runs; for the closing of Slicer and a reload of the module."""
+    """Cancel every task that runs and need not be kept, and remove its files: nobody polls it any more.
+
+    For the closing of Slicer and a reload of the module.
+    """
     for task in tuple(_running):
         task.cancel()
+        task._tidy()
 
 
 def _lacking(missing: re.Match[str]) -> EnvironmentFault:
