@@ -72,6 +72,7 @@ class RunReader:
         self._seen: object = None
         self._events: object = None
         self._tail: dict[str, Any] = {}
+        self._failure: tuple[JobRow, VocoError] | None = None  # and the row that it belongs to
 
     def refresh(self) -> None:
         """Read what has changed; never raises for what the files hold."""
@@ -93,7 +94,15 @@ class RunReader:
         self.row = self._made()
 
     def failure(self) -> VocoError:
-        """What ended a run that failed or is lost, of the kind that its own command would have raised."""
+        """What ended a run that failed or is lost, of the kind that its own command would have raised.
+
+        Its checkpoints are looked through once for each change of the row: a window asks every second.
+        """
+        if self._failure is None or self._failure[0] != self.row:
+            self._failure = self.row, self._explained()
+        return self._failure[1]
+
+    def _explained(self) -> VocoError:
         kept = describe.checkpoint_words(self.run)
         if self.row.state == "lost":
             return EnvironmentFault(f"The job of {self.run.name} is lost: {LOST}", f"press Resume ({kept})")

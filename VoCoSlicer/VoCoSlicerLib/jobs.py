@@ -179,12 +179,15 @@ class JobTable:
     # Inside
 
     def _due(self, paths: list[Path]) -> Iterator[Path]:
-        """What to read now, the most urgent first: runs never read, those under way, the others in turn."""
-        yield from [path for path in paths if not self._reader(path).wasRead]
-        yield from [path for path in paths if (row := self._reader(path).row).active or row.locked]
+        """What to read now, each once, the most urgent first: runs never read, those under way, the others in turn."""
+        new = [path for path in paths if not self._reader(path).wasRead]
+        moving = [path for path in paths if (row := self._reader(path).row).active or row.locked]
+        urgent = dict.fromkeys([*new, *moving])
+        yield from urgent
         for _ in paths:
             self._turn = (self._turn + 1) % len(paths)
-            yield paths[self._turn]
+            if paths[self._turn] not in urgent:
+                yield paths[self._turn]
 
     def _reader(self, place: Path) -> RunReader:
         if place not in self._readers:
