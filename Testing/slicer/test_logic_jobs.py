@@ -220,6 +220,15 @@ def test_exit_codes_are_those_of_the_command_line(logic, tmp_path, capsys):
     assert logic.waitFor(run.path) == 3
 
 
+def test_a_script_resumes_with_the_python_that_the_user_has_chosen(logic, tmp_path):
+    run = RunDirectory.create(tmp_path / "run", {}, {})
+    run.write_status("stopped")
+    assert logic.jobs.python == sys.executable
+    logic.environment.choose(str(tmp_path / "chosen"))
+    with pytest.raises(EnvironmentFault, match=r"chosen could not be started"):
+        logic.jobs.resume(run.path)
+
+
 def test_new_folders_do_not_exist_yet(logic):
     first = logic.newFolder("pretrain")
     first.mkdir(parents=True)

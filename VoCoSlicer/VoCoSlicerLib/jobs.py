@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ _TAIL = 1 << 16  # bytes of a log
 class JobTable:
     """The runs of this user and those in folders added by hand, and the jobs that work on them.
 
-    ``python``: what runs jobs unless a call names another one (None: what `choosePython` finds).
+    ``python``: what runs jobs unless a call names another one, or what is asked for it each time (None: what
+    `choosePython` finds).
     """
 
-    def __init__(self, python: str | None = None) -> None:
-        self.python = python
+    def __init__(self, python: str | Callable[[], str] | None = None) -> None:
+        self._python = python
         self.list = JobList()
         self._readers: dict[Path, RunReader] = {}
         self._turn = 0
@@ -47,6 +48,11 @@ class JobTable:
         self.complaints: list[
             tuple[Path, VocoError]
         ] = []  # of stops and kills that failed, until somebody shows them
+
+    @property
+    def python(self) -> str:
+        """What runs a job that is started now."""
+        return (self._python() if callable(self._python) else self._python) or choosePython()[0]
 
     # How they stand
 
@@ -126,7 +132,7 @@ class JobTable:
         the folder holds something else, EnvironmentFault where the folder or Python cannot be used.
         """
         words = [kind, "--run", str(_place(run)), *(["--resume"] if resume else [])]
-        made = Starting(_place(run), words, settings, str(python or self.python or choosePython()[0]))
+        made = Starting(_place(run), words, settings, str(python or self.python))
         self._errors.pop(made.run, None)
         self._starting[made.run] = made
         self.list.show(made.run)

@@ -53,7 +53,7 @@ class VoCoLogic:
         """The runs that are known, and what can be done with them."""
         from VoCoSlicerLib.jobs import JobTable
 
-        return JobTable()
+        return JobTable(lambda: str(self.environment.python))
 
     @cached_property
     def preview(self) -> Any:
