@@ -180,6 +180,20 @@ def test_an_unchanged_table_is_not_touched(panel, hand, tmp_path):
     assert not changes and table.item(0, 0) is item
 
 
+def test_the_widths_of_a_user_stay_while_a_job_goes_on(panel, hand, tmp_path):
+    run = runKnown(tmp_path, "a run of some name", "running", step=20, pid=os.getpid())
+    panel.poll()
+    table = hand.find("runsTable")
+    table.setColumnWidth(0, 71)
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps({**status, "step": 250}))
+    panel.poll()
+    assert hand.rows("runsTable")[0][3] == "25 %" and table.columnWidth(0) == 71
+    runKnown(tmp_path, "another")
+    panel.poll()
+    assert table.columnWidth(0) != 71
+
+
 def test_the_plot_follows_the_chosen_run(voco, panel, hand, host, tmp_path):
     import slicer
 

@@ -54,6 +54,27 @@ def test_rows_say_what_the_volumes_are(hand, host):
     assert rows[0][NAME] == "flat" and "not 3D" in rows[0][NOTES]
 
 
+def test_columns_fit_a_narrow_panel_and_keep_the_widths_of_a_user(hand, host, volumes):
+    long = "a volume whose name says when and where and of whom it was made"
+    mask = np.ones((32, 32, 32), bool)
+    drawn = made.segmentation(
+        host.scene, volumes[0], {"liver": mask}, "liver 1 segmentation of the third reader"
+    )
+    volumes[1].SetName(long)
+    hand.until(lambda: hand.rows("volumesTable")[1][NAME] == long, 5)
+    table = hand.find("volumesTable")
+    combo = hand.until(lambda: table.cellWidget(0, SEGMENTATION), 5)
+    hand.until(lambda: combo.currentText == drawn.GetName(), 5)
+    assert drawn.GetName() in combo.toolTip and long in table.item(1, NAME).toolTip()
+    ball(host.scene, "third")
+    hand.until(lambda: len(hand.rows("volumesTable")) == 3 and hand.rows("volumesTable")[2][KIND], 5)
+    assert table.columnWidth(NAME) == 150 and table.columnWidth(SEGMENTATION) < 200
+    assert table.horizontalHeaderItem(SIZE).text() == "Size\n[voxels]"
+    table.setColumnWidth(NAME, 90)
+    hand.click("allButton")
+    assert table.columnWidth(NAME) == 90
+
+
 def test_boxes_are_kept_in_the_parameter_node(hand, volumes):
     hand.checkRow("volumesTable", 1)
     assert chosen(hand) == [volumes[1].GetID()]

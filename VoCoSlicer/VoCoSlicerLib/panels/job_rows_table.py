@@ -23,6 +23,7 @@ class JobRowsTable:
         self._table, self._changed = table, changed
         self._paths: list[Path] = []
         self._cells: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._filled: Any = None  # which cells said something when columns got their widths
         self._selected: Path | None = None
         heads = [
             _("Run"),
@@ -49,7 +50,6 @@ class JobRowsTable:
     def fill(self, rows: Sequence[JobRow]) -> None:
         """Show these rows; only cells that differ are touched."""
         paths = [row.path for row in rows]
-        before = dict(self._cells)
         with adapter.blocked(self._table):
             if paths != self._paths:
                 self._paths = paths
@@ -59,7 +59,9 @@ class JobRowsTable:
                 self._mark()
             for number_, row in enumerate(rows):
                 self._fillRow(number_, row)
-        if before != self._cells:
+        filled = (paths, [place for place, (text, *_more) in self._cells.items() if text])
+        if filled != self._filled:  # else the widths are the user's
+            self._filled = filled
             self._table.resizeColumnsToContents()
 
     def select(self, path: Path | None) -> None:

@@ -14,6 +14,7 @@ from VoCoSlicerLib.logic_check import CheckJob
 
 NAME, SIZE, SPACING, KIND, SEGMENTATION, CLASS, NOTES = range(7)
 ID_ROLE = 0x0100  # Qt.UserRole
+_WIDEST_NAME = 150  # pixels: the other columns are to be seen too in a panel of usual width
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class VolumeRows:
     def __init__(self, table: Any, changed: Callable[[str, str, Any], None]) -> None:
         self._table, self._changed = table, changed
         self._structure: Any = None
+        self._filled: Any = None  # the structure, and which rows were described when columns got their widths
         self._combos: list[Any] = []
-        headers = [_("Volume"), _("Size [voxels]"), _("Spacing [mm]"), _("Kind"), _("Segmentation")]
+        headers = [_("Volume"), _("Size\n[voxels]"), _("Spacing\n[mm]"), _("Kind"), _("Segmentation")]
         headers += [_("Class"), _("Notes")]
         table.setColumnCount(len(headers))
         table.setHorizontalHeaderLabels(headers)
@@ -58,8 +60,13 @@ class VolumeRows:
                 self._structure = structure
                 self._build(rows, labelNodes)
             for number, row in enumerate(rows):
-                self._fill(number, row, list(labelNodes))
-        self._table.resizeColumnsToContents()
+                self._fill(number, row, labelNodes)
+        filled = (structure, [bool(row.size) for row in rows])
+        if filled != self._filled:  # else the widths are the user's
+            self._filled = filled
+            self._table.resizeColumnsToContents()
+            if self._table.columnWidth(NAME) > _WIDEST_NAME:
+                self._table.setColumnWidth(NAME, _WIDEST_NAME)
 
     def selectedKeys(self) -> list[str]:
         """Keys of the rows that are selected."""
@@ -80,32 +87,37 @@ class VolumeRows:
 
     def _combo(self, key: str, labelNodes: Mapping[str, str]) -> Any:
         combo = qt.QComboBox()
+        combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(8)
         combo.addItem(_("none"))
         for name in labelNodes.values():
             combo.addItem(name)
         ids = ["", *labelNodes]
-        combo.setToolTip(
-            _("Segmentation or label map that belongs to the volume; for fine-tuning. Suggested by its name.")
-        )
         combo.connect(
             "currentIndexChanged(int)", lambda index: self._changed(key, "segmentation", ids[max(0, index)])
         )
         self._combos.append(combo)  # PythonQt: a widget without another reference may lose its connections
         return combo
 
-    def _fill(self, number: int, row: Shown, ids: list[str]) -> None:
+    def _fill(self, number: int, row: Shown, labelNodes: Mapping[str, str]) -> None:
         notes = "; ".join(row.notes)
         texts = {NAME: row.name, SIZE: row.size, SPACING: row.spacing, KIND: row.kind, NOTES: notes}
         for column, text in {**texts, CLASS: row.classLabel}.items():
             item = self._table.item(number, column)
             if item.text() != text:
                 item.setText(text)
-            item.setToolTip("\n".join(row.notes) or row.name)
+            item.setToolTip("\n".join([row.name, *row.notes]) if column == NAME else "\n".join(row.notes))
             item.setFlags(self._flags(column, row))
         box = qt.Qt.Checked if row.chosen else qt.Qt.Unchecked
         self._table.item(number, NAME).setCheckState(box)
         combo = self._table.cellWidget(number, SEGMENTATION)
         if combo is not None and row.segmentation is not None:
+            ids = list(labelNodes)
+            what = _(
+                "Segmentation or label map that belongs to the volume; for fine-tuning. Suggested by its name."
+            )
+            name = labelNodes.get(row.segmentation)
+            combo.setToolTip(f"{name}\n{what}" if name else what)
             with adapter.blocked(combo):
                 combo.setCurrentIndex(1 + ids.index(row.segmentation) if row.segmentation in ids else 0)
 
