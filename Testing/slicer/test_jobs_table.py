@@ -20,6 +20,7 @@ from VoCoSlicerLib import space
 from VoCoSlicerLib.export_writer import MARK, MARKER
 from VoCoSlicerLib.job_rows import RunReader
 from VoCoSlicerLib.jobs import BUDGET, JobTable
+from VoCoSlicerLib.logic import VoCoLogic
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +28,12 @@ def config(tmp_path, monkeypatch):
     monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "config"
+
+
+def activeRuns(table):
+    logic = VoCoLogic(scene=object())
+    vars(logic)["jobs"] = table
+    return logic.activeRuns()
 
 
 def shown(table, path):
@@ -57,7 +64,7 @@ def test_a_run_under_way_has_rate_and_time_left_and_changes_with_its_files(tmp_p
     table = JobTable()
     row = shown(table, run)
     assert (row.state, row.step, row.rate, row.etaSeconds, row.loss) == ("running", 30, 2.5, 40.0, 2.5)
-    assert row.active and table.runningHere() == [row]
+    assert row.active and activeRuns(table) == [row]
     write(run, [train(40, 0.5), progress(40, eta=20.0)], "a")
     row = shown(table, run)
     assert (row.step, row.etaSeconds, row.loss) == (40, 20.0, 0.5)
@@ -291,7 +298,7 @@ def test_a_real_job_is_started_stopped_resumed_and_killed(tmp_path):
     until(lambda: shown(table, run).step > 2, 200)
     row = shown(table, run)
     assert row.state == "running" and row.kind == "pretrain" and row.local and row.loss > 0
-    assert known.known_runs() == [run] and [each.path for each in table.runningHere()] == [run]
+    assert known.known_runs() == [run] and [each.path for each in activeRuns(table)] == [run]
     with pytest.raises(SettingsError, match="a job is running"):
         table.start("pretrain", values, run)
     assert shown(JobTable(), run).state == "running", "another session finds it"

@@ -280,6 +280,8 @@ def test_the_full_check_says_what_is_wrong_with_which_case(logic, scene):
     found = {one.case: one for one in job.found if one.severity == "error"}
     assert list(found) == [job.names[1]] and "8" in found[job.names[1]].message
     assert longest < 0.05
+    job.cancel()
+    assert job.poll() is now, "it is done"
 
 
 def test_a_script_trains_fine_tunes_and_predicts_with_real_jobs(logic, scene, tmp_path):

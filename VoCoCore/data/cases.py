@@ -90,6 +90,21 @@ def with_unique_ids(cases: Iterable[Case]) -> tuple[Case, ...]:
     return tuple(unique)
 
 
+def file_names(ids: Iterable[str]) -> list[str]:
+    """A name for each case's files, without what file systems do not take; no two are the same, whatever the case."""
+    taken: set[str] = set()
+    names = []
+    for case in ids:
+        plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case)
+        plain = plain.lstrip(".") or "case"
+        name, number = plain, 2
+        while name.lower() in taken:
+            name, number = f"{plain}-{number}", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
 def save_index(index: Index, path: str | Path) -> None:
     """Write ``index`` as JSON, paths relative to the file; replaces an older index in one step.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.data.cases import Case
+from VoCoCore.data.cases import Case, file_names
 from VoCoCore.data.images import case_content, content_hash, read_case
 from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
@@ -84,7 +84,7 @@ class Predictions:
         done, clock = Done(), _Clock(progress, len(cases))
         if not self.classifies:
             results.write_names(self.folder, self.predictor.card)
-        for case, name in zip(cases, _file_names(cases), strict=True):
+        for case, name in zip(cases, file_names([case.id for case in cases]), strict=True):
             if should_stop():
                 done.stopped = True
                 break
@@ -184,21 +184,6 @@ def _maker(models: Sequence[Path], options: dict[str, Any]) -> str:
     facts = [content_hash(path) for path in models]
     facts += [f"{name}={options.get(name)}" for name in _CHANGING]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
-
-
-def _file_names(cases: Sequence[Case]) -> list[str]:
-    """A name for each case's files, without what file systems do not take; no two are the same, whatever the case."""
-    taken: set[str] = set()
-    names = []
-    for case in cases:
-        plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case.id)
-        plain = plain.lstrip(".") or "case"
-        name, number = plain, 2
-        while name.lower() in taken:
-            name, number = f"{plain}-{number}", number + 1
-        taken.add(name.lower())
-        names.append(name)
-    return names
 
 
 def failures(done: Done) -> DataError:

@@ -20,7 +20,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Source
 from VoCoCore.errors import EnvironmentFault
-from VoCoCore.geometry import shear_of
+from VoCoCore.geometry import shear_of, spacing_of
 from VoCoCore.runs.files import write_json, writing
 from VoCoSlicerLib.image_files import cornersApart, isGridOf
 from VoCoSlicerLib.nrrd import CHUNK, nrrdHeader, writeNrrd
@@ -78,7 +78,7 @@ class Writer:
     def _volume(self, case: CaseSnapshot, volume: VolumeSnapshot) -> str:
         first = case.volumes[0]
         shape, affine = exportGrid(first)
-        apart = cornersApart(shape, volume.affine, affine) / min(spacing(affine))
+        apart = cornersApart(shape, volume.affine, affine) / spacing_of(affine).min()
         sameGrid = volume.shape == shape and apart <= _SAME_GRID
         if sameGrid and volume.file and isGridOf(volume.file, volume.shape, volume.affine):
             self.step(2 * volume.array.nbytes)
@@ -128,11 +128,6 @@ def exportGrid(volume: VolumeSnapshot) -> tuple[tuple[int, int, int], np.ndarray
     if shear_of(volume.affine) > _SHEARED:
         return straightGrid(volume.shape, volume.affine)
     return volume.shape, volume.affine
-
-
-def spacing(affine: np.ndarray) -> list[float]:
-    """Voxel size in mm along i, j, k."""
-    return np.linalg.norm(affine[:3, :3], axis=0).tolist()
 
 
 def workOf(case: CaseSnapshot) -> int:

@@ -77,10 +77,6 @@ class JobTable:
         self._reader(_place(path)).refresh()
         return self._shown(_place(path))
 
-    def runningHere(self) -> list[JobRow]:
-        """The rows of the jobs that run on this machine; for the question on closing."""
-        return [row for row in self.rows() if row.local and row.active]
-
     def follower(self, path: str | Path) -> Follower:
         """The one follower of a run, for plots; the caller polls it. A poll of a long history may take some 30 ms."""
         return self._followers.setdefault(_place(path), Follower(_place(path)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import StopRequested, VocoError
+from VoCoCore.errors import VocoError
 from VoCoCore.runs.files import read_json
 from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 
@@ -58,12 +58,10 @@ class CheckJob(Steps):
             self._export.start()
         return self
 
-    def cancel(self) -> None:
-        """Give up."""
-        for work in (self._export, self._task):
-            if work is not None:
-                work.cancel()
-        self._end(StopRequested("the check was cancelled"))
+    def _giveUp(self) -> None:
+        super()._giveUp()
+        if self._task is not None:
+            self._task.cancel()
 
     def _step(self) -> Progress:
         if (exporting := self._awaitExport()) is not None:

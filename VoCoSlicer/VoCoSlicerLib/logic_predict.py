@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import DataError, StopRequested, VocoError
+from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 from VoCoSlicerLib.model_info import readModel
 from VoCoSlicerLib.threads import giveTurn
@@ -80,14 +80,11 @@ class PredictJob(Steps):
         self._hashing.start()
         return self
 
-    def cancel(self) -> None:
-        """Give up; results that are in the scene already stay."""
-        if self._last.finished:
-            return
-        for work in (self._export, self._task, self._load):
+    def _giveUp(self) -> None:
+        super()._giveUp()
+        for work in (self._task, self._load):
             if work is not None:
                 work.cancel()
-        self._end(StopRequested("the prediction was cancelled"))
 
     def wait(self, progress: Callable[[Progress], Any] | None = None) -> PredictJob:
         """Poll until it is done. Raises what went wrong, but not where single cases failed (see ``failed``)."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
+from VoCoCore.errors import DataError, SettingsError, VocoError
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
 from VoCoSlicerLib.logic_folds import firstFold, startFolds
 from VoCoSlicerLib.logic_settings import resolve
@@ -65,18 +65,14 @@ class StartJob(Steps):
             self._export.start()
         return self
 
-    def cancel(self) -> None:
-        """Give up: no job is left, and what was exported stays for the next time."""
-        if self._last.finished:
-            return
-        if self._export is not None:
-            self._export.cancel()
+    def _giveUp(self) -> None:
+        """No job is left, and what was exported stays for the next time."""
+        super()._giveUp()
         if self._launch is not None:
             # First the table, which would take a job that it finds dead for one that has failed.
             with suppress(VocoError):  # it may have ended by itself
                 self._logic.jobs.kill(self.run)
             self._launch.cancel()
-        self._end(StopRequested("the start was cancelled"))
 
     def wait(self, progress: Callable[[Progress], Any] | None = None) -> Path:
         """Poll until the job runs, and return its folder. Raises what went wrong."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import VocoError
+from VoCoCore.errors import StopRequested, VocoError
 from VoCoSlicerLib.threads import asVocoError
 
 EXPORTING, ENDED = "exporting", "ended"
@@ -51,6 +51,12 @@ class Steps:
                 self._end(asVocoError(error, self.what))
         return self._last
 
+    def cancel(self) -> None:
+        """Give up; what is done already stays, and nothing happens where all is done."""
+        if not self._last.finished:
+            self._giveUp()
+            self._end(StopRequested(f"{self.what} was cancelled"))
+
     def waitFor(self, progress: Callable[[Progress], Any] | None = None) -> None:
         """Poll until it is over. Raises what went wrong."""
         while not (now := self.poll()).finished:
@@ -62,6 +68,11 @@ class Steps:
 
     def _step(self) -> Progress:
         raise NotImplementedError
+
+    def _giveUp(self) -> None:
+        """End what goes on beside this thread."""
+        if self._export is not None:
+            self._export.cancel()
 
     def _end(self, error: VocoError | None) -> None:
         self._last = Progress(ENDED, finished=True, error=error)

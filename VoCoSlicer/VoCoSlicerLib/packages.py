@@ -72,7 +72,6 @@ class Installer:
         self._environment = environment
         self._facts = facts
         self._own = not environment.external
-        self._order: Path | None = None
 
     @property
     def needed(self) -> bool:

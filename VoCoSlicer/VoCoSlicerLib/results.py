@@ -26,7 +26,7 @@ from VoCoSlicerLib.results_read import (
 )
 from VoCoSlicerLib.segments import takeSegments
 from VoCoSlicerLib.terminology import termOf
-from VoCoSlicerLib.volumes import RESULT, toNumpy, toVtk, worldMatrix
+from VoCoSlicerLib.volumes import RESULT, ownMatrix, toNumpy, toVtk, worldMatrix
 
 BINARY = "Binary labelmap"
 SURFACE = "Closed surface"
@@ -194,7 +194,7 @@ def placeUnder(node, volumeNode, shape: Sequence[int], affine: np.ndarray) -> np
     ):  # under a warp, which came after the export: what was predicted fits the volume without it
         world = None
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    own = _ownMatrix(volumeNode)
+    own = ownMatrix(volumeNode)
     if _onOwnGrid(volumeNode, shape, affine, own, world):
         return own
     return np.linalg.inv(world) @ affine if world is not None else np.asarray(affine, float)
@@ -211,12 +211,6 @@ def _onOwnGrid(volumeNode, shape, affine: np.ndarray, own: np.ndarray, world: np
     # Moved since: a shift or turn leaves the sizes of voxels and the angles between axes alone.
     cosines = [(m[:3, :3] / spacing_of(m)).T @ (m[:3, :3] / spacing_of(m)) for m in (now, np.asarray(affine))]
     return np.allclose(spacing_of(now), step, rtol=1e-3) and np.allclose(*cosines, atol=1e-3)
-
-
-def _ownMatrix(volumeNode) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    volumeNode.GetIJKToRASMatrix(matrix)
-    return toNumpy(matrix)
 
 
 def putBeside(scene, node, volumeNode) -> None:

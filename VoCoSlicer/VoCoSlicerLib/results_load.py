@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.data.cases import file_names
 from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation, surfaces
@@ -118,7 +119,7 @@ class PredictionLoad:
         names = files.readNames(self.folder)
         sizes = files.readTable(self.folder / files.VOLUMES, ["case", "label"], ["volume_ml"])
         cases = list(self.volumesById)
-        for case, name in zip(cases, files.fileNames(cases), strict=True):
+        for case, name in zip(cases, file_names(cases), strict=True):
             self._say(f"loading {caseTitle(self.scene, case, self.volumesById)}")
             try:
                 yield from self._case(case, name, names, [row for row in sizes if row["case"] == case])

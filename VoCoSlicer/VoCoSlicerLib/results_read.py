@@ -218,21 +218,6 @@ def readTable(
     return rows
 
 
-def fileNames(cases: Sequence[str]) -> list[str]:
-    """What the files of cases are called, as `voco predict` names them: without what file systems do not take."""
-    taken: set[str] = set()
-    names = []
-    for case in cases:
-        plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case)
-        plain = plain.lstrip(".") or "case"
-        name, number = plain, 2
-        while name.lower() in taken:
-            name, number = f"{plain}-{number}", number + 1
-        taken.add(name.lower())
-        names.append(name)
-    return names
-
-
 def labelFile(folder: str | Path, name: str) -> Path | None:
     """The label map of the case whose files are called ``name``; None where it was not predicted."""
     paths = (Path(folder) / (name + ending) for ending in ENDINGS)

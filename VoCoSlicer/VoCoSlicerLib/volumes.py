@@ -73,7 +73,7 @@ def describeVolume(node, counts: Sequence[int] = (4, 4, 1)) -> VolumeRow:
     fault = _fault(node)
     spacing, warnings, modality = (0.0, 0.0, 0.0), [fault] if fault else [], ""
     if image is not None and min(size) > 0:
-        linear = _ownMatrix(node) if fault else rasMatrix(node)
+        linear = ownMatrix(node) if fault else rasMatrix(node)
         spacing = tuple(float(value) for value in spacing_of(linear))
     if not fault:
         matrix = rasMatrix(node)
@@ -190,7 +190,7 @@ def rasMatrix(node) -> np.ndarray:
 
     Raises DataError where a parent transform is not linear.
     """
-    return worldMatrix(node) @ _ownMatrix(node)
+    return worldMatrix(node) @ ownMatrix(node)
 
 
 def worldMatrix(node) -> np.ndarray:
@@ -208,7 +208,8 @@ def worldMatrix(node) -> np.ndarray:
     return toNumpy(matrix)
 
 
-def _ownMatrix(node) -> np.ndarray:
+def ownMatrix(node) -> np.ndarray:
+    """A volume's own IJK to RAS matrix, (4, 4), without its parent transforms."""
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     return toNumpy(matrix)
