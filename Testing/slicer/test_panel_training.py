@@ -293,6 +293,31 @@ def test_start_weights_are_a_known_run_or_a_file(section, voco, host, tmp_path, 
     assert "init" not in readSettings(hand.panel.parameters, "finetune")
 
 
+def test_a_change_is_looked_at_once_and_by_those_whom_it_concerns(section, voco, host, monkeypatch):
+    hand = section("pretrain")
+    names = ("volumes", "cropPreview", "pretraining", "finetuning", "prediction")
+    done = []
+    for name in names:
+        panel = voco.panel(name)
+        real = panel.update
+        monkeypatch.setattr(panel, "update", lambda name=name, real=real: done.append(name) or real())
+    real = hand.panel._check
+    monkeypatch.setattr(hand.panel, "_check", lambda: done.append("check") or real())
+    hand.choose("setting.preset", "tiny")
+    assert sorted(done) == ["check", "cropPreview", "pretraining"]
+    done.clear()
+    hand.type("setting.optim.steps", "x")  # kept by the control alone, and said
+    assert set(done) == {"check", "pretraining"} and "optim.steps" in hand.find("problemLabel").text
+    done.clear()
+    hand.panel.parameters.mirror = True
+    assert done == []
+    hand.panel.parameters.device = "cpu"
+    assert done == ["prediction"]
+    done.clear()
+    hand.panel.parameters.groupChannels = True
+    assert sorted(done) == ["check", "finetuning", "prediction", "pretraining"]
+
+
 def test_the_two_panels_share_nothing(section, voco):
     one, two = section("pretrain"), section("finetune")
     one.choose("setting.model.encoder", "unet")

@@ -23,6 +23,7 @@ class Panel:
         self._release: Callable[[], None] | None = None
         self._watch = adapter.Observed(self._onModified)
         self._updating = False
+        self._shown: Any = None  # the state that `update` has shown last
 
     def setParameterNode(self, parameters: Any) -> None:
         """Show the choices of another parameter node (None: be bound to nothing)."""
@@ -31,6 +32,7 @@ class Panel:
             self._release = None
         self.parameters = parameters
         self._watch.follow(parameters)
+        self._shown = None
         if parameters is not None:
             self._release = adapter.bindGui(parameters, self.ui)
             self._onModified()
@@ -46,11 +48,26 @@ class Panel:
         self.setParameterNode(None)
 
     def update(self) -> None:
-        """Show what the parameter node says; called whenever it is modified, never while it is None."""
+        """Show what the parameter node says; called when `state` is another, never while there is no node."""
+
+    def state(self) -> Any:
+        """All choices that `update` shows, to be compared: the sections share one node. None: update each time."""
+        return None
+
+    def change(self, write: Callable[[], Any]) -> None:
+        """Let ``write`` change the parameter node and `update` once, also where the node stays as it was."""
+        self._shown = None
+        write()
+        if self._shown is None:
+            self._onModified()
 
     def _onModified(self) -> None:
         if self.parameters is None or self._updating:
             return
+        state = self.state()
+        if state is not None and state == self._shown:
+            return
+        self._shown = state
         self._updating = True
         try:
             self.update()

@@ -98,8 +98,16 @@ class CropPreviewPanel(Panel):
         self._preview.nextRandomCrop()
         self._writeSample(self._preview.sample, self._preview.crop)
 
+    def state(self) -> Any:
+        """What is previewed, and how."""
+        one = self.parameters
+        how = one.previewOn, one.previewPrepared, one.previewHeat, one.previewOpacity, one.previewSample
+        volume = one.previewVolume
+        what = volume.GetID() if volume is not None else "", one.previewRun, readSettings(one, "pretrain")
+        return what, how, self._readParts()
+
     def update(self) -> None:
-        """Bring form and preview in step with the parameter node; cheap where nothing of it has changed."""
+        """Bring form and preview in step with the parameter node."""
         parameters, parts = self.parameters, self._readParts()
         values = readSettings(parameters, "pretrain")
         run = str(parameters.previewRun)
@@ -155,8 +163,8 @@ class CropPreviewPanel(Panel):
             return
         kept = readSettings(self.parameters, "pretrain")
         others = {name: value for name, value in kept.items() if name not in self._form.rows}
-        writeSettings(self.parameters, "pretrain", {**others, **self._form.values()})
-        self._onModified()
+        values = {**others, **self._form.values()}
+        self.change(lambda: writeSettings(self.parameters, "pretrain", values))
 
     def _resolved(self, values: dict[str, Any], run: str) -> PretrainSettings | None:
         """The settings of ``run``, else those of the form; None with `_problem` saying what is wrong."""

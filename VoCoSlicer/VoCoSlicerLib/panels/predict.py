@@ -50,6 +50,11 @@ class PredictionPanel(WorkingPanel):
                 self._offer(str(row.path), row.name)
         self._check()
 
+    def state(self) -> Any:
+        """The model, where it runs, and the cases that are chosen."""
+        one = self.parameters
+        return one.model, one.device, one.groupChannels, list(readCases(one.parameterNode).values())
+
     def update(self) -> None:
         """Show the choices of the parameter node."""
         ui, parameters = self.ui, self.parameters

@@ -39,7 +39,7 @@ class TrainingPanel(WorkingPanel):
             None  # made when it is first opened: there are some eighty controls
         )
         self._problem = ""
-        self._shown: Any = None
+        self._values: dict[str, Any] | None = None  # the settings that were shown last
         self._weights = StartWeights(logic, ui.initCombo, ui.initButton, self._onInit)
         self._estimating = Estimating(logic, self._showNeeds)
         self._settle = adapter.makeTimer(_SETTLED, self._onSettled)
@@ -71,14 +71,11 @@ class TrainingPanel(WorkingPanel):
         super().cleanup()
 
     def update(self) -> None:
-        """Show the choices of the parameter node; cheap where none of this panel's has changed."""
-        state = self._state()
-        if state == self._shown:
-            return
-        if self._shown is not None and state[0] != self._shown[0]:
-            self._settle.start()
-        self._shown = state
+        """Show the choices of the parameter node."""
         values = readSettings(self.parameters, self.kind)
+        if self._values is not None and values != self._values:
+            self._settle.start()
+        self._values = values
         for form in self._forms():
             form.setValues(values)
         self._weights.show(str(values.get("init", "")))
@@ -91,12 +88,11 @@ class TrainingPanel(WorkingPanel):
         for form in self._forms():
             for row in form.rows.values():
                 row.clear()
-        writeSettings(self.parameters, self.kind, {})
-        self._check()
+        self.change(lambda: writeSettings(self.parameters, self.kind, {}))
 
     def estimate(self) -> None:
         """Say what the job will need; in the background."""
-        if self.parameters is not None and not self._problems():
+        if self.parameters is not None and not self._problems(self._plan()):
             self._estimating.ask(readSettings(self.parameters, self.kind), again=True)
 
     def start(self) -> None:
@@ -109,8 +105,8 @@ class TrainingPanel(WorkingPanel):
                 self.kind,
                 self._folder(),
                 readSettings(self.parameters, self.kind),
-                cases=plan.cases(),
-                folders=plan.indexes(),
+                cases=plan.cases,
+                folders=plan.indexes,
             )
         )
         self._estimating.forget()
@@ -133,13 +129,12 @@ class TrainingPanel(WorkingPanel):
     def _forms(self) -> list[SettingsForm]:
         return [form for form in (self._main, self._advanced) if form is not None]
 
-    def _state(self) -> Any:
-        """All that this panel depends on, to see whether something has changed."""
+    def state(self) -> Any:
+        """Settings and folder of this kind of job, and the cases that are chosen."""
         parameters = self.parameters
-        cases = tuple(readCases(parameters.parameterNode).values())
-        settings = readSettings(parameters, self.kind)
-        run = getattr(parameters, f"{self.kind}Run")
-        return settings, cases, parameters.folders, parameters.groupChannels, run
+        own = readSettings(parameters, self.kind), getattr(parameters, f"{self.kind}Run")
+        cases = list(readCases(parameters.parameterNode).values())
+        return own, cases, parameters.folders, parameters.groupChannels
 
     def _onChange(self) -> None:
         if self.parameters is None:
@@ -149,8 +144,7 @@ class TrainingPanel(WorkingPanel):
         values = {name: value for name, value in kept.items() if name not in known}
         for form in self._forms():
             values |= form.values()
-        writeSettings(self.parameters, self.kind, values)
-        self._check()
+        self.change(lambda: writeSettings(self.parameters, self.kind, values))
 
     def _onInit(self, init: str) -> None:
         if self.parameters is not None:
@@ -172,14 +166,14 @@ class TrainingPanel(WorkingPanel):
             setattr(self.parameters, f"{self.kind}Run", path)
 
     def _onSettled(self) -> None:
-        if self.kind == "pretrain" and self.parameters is not None and not self._problems():
+        if self.kind == "pretrain" and self.parameters is not None and not self._problems(self._plan()):
             self._estimating.ask(readSettings(self.parameters, self.kind))
 
     def _folder(self) -> Path:
         named = str(getattr(self.parameters, f"{self.kind}Run")).strip()
         return Path(named or self.ui.runEdit.placeholderText).expanduser()
 
-    def _problems(self) -> list[VocoError]:
+    def _problems(self, plan: TrainingPlan) -> list[VocoError]:
         """What stands in the way of starting, the first first; settings that hold are shown in grey."""
         found: list[VocoError] = []
         for form in self._forms():
@@ -193,7 +187,7 @@ class TrainingPanel(WorkingPanel):
             for form in self._forms():
                 form.showTogether(error)
             found.append(error)
-        return found or self._plan().problems(self._folder())
+        return found or plan.problems(self._folder())
 
     def _plan(self) -> TrainingPlan:
         return TrainingPlan(self.logic.scene, self.parameters, self.kind)
@@ -202,7 +196,8 @@ class TrainingPanel(WorkingPanel):
         """Show what will be read, and why Start cannot be pressed where it cannot."""
         if self.parameters is None:
             return
-        problems = self._problems()
+        plan = self._plan()
+        problems = self._problems(plan)
         self._problem = str(problems[0]) if problems else ""
         self.ui.problemLabel.setText(self._problem)
         self.ui.problemLabel.setVisible(bool(self._problem))
@@ -210,13 +205,13 @@ class TrainingPanel(WorkingPanel):
         self.ui.startButton.setToolTip(
             self._problem or _("Start the job in the background; it goes on without Slicer")
         )
-        self.ui.casesLabel.setText(self._plan().words())
-        self._showNeeds()
+        self.ui.casesLabel.setText(plan.words())
+        self._showNeeds(plan)
 
-    def _showNeeds(self) -> None:
+    def _showNeeds(self, plan: TrainingPlan | None = None) -> None:
         if self.parameters is None:
             return
-        folder, cases = self._folder(), self._plan().count()
+        folder, cases = self._folder(), (plan or self._plan()).count
         words = self._estimating.words(folder, cases)
         if self.kind == "finetune":
             words = _("Crops and batch are chosen to fit this machine's memory when the job starts.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +15,47 @@ from VoCoSlicerLib.logic_start import checkFolder
 
 
 class TrainingPlan:
-    """The cases that are chosen in ``parameters`` for a ``pretrain`` or ``finetune`` job; looks at no voxel."""
+    """The cases that are chosen in ``parameters`` for a ``pretrain`` or ``finetune`` job; looks at no voxel.
+
+    Each is read once: make another plan when the choices may be others.
+    """
 
     def __init__(self, scene: Any, parameters: Any, kind: str) -> None:
         self._scene, self._parameters, self._kind = scene, parameters, kind
 
-    @property
+    @cached_property
     def task(self) -> str:
         """segmentation or classification; "" for a pre-training, which wants no labels."""
         if self._kind == "pretrain":
             return ""
         return str(readSettings(self._parameters, self._kind).get("task", "segmentation"))
 
+    @cached_property
     def cases(self) -> list[Any]:
         """A SceneCase of each case of the scene."""
         choices = readCases(self._parameters.parameterNode).values()
         return chosenCases(self._scene, choices, bool(self._parameters.groupChannels), self.task)
 
+    @cached_property
     def folders(self) -> list[FolderChoice]:
         """The cohorts on disk that are chosen and have been listed."""
         return [folder for folder in readFolders(self._parameters) if folder.chosen and folder.cases]
 
+    @cached_property
     def indexes(self) -> list[str]:
         """The lists of cases of these cohorts."""
-        return [folder.index for folder in self.folders()]
+        return [folder.index for folder in self.folders]
 
+    @cached_property
     def count(self) -> int:
         """How many cases there are in all."""
-        return len(self.cases()) + sum(folder.cases for folder in self.folders())
+        return len(self.cases) + sum(folder.cases for folder in self.folders)
 
     def words(self) -> str:
         """How many cases, and the names of their labels or classes."""
-        count = self.count()
+        count = self.count
         text = _("1 case") if count == 1 else _("{n} cases").format(n=count)
-        names = labelNames(self._scene, self.cases()) if self.task else []
+        names = labelNames(self._scene, self.cases) if self.task else []
         if not names:
             return text
         kind = _("labels") if self.task == "segmentation" else _("classes")
@@ -55,8 +63,8 @@ class TrainingPlan:
 
     def problems(self, run: Path) -> list[VocoError]:
         """What is missing to start a job in the folder ``run``; empty where nothing is."""
-        cases = self.cases()
-        if not cases and not self.folders():
+        cases = self.cases
+        if not cases and not self.folders:
             return [DataError(_("no volume is chosen"), _("check at least one in the section Volumes"))]
         bare = [case for case in cases if self.task and not (case.segmentationId or case.classLabel)]
         if bare:

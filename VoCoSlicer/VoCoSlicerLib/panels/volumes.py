@@ -77,6 +77,10 @@ class VolumesPanel(Panel):
         self._keep()
         self._show()
 
+    def state(self) -> Any:
+        """The choices of volumes and cohorts."""
+        return readCases(self.parameters.parameterNode), self.parameters.folders
+
     def refresh(self) -> None:
         """Look at the scene: volumes that came, went, changed or have another name."""
         if self.parameters is None or self.logic.scene.IsBatchProcessing():
