@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib import adapter
+from VoCoSlicerLib.panels.choice_box import ChoiceBox
 from VoCoSlicerLib.preview_scores import CropScores, runSettings
 
 _POLL = 100  # milliseconds
@@ -18,28 +19,22 @@ class CropRun:
     """Drives the combo box of runs and the button; ``changed(run)`` tells what was chosen, ``showState()`` redraws."""
 
     def __init__(self, logic: Any, host: Any, ui: Any, changed: Any) -> None:
-        self._logic, self._host, self._ui, self._changed = logic, host, ui, changed
-        self._runs = [""]
+        self._logic, self._host, self._ui = logic, host, ui
         self._read: tuple[str, PretrainSettings | None] = ("", None)
         self._scores: CropScores | None = None
         self._timer = adapter.makeTimer(_POLL, self._poll)
-        ui.runComboBox.addItem(_("none"))
-        ui.runComboBox.connect("currentIndexChanged(int)", self._onPicked)
+        self._box = ChoiceBox(ui.runComboBox, "", _("none"), changed)
         ui.scoreButton.clicked.connect(lambda *_: self.ask())
 
     def offer(self) -> None:
         """Offer the pre-training runs that are known by now."""
         for row in self._logic.jobs.rows():
-            if row.kind == "pretrain" and str(row.path) not in self._runs:
-                with adapter.blocked(self._ui.runComboBox):
-                    self._add(str(row.path))
+            if row.kind == "pretrain":
+                self._box.offer(str(row.path), row.path.name)
 
     def show(self, run: str) -> None:
         """Show what is chosen: a run's folder, or ""."""
-        with adapter.blocked(self._ui.runComboBox):
-            if run not in self._runs:
-                self._add(run)
-            self._ui.runComboBox.setCurrentIndex(self._runs.index(run))
+        self._box.show(run, Path(run).name)
 
     def settings(self, run: str) -> PretrainSettings | None:
         """The settings of ``run``, read once; None for "". Raises SettingsError where it has none."""
@@ -55,7 +50,7 @@ class CropRun:
 
     def ask(self) -> None:
         """Ask the chosen run of the crop where it is now."""
-        run = self._runs[self._ui.runComboBox.currentIndex]
+        run = self._box.value
         if run:
             self._scores = self._scores or CropScores(self._logic.environment)
             self._scores.start(run)
@@ -73,7 +68,7 @@ class CropRun:
             self.showState("")
             return
         self._timer.stop()
-        self.showState(self._runs[self._ui.runComboBox.currentIndex])
+        self.showState(self._box.value)
         if self._scores is None:
             return
         if self._scores.error is not None:
@@ -83,11 +78,3 @@ class CropRun:
                 self._host.say(_("The crop was moved meanwhile: ask again"))
         else:
             self._host.say(_("Predicted by step {step} of the run").format(step=self._scores.step))
-
-    def _add(self, run: str) -> None:
-        self._runs.append(run)
-        self._ui.runComboBox.addItem(Path(run).name)
-
-    def _onPicked(self, index: int) -> None:
-        if 0 <= index < len(self._runs):
-            self._changed(self._runs[index])

@@ -13,6 +13,7 @@ from VoCoSlicerLib.choices import readCases
 from VoCoSlicerLib.logic_cases import groupsOf
 from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
 from VoCoSlicerLib.model_info import ModelInfo, readModel
+from VoCoSlicerLib.panels.choice_box import ChoiceBox
 from VoCoSlicerLib.panels.working import WorkingPanel
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -26,11 +27,9 @@ class PredictionPanel(WorkingPanel):
     def __init__(self, logic: Any, host: Any) -> None:
         super().__init__(logic, host)
         ui = self.ui
-        self._models = [""]
         self._model: ModelInfo | None = None
         self._read: Any = None  # path, times and sizes of what `_model` was read from
-        ui.modelCombo.addItem(_("choose a model"))
-        adapter.connect(ui.modelCombo, "currentIndexChanged(int)", self._onModel)
+        self._models = ChoiceBox(ui.modelCombo, "", _("choose a model"), self._onModel)
         for device in DEVICES:
             ui.deviceCombo.addItem(device)
         adapter.connect(ui.deviceCombo, "currentIndexChanged(int)", self._onDevice)
@@ -47,7 +46,7 @@ class PredictionPanel(WorkingPanel):
         for row in self.logic.jobs.rows():
             result = self.logic.jobs.result(row.path)
             if result is not None and result[0] == "model":
-                self._offer(str(row.path), row.name)
+                self._models.offer(str(row.path), row.name)
         self._check()
 
     def state(self) -> Any:
@@ -58,10 +57,8 @@ class PredictionPanel(WorkingPanel):
     def update(self) -> None:
         """Show the choices of the parameter node."""
         ui, parameters = self.ui, self.parameters
-        with adapter.blocked(ui.modelCombo, ui.deviceCombo):
-            if parameters.model:
-                self._offer(parameters.model, Path(parameters.model).name)
-            ui.modelCombo.setCurrentIndex(self._models.index(parameters.model))
+        self._models.show(parameters.model, Path(parameters.model).name)
+        with adapter.blocked(ui.deviceCombo):
             ui.deviceCombo.setCurrentIndex(
                 DEVICES.index(parameters.device) if parameters.device in DEVICES else 0
             )
@@ -108,15 +105,9 @@ class PredictionPanel(WorkingPanel):
             error = DataError(text.format(n=len(job.failed), total=len(job.groups), named=named))
             self.host.showError(error, job.log or None)
 
-    def _offer(self, path: str, name: str) -> None:
-        if path not in self._models:
-            self._models.append(path)
-            with adapter.blocked(self.ui.modelCombo):
-                self.ui.modelCombo.addItem(name)
-
-    def _onModel(self, index: int) -> None:
-        if self.parameters is not None and 0 <= index < len(self._models):
-            self.parameters.model = self._models[index]
+    def _onModel(self, path: str) -> None:
+        if self.parameters is not None:
+            self.parameters.model = path
 
     def _onDevice(self, index: int) -> None:
         if self.parameters is not None:
