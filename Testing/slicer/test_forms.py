@@ -85,10 +85,10 @@ def test_values_that_do_not_fit_together_are_said_beside_those_they_name(host, w
     made, _ = form(window, ("crops.random_size", "crops.volume_size", "run.seed"))
     with pytest.raises(SettingsError) as caught:
         resolve_pretrain({"crops.random_size": (99, 99, 99), "crops.volume_size": (64, 64, 64)})
-    assert made.showTogether(caught.value)
+    made.showTogether(caught.value)
     shown = [name for name in made.rows if hand.find(f"note.{name}").isVisible()]
     assert shown == ["crops.random_size", "crops.volume_size"]
-    assert not made.showTogether(None)
+    made.showTogether(None)
     assert not hand.find("note.crops.random_size").isVisible()
 
 

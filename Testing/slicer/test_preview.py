@@ -92,7 +92,11 @@ def test_labels_and_heat_follow_the_dragged_crop(scene, shown):
     preview = shown(torso(scene), chosen(**{"crops.counts": (4, 4, 2)}))
     preview.present(heat=True)
     told = []
-    forget = preview.onLabels(lambda: told.append(preview.labels))
+
+    def tell():
+        told.append(preview.labels)
+
+    preview.labelsChanged.connect(tell)
     affine = preview.world.affine
     start = np.array([37.0, 18.0, 11.0])
     centre = affine[:3, :3] @ (start + 16 - 0.5) + affine[:3, 3]
@@ -107,7 +111,7 @@ def test_labels_and_heat_follow_the_dragged_crop(scene, shown):
     classes = slicer.util.arrayFromVolume(cells) - 1
     assert np.allclose(slicer.util.arrayFromVolume(heat), expected[classes], atol=1e-6)
     assert not heat.GetDisplayNode().GetInterpolate()
-    forget()
+    preview.labelsChanged.disconnect(tell)
     preview.moveCrop((0, 0, 0))
     assert len(told) == 1 and preview.labels[0] == 1
 
@@ -154,7 +158,7 @@ def test_dragging_never_looks_at_the_volume_again(scene, shown, monkeypatch):
     for step in range(20):
         preview.moveCrop((step, 2 * step, 0))
     preview.setSample(5)
-    preview.setOpacity(0.7)
+    preview.present(opacity=0.7)
     preview.setSettings(chosen(**{"crops.random_size": (20, 20, 20)}))
     preview.setSettings(chosen(**{"run.seed": 3}))
     node.SetName("renamed")

@@ -137,7 +137,7 @@ def test_what_the_user_changes_meanwhile_is_kept(scene, preview):
     up(preview)
     views[0].SetBackgroundVolumeID(other.GetID())
     views[1].SetForegroundVolumeID(other.GetID())
-    preview.setOpacity(0.2)
+    preview.present(opacity=0.2)
     assert views[0].GetBackgroundVolumeID() == other.GetID() and views[0].GetLabelOpacity() == 0.2
     preview.hide()
     assert layersOf(views[0]).background == other.GetID() and layersOf(views[0]).label is None

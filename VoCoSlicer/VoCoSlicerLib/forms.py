@@ -69,14 +69,11 @@ class SettingsForm:
             row.clear()
         self._onChange()
 
-    def showTogether(self, error: SettingsError | None) -> bool:
-        """Show an error of values that do not fit together beside those that it names; False if it names none."""
-        found = False
+    def showTogether(self, error: SettingsError | None) -> None:
+        """Show an error of values that do not fit together beside those that it names; None takes it away."""
         for name, row in self.rows.items():
             named = error is not None and name in error.message.replace(",", " ").split()
             row.showTogether(error if named else None)
-            found = found or named
-        return found
 
     def _layout(self, parent: Any, title: str) -> Any:
         if not title:

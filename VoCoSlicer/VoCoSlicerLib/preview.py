@@ -6,7 +6,6 @@ once, and `poll`, called now and then while `busy`, puts the overlay up when it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -82,14 +81,6 @@ class CropPreview(PreviewInStep):
         if self._nodes is not None:
             self._drawHeat()
             self._nodes.present(self._shown, self._volumeId)
-
-    def setOpacity(self, opacity: float) -> None:
-        """Opacity of cells and heat, 0 (invisible) to 1."""
-        self.present(opacity=opacity)
-
-    def showHeat(self, on: bool) -> None:
-        """Show y (or what `setHeat` chose) as heat over the slices."""
-        self.present(heat=bool(on))
 
     def setHeat(self, what: str) -> None:
         """What the heat stands for: ``labels`` (y), ``predicted`` or ``similarity``."""
@@ -182,8 +173,3 @@ class CropPreview(PreviewInStep):
             slice(low, low + edge) for low, edge in zip(world.first, world.grid.volume_size, strict=True)
         )
         return None if values is None else values[cut]
-
-    def onLabels(self, callback: Callable[[], Any]) -> Callable[[], None]:
-        """Call ``callback()`` whenever the labels or scores are others; returns what ends that."""
-        self.labelsChanged.connect(callback)
-        return lambda: self.labelsChanged.disconnect(callback)
