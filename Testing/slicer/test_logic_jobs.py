@@ -295,7 +295,7 @@ def test_a_script_trains_fine_tunes_and_predicts_with_real_jobs(logic, scene, tm
     said = []
     code = logic.pretrain(volumes, tmp_path / "pre", steps=2, settings=small, progress=said.append, **SMALL)
     assert code == 0 and (tmp_path / "pre" / "weights" / "encoder.safetensors").is_file()
-    assert any("exporting" in line for line in said) and any("2/2" in line for line in said)
+    assert any("exporting" in line for line in said) and said[-1].startswith("finished") and "2/2" in said[-1]
     needs = readNeeds(estimate.run())
     assert 1 < needs.memoryMb < 2000 and needs.volumeMb == pytest.approx(64 * 64 * 32 / 2**20, abs=0.06)
     options = {"encoder": "unet", "device": "cpu", "workers": 0, "steps": 2, "init": str(tmp_path / "pre")}

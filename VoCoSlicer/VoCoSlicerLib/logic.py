@@ -191,12 +191,15 @@ class VoCoLogic:
     def waitFor(self, run: str | Path, progress: Callable[[str], Any] | None = None) -> int:
         """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong."""
         follower, said = Follower(run), ""
-        while (state := follower.run.state()) in ACTIVE:
+        while True:
+            state = follower.run.state()
             follower.poll()
             now = follower.summary()
             line = f"{state}: {now.stage} {now.step}/{now.total}"
             if progress is not None and line != said:
                 progress(line)
+            if state not in ACTIVE:
+                break
             said = line
             time.sleep(4 * PAUSE)
         if state in ("finished", "stopped"):
