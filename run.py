@@ -17,7 +17,6 @@ torch is installed by pip, so pip's own configuration decides which build it is;
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -34,7 +33,6 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 TORCH = os.environ.get("VOCO_TORCH", "torch>=2.10,<2.14")
 EXIT_USAGE, EXIT_ENVIRONMENT = 2, 4
 MOST_PROCESSES = 4
-COLUMNS = ("name", "unit", "ours", "baseline", "ratio", "goal", "spread", "device")  # of a benchmark's row
 
 PIP_INSTALL: list[str | Path] = [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
 CHECKS = {
@@ -115,41 +113,9 @@ def failing_checks() -> list[str]:
 
 
 def bench(arguments: list[str]) -> int:
-    """Run every benchmark, of which each prints one JSON list of rows, and gather the rows.
-
-    Leaves them as a table, as bench.json and as bench.png; ``--full`` asks for the sizes of the goals.
-    """
+    """Every benchmark in its short form, or with ``--full`` in the sizes of the goals."""
     ensure_environment("develop")
-    rows, failed = [], []
-    for script in sorted((ROOT / "Testing" / "benchmarks").glob("bench_*.py")):
-        say(f"{script.name} ...")
-        done = subprocess.run(
-            [PYTHON, script, *arguments],
-            cwd=ROOT,
-            # One thread: what else runs on the machine then disturbs both sides of a ratio least.
-            env=environment(OMP_NUM_THREADS="1"),
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-        )
-        found = figures(done.stdout)
-        rows += found
-        if done.returncode or not found:
-            failed.append(script.name)
-    print_table(rows)
-    write_json(ROOT / "bench.json", rows)
-    drawn = quiet([PYTHON, ROOT / "Testing" / "benchmarks" / "draw_ratios.py", ROOT / "bench.json"])
-    say("wrote bench.json" + (" and bench.png" if drawn else ""))
-    if failed:
-        raise Failure(f"no figures from {', '.join(failed)}", 1)
-    return 0
-
-
-def figures(printed: str) -> list[dict[str, object]]:
-    """The rows that a benchmark printed, each with all of ``COLUMNS``; none where it printed something else."""
-    try:
-        return [{column: row.get(column) for column in COLUMNS} for row in json.loads(printed)]
-    except (ValueError, AttributeError, TypeError):
-        return []
+    return call([PYTHON, ROOT / "Testing" / "benchmarks" / "together.py", *arguments])
 
 
 def docs(arguments: list[str]) -> int:
@@ -256,30 +222,6 @@ def quiet(command: Sequence[str | Path]) -> bool:
     """Run a command unseen; True where it went well."""
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, check=False)
     return done.returncode == 0
-
-
-def print_table(rows: list[dict[str, object]]) -> None:
-    columns = ("ours", "baseline", "ratio", "spread", "goal")
-    cells = [
-        ["what", *columns],
-        *([f"{r['name']} [{r['unit']}]", *(word(r[c]) for c in columns)] for r in rows),
-    ]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    for line in cells:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(),
-            flush=True,
-        )
-
-
-def word(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
-
-
-def write_json(path: Path, content: object) -> None:
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
 
 
 def say(text: str) -> None:

@@ -115,5 +115,6 @@ def full(what: str | None) -> bool:
 
 
 def tell(rows: Iterable[Row]) -> None:
-    """Print all rows as one JSON list."""
-    print(json.dumps(list(rows), indent=1))
+    """Print each row as a line of JSON as soon as it is known: what comes before a failure is then not lost."""
+    for each in rows:
+        print(json.dumps(each), flush=True)

@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from zarr.storage import LocalStore
 
-from VoCoCore.data.crops import cut_crops
+from VoCoCore.data.cases import _Names
+from VoCoCore.data.crops import cut_at_once
 from VoCoCore.data.loading import Samples
 from VoCoCore.data.sampling import TRAIN
 from VoCoCore.data.store import Store
@@ -27,6 +28,7 @@ from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.voco import VoCo
 from VoCoCore.pretext.voco_losses import both_directions, prediction_loss, regularisation_loss
 from VoCoCore.training.updates import Updater
+from VoCoCore.training.validation import looked_at
 
 CPU = Machine(torch.device("cpu"), "fp32", "")
 
@@ -105,8 +107,9 @@ def test_crops_cost_the_same_for_any_number_of_them():
 
     def cut(many):
         starts, sizes = torch.zeros(1, many, 3, dtype=torch.long), torch.full((1, many, 3), 12)
-        ways = {"flips": sizes > 20, "turns": starts[..., 0], "shifts": torch.zeros(1, many)}
-        return counted(lambda: cut_crops(volumes, starts, sizes, (8, 8, 8), largest=(12, 12, 12), **ways))
+        flips, swap = torch.zeros(many, 3, dtype=torch.bool), torch.ones(many, dtype=torch.bool)
+        ways = {"largest": (12, 12, 12)}
+        return counted(lambda: cut_at_once(volumes, starts, sizes, (8, 8, 8), flips, swap, **ways))
 
     assert cut(2) == cut(18)
 
@@ -206,3 +209,18 @@ def test_one_crop_has_the_values_and_gradients_of_torchs_convolution(options):
         torch.testing.assert_close(y.grad, x.grad, atol=1e-5, rtol=1e-5)
     for mine, other in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, other.grad, atol=1e-3, rtol=1e-5)
+
+
+def test_cases_that_share_a_name_are_named_in_one_pass():
+    asked = []
+    names = _Names(fold=lambda name: asked.append(name) or name)
+    given = [names.new("image") for _ in range(500)]
+    assert len(set(given)) == 500 and given[-1] == "image-500"
+    assert len(asked) <= 4 * 500
+
+
+def test_a_look_at_many_held_out_volumes_costs_no_more_than_at_some():
+    assert looked_at("abc") == ["a", "b", "c"] and looked_at("") == []
+    seen = looked_at(range(16_000))
+    assert len(set(seen)) == len(looked_at(range(500))) == 400
+    assert seen[0] == 0 and seen[-1] >= 16_000 - 40 and seen == sorted(seen)

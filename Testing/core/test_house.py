@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -130,33 +129,6 @@ def test_a_failed_install_leaves_no_stamp(
     with pytest.raises(module.Failure):
         module.ensure_environment("develop")
     assert not list(tmp_path.glob("*.stamp"))
-
-
-def test_bench_gathers_rows_and_names_the_scripts_without_any(
-    run_py: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "Testing" / "benchmarks"
-    folder.mkdir(parents=True)
-    row = {
-        "name": "reading",
-        "unit": "ms",
-        "ours": 2.0,
-        "baseline": 1.0,
-        "ratio": 0.5,
-        "goal": "1",
-        "more": 7,
-    }
-    (folder / "bench_good.py").write_text(f"import json; print(json.dumps([{row}]))")
-    (folder / "bench_bad.py").write_text("raise SystemExit(3)")
-    (folder / "bench_words.py").write_text("print('quick enough')")
-    monkeypatch.setattr(run_py, "ROOT", tmp_path)
-    assert run_py.main(["bench"]) == 1
-    shown = capsys.readouterr()
-    assert "bench_bad.py" in shown.err and "bench_words.py" in shown.err and "bench_good.py" not in shown.err
-    assert re.search(r"reading \[ms\] +2 +1 +0\.5 +1", shown.out)
-    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    assert [list(each) for each in found] == [list(run_py.COLUMNS)]
-    assert found[0]["ratio"] == 0.5 and found[0]["device"] is None
 
 
 def test_test_runs_every_linter_then_pytest_and_fails_with_either(

@@ -76,7 +76,7 @@ class Pretraining(Attempt):
         """Position accuracy on held-out volumes; the first rank does it alone."""
         if not self.cohort.val or not self.machine.main:
             return Look()
-        settings, val = self.settings, self.cohort.val
+        settings, val = self.settings, validation.looked_at(self.cohort.val)
         views = partial(_views, type(self.task), settings, VALIDATION)
         samples = Samples(Path(self.cohort.store), val, views)
         numbers = Numbers(0, len(val) * settings.run.validation_rounds, min(settings.optim.batch, len(val)))

@@ -1,0 +1,61 @@
+"""Gathering the benchmarks: rows, the table, and those that fail."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import together
+
+ROW = {"name": "reading", "unit": "ms", "ours": 2.0, "baseline": 1.0, "ratio": 0.5, "goal": "<= 1", "more": 7}
+SCRIPTS = {
+    "bench_bad": f"import json; print(json.dumps({ROW}), flush=True); raise SystemExit(3)",
+    "bench_good": f"import json; print(json.dumps([{ROW}, {ROW}])); print('[1, 2]'); print('done')",
+    "bench_words": "print('quick enough')",
+    "other": "print('never run')",
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    here = tmp_path / "Testing" / "benchmarks"
+    here.mkdir(parents=True)
+    for name, text in SCRIPTS.items():
+        (here / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(together, "HERE", here)
+    monkeypatch.setattr(together, "ROOT", tmp_path)
+    monkeypatch.setattr(together, "_drawn", lambda path: False)
+    return tmp_path
+
+
+def test_a_benchmark_that_fails_is_named_and_takes_no_row_with_it(folder, capsys):
+    assert together.main([]) == 1
+    shown = capsys.readouterr()
+    assert (
+        "bench_bad.py failed: exit code 3" in shown.err and "bench_words.py failed: no figures" in shown.err
+    )
+    assert "bench_good.py failed" not in shown.err and "never run" not in shown.out
+    found = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    assert [list(each) for each in found] == [list(together.COLUMNS)] * 3
+    assert found[0]["ratio"] == 0.5 and found[0]["device"] is None
+
+
+def test_each_row_is_shown_as_it_comes_and_then_in_a_table(folder, capsys):
+    assert together.main(["good"]) == 0
+    shown = capsys.readouterr().out
+    assert "== 1 of 1: bench_good.py" in shown and shown.count("   reading: 2 ms  (0.5 x)") == 2
+    assert (
+        "what" in shown
+        and len([line for line in shown.splitlines() if line.split()[1:5] == ["ms", "2", "1", "0.5"]]) == 2
+    )
+
+
+def test_the_table_breaks_long_names_and_keeps_its_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    together.print_table(
+        [ROW | {"name": "a word " * 20, "spread": None}, ROW | {"spread": 0.25, "ours": 12345.6}]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert len({line.index("ms") for line in lines if " ms " in line}) == 1
+    assert "12,346" in lines[-1] and lines[-1].endswith("0.25")
