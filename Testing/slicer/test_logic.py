@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import made_scene as made
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import slicer
 
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, VocoError
 from VoCoSlicerLib import choices, logic_cases, logic_estimate, logic_settings
 from VoCoSlicerLib.choices import CaseChoice, FolderChoice
 from VoCoSlicerLib.logic import VoCoLogic
@@ -238,13 +239,22 @@ def test_options_say_the_same_as_the_values():
 
 
 def test_what_the_machine_lacks_is_said(tmp_path):
-    needs = logic_estimate.Needs(32_000, 100, 1.0, "2 h", "the CPU")
-    little, much = SimpleNamespace(memoryGb=16.0), SimpleNamespace(memoryGb=64.0)
-    (said,) = logic_estimate.lacking(needs, little, tmp_path / "new" / "run", 5)
-    assert "33.6 GB of memory" in said and "16.0 GB are there" in said
-    assert logic_estimate.lacking(needs, much, tmp_path, 5) == []
-    (said,) = logic_estimate.lacking(needs, None, tmp_path, 10**12)
+    needs = logic_estimate.Needs(32_000, 100, 1.0, 7200, "cpu", roomMb=16_000)
+    (said,) = logic_estimate.lacking(needs, tmp_path / "new" / "run", 5)
+    assert "33.6 GB of memory" in said and "16.8 GB are free" in said
+    needs = replace(needs, roomMb=64_000)
+    assert logic_estimate.lacking(needs, tmp_path, 5) == []
+    (said,) = logic_estimate.lacking(needs, tmp_path, 10**12)
     assert "of disk are needed" in said
+    assert logic_estimate.lacking(replace(needs, cases=4), tmp_path, 10**12) == [], (
+        "the job counts for itself"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "about 3 GB", "[]", "{}", '{"memory_mb": "much"}'])
+def test_an_estimate_of_another_version_is_an_error_in_words(text):
+    with pytest.raises(VocoError, match="cannot be understood"):
+        logic_estimate.readNeeds(text)
 
 
 # Models

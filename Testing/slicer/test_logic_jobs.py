@@ -18,8 +18,9 @@ import slicer
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.runs.directory import RunDirectory
 from VoCoSlicerLib.logic import VoCoLogic
+from VoCoSlicerLib.logic_cases import casesOf
 from VoCoSlicerLib.logic_check import CheckJob
-from VoCoSlicerLib.logic_estimate import readNeeds
+from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
 from VoCoSlicerLib.model_info import readModel
 from VoCoSlicerLib.tasks import Task
@@ -291,16 +292,25 @@ def test_a_script_trains_fine_tunes_and_predicts_with_real_jobs(logic, scene, tm
     for volume in volumes:
         made.segmentation(scene, volume, {"ball": labels}, f"{volume.GetName()} segmentation")
     small = {"crops.counts": (2, 2, 1), "data.val_fraction": 0.0}
-    estimate = logic.estimate({**SMALL_SETTINGS, **small}).start()  # beside the other processes
+    estimate = logic.estimate(
+        "pretrain", tmp_path / "pre", {**SMALL_SETTINGS, **small}
+    )  # beside the other processes
     said = []
     code = logic.pretrain(volumes, tmp_path / "pre", steps=2, settings=small, progress=said.append, **SMALL)
     assert code == 0 and (tmp_path / "pre" / "weights" / "encoder.safetensors").is_file()
     assert any("exporting" in line for line in said) and said[-1].startswith("finished") and "2/2" in said[-1]
-    needs = readNeeds(estimate.run())
+    estimate.waitFor()
+    needs = estimate.needs
     assert 1 < needs.memoryMb < 2000 and needs.volumeMb == pytest.approx(64 * 64 * 32 / 2**20, abs=0.06)
     options = {"encoder": "unet", "device": "cpu", "workers": 0, "steps": 2, "init": str(tmp_path / "pre")}
     sizes = {"patches.size": (32, 32, 32), "model.feature_size": 12, "data.val_fraction": 0.34}
+    cases = casesOf(scene, volumes, labelled=True)
+    values = {**named("finetune", options), **sizes}
+    estimate = logic.estimate("finetune", tmp_path / "fine", values, cases=cases)
     assert logic.finetune(volumes, tmp_path / "fine", settings=sizes, **options) == 0
+    estimate.waitFor()
+    assert estimate.needs.cases == 3 and estimate.needs.memoryMb > 1 and estimate.needs.seconds > 0
+    assert any(line.startswith("optim.batch") for line in estimate.needs.plan)
     model = readModel(tmp_path / "fine")
     assert (model.task, model.labels, model.channels) == ("segmentation", ("ball",), ("image",))
     job = logic.predict(tmp_path / "fine", volumes[:2], output=tmp_path / "out", device="cpu")

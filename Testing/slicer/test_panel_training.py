@@ -13,6 +13,7 @@ from hand import Hand
 
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
 from VoCoSlicerLib.choices import CaseChoice, FolderChoice, readSettings, writeCases, writeFolders
+from VoCoSlicerLib.logic_estimate import Needs
 from VoCoSlicerLib.logic_steps import Progress
 
 
@@ -22,42 +23,27 @@ def ball(scene, name="ball", edge=40):
     return made.volume(scene, values.astype(np.int16), name)
 
 
-class PlayedTask:
-    """A background command that has ended already."""
+class PlayedEstimate:
+    """An estimate that has ended already."""
 
-    log = "what it printed"
-
-    def __init__(self, text="", error=None):
-        self.text, self.fault = text, error
-
-    def start(self):
-        return self
+    def __init__(self, needs=None, error=None):
+        self.needs, self.fault = needs, error
 
     def poll(self):
-        return SimpleNamespace(running=False)
+        return Progress("ended", finished=True, error=self.fault)
 
     def cancel(self):
         pass
 
-    def result(self):
-        return self.text
 
-    def error(self):
-        return self.fault
-
-
-ESTIMATE = (
-    "1.0 M trained parameters, 36 crops a step (3 GFLOP); about 20,000 MB of memory (1,000 weights and optimiser, "
-    "19,000 activations), 450 MB of disk for checkpoints, at most 12.2 MB a prepared volume\n"
-    "about 0.5 s a step on the CPU: 3 h for 1000 steps, to be corrected by the first of them"
-)
+NEEDS = Needs(20_000, 450, 12.2, 3 * 3600, "cpu", roomMb=16_000, plan=("patches.size 32 x 32 x 32: all",))
 
 
 @pytest.fixture
 def section(voco, host, monkeypatch, tmp_path):
     """Opens the section of a kind of job; returns a hand at it, with the panel. Estimates are played."""
-    facts = SimpleNamespace(memoryGb=16.0, device="cpu")
-    monkeypatch.setattr(voco.logic, "estimate", lambda values: PlayedTask(ESTIMATE))
+    facts = SimpleNamespace(device="cpu")
+    monkeypatch.setattr(voco.logic, "estimate", lambda *_, **__: PlayedEstimate(NEEDS))
     monkeypatch.setattr(voco.logic, "facts", facts)
     voco.logic.store["folder"] = str(tmp_path / "VoCo")
 
@@ -153,16 +139,17 @@ def test_the_estimate_says_figures_and_what_the_machine_lacks(section, voco, hos
     text = hand.until(
         lambda: "GB of memory" in hand.find("estimateLabel").text and hand.find("estimateLabel").text
     )
-    assert "21.0 GB of memory" in text and "3 h on the CPU" in text
+    assert "21.0 GB of memory" in text and "3 h on the processor" in text
+    assert "0.5 GB of disk" in text, "450 MB of checkpoints, and one volume of 12.2 MB"
     warning = hand.find("warningLabel").text
-    assert "21.0 GB of memory are needed, and 16.0 GB are there" in warning and "no GPU" in warning
+    assert "21.0 GB of memory are needed, and 16.8 GB are free" in warning and "No GPU" in warning
 
 
 def test_an_estimate_that_was_left_is_not_said_to_go_on(section, voco, host, monkeypatch):
     hand = section("pretrain")
     choose(voco, CaseChoice(ball(host.scene).GetID(), True))
     hand.settle()
-    monkeypatch.setattr(PlayedTask, "poll", lambda self: SimpleNamespace(running=True))
+    monkeypatch.setattr(PlayedEstimate, "poll", lambda self: Progress("estimating"))
     hand.click("estimateButton")
     hand.until(lambda: "Estimating" in hand.find("estimateLabel").text)
     host.exit("VoCoSlicer")
@@ -174,7 +161,7 @@ def test_an_estimate_that_fails_says_why(section, voco, host, monkeypatch):
     hand = section("pretrain")
     choose(voco, CaseChoice(ball(host.scene).GetID(), True))
     fault = EnvironmentFault("the package torch is missing", "install it")
-    monkeypatch.setattr(voco.logic, "estimate", lambda values: PlayedTask(error=fault))
+    monkeypatch.setattr(voco.logic, "estimate", lambda *_, **__: PlayedEstimate(error=fault))
     hand.settle()
     hand.click("estimateButton")
     hand.until(lambda: "torch is missing" in hand.find("estimateLabel").text)
@@ -262,7 +249,7 @@ def test_fine_tuning_shows_labels_and_wants_them(section, voco, host):
     choose(voco, CaseChoice(volume.GetID(), True, labels.GetID()))
     hand.settle()
     assert hand.find("casesLabel").text == "1 case; labels: liver, spleen"
-    assert hand.find("startButton").isEnabled() and not hand.find("estimateButton").isVisible()
+    assert hand.find("startButton").isEnabled()
     choose(voco, CaseChoice(volume.GetID(), True, labels.GetID()), CaseChoice(other.GetID(), True))
     hand.settle()
     assert "b has no segmentation" in hand.find("problemLabel").text
@@ -276,6 +263,34 @@ def test_fine_tuning_shows_labels_and_wants_them(section, voco, host):
     hand.settle()
     assert hand.find("casesLabel").text == "2 cases; classes: sick, well"
     assert hand.find("startButton").isEnabled()
+
+
+def test_a_fine_tuning_is_estimated_by_the_button_and_then_kept_up_to_date(section, voco, host, monkeypatch):
+    hand = section("finetune")
+    volume = ball(host.scene, "a")
+    labels = made.segmentation(host.scene, volume, {"liver": np.ones((40, 40, 40), bool)}, "a segmentation")
+    choose(voco, CaseChoice(volume.GetID(), True, labels.GetID()))
+    asked = []
+
+    def estimate(kind, run, values, **chosen):
+        asked.append((kind, values, [case.segmentationId for case in chosen["cases"]]))
+        return PlayedEstimate(NEEDS)
+
+    monkeypatch.setattr(voco.logic, "estimate", estimate)
+    hand.settle()
+    hand.type("setting.optim.steps", "20")
+    hand.panel._onSettled()
+    assert asked == [], "it would write volumes that nobody has asked for"
+    hand.click("estimateButton")
+    label = hand.find("estimateLabel")
+    hand.until(lambda: "GB of memory" in label.text)
+    assert "patches.size 32 x 32 x 32: all" in label.toolTip
+    hand.panel._onSettled()
+    assert len(asked) == 1, "nothing has changed"
+    hand.type("setting.optim.steps", "30")
+    hand.until(lambda: len(asked) == 2, 60)
+    assert [values["optim.steps"] for _, values, _ in asked] == [20, 30]
+    assert asked[0][0] == "finetune" and asked[0][2] == [labels.GetID()]
 
 
 def test_start_weights_are_a_known_run_or_a_file(section, voco, host, tmp_path, monkeypatch):

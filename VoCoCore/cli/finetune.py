@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.cli.estimate import add_estimate, estimate_finetuning, wants_estimate
 from VoCoCore.cli.job import check_run, detach, kept_settings, run_parser, train
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings, read_config
@@ -19,6 +20,7 @@ from VoCoCore.runs.files import read_json
 def parser() -> Parser:
     """The command's options: its own, then every setting."""
     made = run_parser("finetune", "Fine-tune a network on labelled cases.")
+    add_estimate(made)
     add_settings(made, FinetuneSettings)
     return made
 
@@ -27,6 +29,9 @@ def run(words: Sequence[str]) -> int:
     """Carry out the command; the exit code is 0, or 5 when the job was stopped before its end."""
     asked = parser().parse_args(list(words))
     check_run(asked)
+    if wants_estimate(asked):
+        resumed = asked.run if asked.resume and is_run(Path(asked.run)) else None
+        return estimate_finetuning(_settings(asked, resumed), asked)
     folds = _folds(asked)
     if folds is None:
         settings = _settings(asked, asked.run if asked.resume else None)

@@ -13,6 +13,7 @@ from VoCoCore.data.cases import Case, Index
 from VoCoCore.data.images import read_case, read_header, read_image
 from VoCoCore.data.intensity import recognise
 from VoCoCore.data.label_maps import ignored_value
+from VoCoCore.data.resample import spaced_size
 from VoCoCore.errors import DataError
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of, to_ras
@@ -32,6 +33,12 @@ class Facts:
     kind: str
     under_labels: tuple[float, float] | None
     cases: int
+
+    def voxels(self, spacing: Sequence[float] | None) -> list[int]:
+        """Size (3,) of a median case at voxels of ``spacing`` (3,) in mm, None: its own."""
+        new = self.spacing if spacing is None else spacing
+        sizes = zip(self.extent, self.spacing, new, strict=True)
+        return [spaced_size(max(1, round(mm / a)), a, b) for mm, a, b in sizes]
 
 
 def facts_of(index: Index, settings: FinetuneSettings) -> Facts:

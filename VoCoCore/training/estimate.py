@@ -21,31 +21,18 @@ from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.live_memory import LivePeak
+from VoCoCore.training.needs import Needs
 
 PROBE = {"cpu": 12, "mps": 12, "cuda": 48}
 FITTED = (12, 24, 36)
 MB = 2**20
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Figures for one job on one machine; sizes in MB, times in seconds."""
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Needs):
+    """Figures for a pre-training; ``step_gflop``: operations of a step."""
 
-    parameters: int
-    crops: int
     step_gflop: float
-    weights_mb: float
-    activations_mb: float
-    checkpoint_mb: float
-    volume_mb: float
-    step_s: float
-    steps: int
-    machine: str
-
-    @property
-    def memory_mb(self) -> float:
-        """Weights, gradients, optimiser and activations together."""
-        return self.weights_mb + self.activations_mb
 
     def words(self) -> str:
         """Two lines that a person reads."""
@@ -53,15 +40,17 @@ class Estimate:
             f"{self.parameters / 1e6:.1f} M trained parameters, {self.crops} crops a step "
             f"({self.step_gflop:,.0f} GFLOP); "
             f"about {self.memory_mb:,.0f} MB of memory ({self.weights_mb:,.0f} weights and optimiser, "
-            f"{self.activations_mb:,.0f} activations), {3 * self.checkpoint_mb:,.0f} MB of disk for checkpoints, "
+            f"{self.activations_mb:,.0f} activations), {self.checkpoints_mb:,.0f} MB of disk for checkpoints, "
             f"at most {self.volume_mb:.1f} MB a prepared volume\n"
-            f"about {self.step_s:.2g} s a step on {self.machine}: {duration(self.step_s * self.steps)} for "
+            f"about {self.step_s:.2g} s a step on {self.machine}: {duration(self.seconds)} for "
             f"{self.steps} steps, to be corrected by the first of them"
         )
 
 
-def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) -> Estimate:
-    """Estimate the job that ``settings`` describe for images of ``channels`` channels."""
+def estimate(
+    settings: PretrainSettings, machine: Machine, channels: int = 1, cases: int | None = None
+) -> Estimate:
+    """Estimate the job that ``settings`` describe for so many ``cases`` (None: not known) of ``channels`` images."""
     crops, model, optim = settings.crops, settings.model, settings.optim
     assert crops.volume_size and crops.input_size
     n = crops.counts[0] * crops.counts[1] * crops.counts[2]
@@ -88,6 +77,7 @@ def estimate(settings: PretrainSettings, machine: Machine, channels: int = 1) ->
         step_s=seconds * scale**2 * passes / 3 * count * optim.accumulate / machine.ranks,
         steps=optim.steps,
         machine=machine.words,
+        cases=cases,
     )
 
 

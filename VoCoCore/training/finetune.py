@@ -8,41 +8,26 @@ from typing import Any
 from torch import nn
 
 from VoCoCore import __version__
-from VoCoCore.data.cases import Index
 from VoCoCore.data.labelled import LabelledSamples
 from VoCoCore.downstream.classification import Classification
 from VoCoCore.downstream.groups import parameter_groups
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.finetune_settings import FinetuneSettings
-from VoCoCore.models.card import ModelCard, OutputClass
-from VoCoCore.models.encoders import build_encoder
-from VoCoCore.models.identify import identify
+from VoCoCore.models.card import ModelCard
 from VoCoCore.models.initialise import initialise
-from VoCoCore.models.model_files import save_model, weights_file
-from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
-from VoCoCore.models.weight_files import read_weight_file
-from VoCoCore.protocols import check_finetune
+from VoCoCore.models.model_files import save_model
 from VoCoCore.runs.files import read_json
 from VoCoCore.settings import SCRATCH
 from VoCoCore.training import checkpoint
 from VoCoCore.training.attempt import Attempt, Result, carry_out
-from VoCoCore.training.case_facts import facts_of
-from VoCoCore.training.crop_plan import Need
 from VoCoCore.training.finetune_look import Looker, best_of, values_of
-from VoCoCore.training.finetune_needs import need_of, out_of_memory, say_needs, steps_in
+from VoCoCore.training.finetune_needs import out_of_memory, say_needs
+from VoCoCore.training.finetune_plan import Planned, planned, source_of, with_steps
 from VoCoCore.training.finetune_warnings import warnings_of
-from VoCoCore.training.labelled_cohort import (
-    LabelledCohort,
-    classes_of,
-    gather_labelled,
-    kept_cohort,
-    labelled_index,
-)
+from VoCoCore.training.labelled_cohort import LabelledCohort, gather_labelled, kept_cohort
 from VoCoCore.training.loop import Look
 from VoCoCore.training.opening import as_chosen, public
-from VoCoCore.training.planning import Planner, finished_plan, is_planned, with_flips
-from VoCoCore.training.takeover import with_card
 from VoCoCore.training.updates import Updater
 
 __all__ = ["Finetuning", "finetune"]
@@ -55,12 +40,11 @@ class Finetuning(Attempt):
 
     settings: FinetuneSettings
     cohort: LabelledCohort
-    classes: tuple[OutputClass, ...]
-    channels: tuple[str, ...]
+    plan: Planned
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
-        self.since_best, self.channels, self.source = 0, ("image",), dict[str, str]()
+        self.since_best, self.source = 0, dict[str, str]()
         self.first = not checkpoint.checkpoints(self.run.checkpoints)
 
     # Cases, and what was left open
@@ -69,63 +53,42 @@ class Finetuning(Attempt):
         """Find the cases, fill what is open, prepare; other ranks take up what the first one has written."""
         self.settings = as_chosen(self.settings, self.run)
         self.source = self._source()
-        index, unlabelled = labelled_index(self.settings)
-        self._count_labels(index)
-        self.channels = tuple(index.channels)
-        self.classes, self.activation = classes_of(index, self.settings)
-        self._plan(*with_card(self.settings, self.source))
-        if not is_planned(self.settings):
-            facts = facts_of(index, self.settings)
-            self._plan(*Planner(self.settings, facts, self.source, self.machine, self._need).plan())
-        self._plan(*with_flips(self.settings, [kind.name for kind in self.classes]))
+        self.plan = planned(self.settings, self.source, self.machine, self._say)
+        self.settings = self.plan.settings
         kept = None if self.machine.main else kept_cohort(self.run)
         self.cohort = kept or gather_labelled(
-            self.settings, self.run, index, unlabelled, self.classes, self.emit, self.should_stop_alone
+            self.settings,
+            self.run,
+            self.plan.index,
+            self.plan.unlabelled,
+            self.plan.classes,
+            self.emit,
+            self.should_stop_alone,
         )
         if self.machine.main:
             self._set_steps()
-            told = warnings_of(self.cohort, self.classes, self.settings.task, self.source)
+            told = warnings_of(self.cohort, self.plan.classes, self.settings.task, self.source)
             for message, hint in told:
                 self.emit("warning", message=message, hint=hint)
 
-    def _plan(self, settings: FinetuneSettings, reasons: list[str]) -> None:
-        """Take over what was chosen, and say why."""
-        check_finetune(settings)
-        self.settings = settings
-        for reason in reasons:
-            self.emit("stage", name="plan", text=reason)
-
-    def _need(self, settings: FinetuneSettings) -> Need | None:
-        """What a crop of the network that ``settings`` describe needs here."""
-        network = self.network(settings)
-        return need_of(settings, network, len(self.channels), self.machine)
+    def _say(self, text: str) -> None:
+        """Tell why something was chosen."""
+        self.emit("stage", name="plan", text=text)
 
     def _source(self) -> dict[str, str]:
         """What the weights to start from say of themselves; once it is under way, a run does without their file."""
         kept = read_json(self.run.private / SOURCE)
         if not self.first and isinstance(kept, dict):
             return kept
-        found = _source_of(self.settings.init)
+        found = source_of(self.settings.init)
         if self.machine.main:
             self.run.write_json(f"private/{SOURCE}", found)
         return found
 
-    def _count_labels(self, index: Index) -> None:
-        """A share of the labels becomes a number, which says the same of a list without the cases left out."""
-        labels = self.settings.data.labels
-        if labels is not None and labels < 1:
-            count = sum(case.split == "train" for case in index.cases)
-            self.settings = self.settings.with_values({"data.labels": count})
-            self.emit("stage", name="plan", text=f"data.labels {count}: {labels:g} of the labelled cases")
-
     def _set_steps(self) -> None:
         """The number of steps may depend on how long one takes, so it comes last; then all values are written."""
-        if self.settings.optim.steps is None:
-            steps, reason = steps_in(self.settings, self.network(), len(self.channels), self.machine)
-            self.settings = self.settings.with_values({"optim.steps": steps})
-            self.emit("stage", name="plan", text=reason)
-        self.settings = finished_plan(self.settings)
-        check_finetune(self.settings)
+        self.plan = with_steps(self.plan, self.machine, self._say)
+        self.settings = self.plan.settings
         if self.first:
             self.run.write_json("settings.json", public(self.settings))
         self.run.write_status("preparing", total=self.settings.optim.steps)
@@ -136,7 +99,8 @@ class Finetuning(Attempt):
 
     def say_needs(self) -> None:
         """Memory and disk."""
-        say_needs(self.settings, self.network(), len(self.channels), self.machine, self.run.path, self.emit)
+        network, channels = self.plan.network(), len(self.plan.channels)
+        say_needs(self.settings, network, channels, self.machine, self.run.path, self.emit)
 
     def out_of_memory(self) -> EnvironmentFault:
         """What to change."""
@@ -144,21 +108,9 @@ class Finetuning(Attempt):
 
     # The network
 
-    def network(self, settings: FinetuneSettings | None = None) -> Any:
-        """A new network with random weights, as ``settings`` or the job's own have it."""
-        settings = settings or self.settings
-        model, size = settings.model, settings.patches.size
-        assert model.encoder and model.feature_size and size
-        encoder = build_encoder(
-            model.encoder, len(self.channels), model.feature_size, size, model.checkpointing
-        )
-        if settings.task == "segmentation":
-            return SegmentationNetwork(encoder, len(self.classes), deep=model.deep_supervision)
-        return ClassificationNetwork(encoder, len(self.classes), model.dropout)
-
     def build(self) -> Any:
         """The network with the weights that it starts from, in its task."""
-        network = self.network()
+        network = self.plan.network()
         init, partial = self.settings.init, self.settings.model.allow_partial
         coverage = initialise(network, init, partial) if self.first else None
         if coverage is not None:
@@ -167,8 +119,8 @@ class Finetuning(Attempt):
         if self.settings.run.compile:
             network.encoder.compile(dynamic=False)
         if self.settings.task == "segmentation":
-            return Segmentation(self.settings, network, self.classes, self.activation)
-        counts = [sum(m.target == n for m in self.cohort.train) for n in range(len(self.classes))]
+            return Segmentation(self.settings, network, self.plan.classes, self.plan.activation)
+        counts = [sum(m.target == n for m in self.cohort.train) for n in range(len(self.plan.classes))]
         return Classification(self.settings, network, counts)
 
     def updater_of(self, task: nn.Module) -> Updater:
@@ -201,10 +153,10 @@ class Finetuning(Attempt):
         """Scores of the validation cases, divided among the ranks."""
         if not self.cohort.val:
             return Look()
-        looker = Looker(self.task, self.cohort, self.settings, self.machine, self.classes)
+        looker = Looker(self.task, self.cohort, self.settings, self.machine, self.plan.classes)
         seen = looker.look()
-        values = values_of(seen, self.classes, self.settings.task)
-        score = best_of(seen, self.classes, self.settings.task)
+        values = values_of(seen, self.plan.classes, self.settings.task)
+        score = best_of(seen, self.plan.classes, self.settings.task)
         self.is_best = score > self.best
         self.best, self.since_best = max(self.best, score), 0 if self.is_best else self.since_best + 1
         self.emit("metrics", step=done, split="val", values=values)
@@ -256,21 +208,13 @@ class Finetuning(Attempt):
             encoder=settings.model.encoder,
             feature_size=settings.model.feature_size,
             window=size,
-            classes=self.classes,
-            activation=self.activation,
+            classes=self.plan.classes,
+            activation=self.plan.activation,
             prepare=settings.prepare.to_dict(),
-            channels=self.channels,
+            channels=self.plan.channels,
             body_part=settings.data.body_part,
             facts=facts,
         )
-
-
-def _source_of(init: str) -> dict[str, str]:
-    """What the weights to start from say of themselves; empty from scratch."""
-    if init == SCRATCH:
-        return {}
-    file = read_weight_file(weights_file(init))
-    return {**(identify(file).encoder or {}), **file.metadata}
 
 
 def finetune(

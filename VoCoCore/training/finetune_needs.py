@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from VoCoCore.devices import Machine
+from VoCoCore.devices import Machine, is_out_of_memory
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.finetune_settings import FinetuneSettings
-from VoCoCore.runs.narrate import duration
 from VoCoCore.training.crop_plan import Need
 from VoCoCore.training.disk import check_room
 from VoCoCore.training.live_memory import LivePeak
 from VoCoCore.training.memory import room_mb
+from VoCoCore.training.needs import FinetuneNeeds, lack_of_memory
 
 MB = 2**20
 SHARE = 0.85  # of the hours that are training; the rest is for looks and checkpoints
-_LESS = "lower patches.per_case, optim.batch, patches.size or model.feature_size, or set model.checkpointing"
+LESS_MEMORY = (
+    "lower patches.per_case, optim.batch, patches.size or model.feature_size, or set model.checkpointing"
+)
 
 
 def steps_in(
@@ -105,30 +107,43 @@ def say_needs(
 
     Raises EnvironmentFault where the disk of the run's ``folder`` is too small for the checkpoints.
     """
-    room, trained = room_mb(machine), sum(p.numel() for p in network.parameters())
-    network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
-    began = time.perf_counter()
-    with LivePeak(known=[*network.parameters(), crops]) as live:
-        _pass(network, crops, machine)
-    seconds = time.perf_counter() - began
-    count = _count(settings, machine)
-    memory = _fixed_mb(settings, network) + count * live.peak / MB
-    disk = 3 * 4 * trained * (3 + (settings.optim.ema > 0)) / MB
-    steps = settings.optim.steps or 0
-    emit(
-        "stage",
-        name="estimate",
-        text=f"{trained / 1e6:.1f} M parameters, {count} crops of {' x '.join(map(str, crops.shape[2:]))} a step; "
-        f"about {memory:,.0f} MB of memory, {disk:,.0f} MB of disk; {duration(seconds * count * steps)} or less "
-        f"for {steps} steps, to be corrected by the first of them",
+    room, needs = room_mb(machine), needs_of(settings, network, channels, machine)
+    emit("stage", name="estimate", text=needs.words())
+    check_room(folder, needs.checkpoints_mb)
+    if lacking := lack_of_memory(needs, room):
+        emit("warning", message=lacking, hint=LESS_MEMORY)
+
+
+def needs_of(
+    settings: FinetuneSettings, network: nn.Module, channels: int, machine: Machine
+) -> FinetuneNeeds:
+    """Figures of the job with settings that leave nothing open; tries ``network`` on one crop.
+
+    Raises EnvironmentFault where not even that fits into the memory.
+    """
+    trained, count = sum(p.numel() for p in network.parameters()), _count(settings, machine)
+    try:
+        network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
+        began = time.perf_counter()
+        with LivePeak(known=[*network.parameters(), crops]) as live:
+            _pass(network, crops, machine)
+        seconds = time.perf_counter() - began
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(settings, machine) from error
+        raise
+    return FinetuneNeeds(
+        parameters=trained,
+        crops=count,
+        weights_mb=_fixed_mb(settings, network),
+        activations_mb=count * live.peak / MB,
+        checkpoint_mb=4 * trained * (3 + (settings.optim.ema > 0)) / MB,
+        volume_mb=0.0,
+        step_s=seconds * count * settings.optim.accumulate,
+        steps=settings.optim.steps or 0,
+        machine=machine.words,
+        crop_size=tuple(crops.shape[2:]),
     )
-    check_room(folder, disk)
-    if memory > room:
-        emit(
-            "warning",
-            message=f"this job may run out of memory: it needs about {memory:,.0f} MB, and {room:,.0f} MB can be had",
-            hint=_LESS,
-        )
 
 
 def out_of_memory(settings: FinetuneSettings, machine: Machine) -> EnvironmentFault:
@@ -145,5 +160,5 @@ def out_of_memory(settings: FinetuneSettings, machine: Machine) -> EnvironmentFa
     elif not settings.model.checkpointing:
         changes["model.checkpointing"] = "true"
     named = " ".join(f"--{name} {value}" for name, value in changes.items())
-    hint = f"in a new run folder, try {named}" if named else _LESS
+    hint = f"in a new run folder, try {named}" if named else LESS_MEMORY
     return EnvironmentFault(f"out of memory on the {machine.device.type.upper()}", hint)

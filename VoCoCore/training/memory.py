@@ -15,6 +15,7 @@ from VoCoCore.errors import EnvironmentFault
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.disk import check_room
 from VoCoCore.training.estimate import MB, estimate
+from VoCoCore.training.needs import lack_of_memory
 
 # Share of the memory that a suggestion may take by its estimate: estimates are not exact, and others work here too.
 SAFE = 0.8
@@ -61,14 +62,9 @@ def say_needs(
     made = estimate(settings, machine, channels)
     for line in made.words().splitlines():
         emit("stage", name="estimate", text=line)
-    check_room(folder, 3 * made.checkpoint_mb)
-    if made.memory_mb > room:
-        emit(
-            "warning",
-            message=f"this job may run out of memory: it needs about {made.memory_mb:,.0f} MB, "
-            f"and {room:,.0f} MB can be had",
-            hint=advice(settings, machine, channels, room),
-        )
+    check_room(folder, made.checkpoints_mb)
+    if lacking := lack_of_memory(made, room):
+        emit("warning", message=lacking, hint=advice(settings, machine, channels, room))
 
 
 def out_of_memory(

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from VoCoCore.data.resample import spaced_size
 from VoCoCore.devices import Machine
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.runs.narrate import setting
@@ -137,7 +136,8 @@ class Planner:
     def _size(self) -> None:
         if self.settings.patches.size is not None:
             return
-        voxels, weight = self._voxels(), np.asarray(self.settings.prepare.spacing or 1 / self.facts.extent)
+        spacing = self.settings.prepare.spacing
+        voxels, weight = self.facts.voxels(spacing), np.asarray(spacing or 1 / self.facts.extent)
         assert self.settings.model.encoder
         low, step = ENCODER_LIMITS[self.settings.model.encoder]
         kind = self.machine.device.type
@@ -165,15 +165,6 @@ class Planner:
         if size not in self._tried:
             self._tried[size] = self._try(settings)
         return self._tried[size]
-
-    def _voxels(self) -> list[int]:
-        """Size (3,) of a median case at the voxel size of the preparation."""
-        old = self.facts.spacing
-        new = old if self.settings.prepare.spacing is None else np.asarray(self.settings.prepare.spacing)
-        return [
-            spaced_size(max(1, round(mm / a)), a, b)
-            for mm, a, b in zip(self.facts.extent, old, new, strict=True)
-        ]
 
     def _batch(self) -> None:
         """Cases a step and crops of each: as many as suit the device, fewer where memory or time ask for it."""

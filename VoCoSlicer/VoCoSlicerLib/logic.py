@@ -20,8 +20,9 @@ from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
 from VoCoCore.runs.status import ACTIVE
 from VoCoSlicerLib import logic_cases
+from VoCoSlicerLib.logic_estimate import EstimateJob
 from VoCoSlicerLib.logic_predict import PredictJob
-from VoCoSlicerLib.logic_settings import asOptions, named, resolve
+from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
 from VoCoSlicerLib.logic_steps import PAUSE
 from VoCoSlicerLib.tasks import Task, cancelAll
@@ -128,10 +129,12 @@ class VoCoLogic:
 
     # Jobs
 
-    def estimate(self, values: Mapping[str, Any]) -> Any:
-        """A background task that prints what a pre-training of these settings (dotted names) will need."""
-        resolve("pretrain", values)
-        return self.backgroundTask(["pretrain", "--run", "estimate", "--estimate", *asOptions(values)])
+    def estimate(self, kind: str, run: str | Path, values: Mapping[str, Any], **chosen: Any) -> EstimateJob:
+        """The estimate, to be polled, of what a ``pretrain`` or ``finetune`` job of these settings needs.
+
+        ``chosen``: ``cases`` and ``folders`` as of `EstimateJob`, which a fine-tuning wants.
+        """
+        return EstimateJob(self, kind, run, values, **chosen).start()
 
     def startJob(self, kind: str, run: str | Path, values: Mapping[str, Any], **options: Any) -> StartJob:
         """The start of a ``pretrain`` or ``finetune`` job, to be polled; ``options`` as of `StartJob`."""

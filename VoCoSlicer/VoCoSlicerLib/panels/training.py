@@ -52,7 +52,6 @@ class TrainingPanel(WorkingPanel):
         adapter.onClicked(ui.estimateButton, self.estimate)
         adapter.onClicked(ui.startButton, self.start)
         adapter.onClicked(ui.cancelButton, self.cancel)
-        ui.estimateButton.setVisible(self.kind == "pretrain")
         self._showProgress(None)
 
     def enter(self) -> None:
@@ -90,10 +89,19 @@ class TrainingPanel(WorkingPanel):
                 row.clear()
         self.change(lambda: writeSettings(self.parameters, self.kind, {}))
 
-    def estimate(self) -> None:
-        """Say what the job will need; in the background."""
-        if self.parameters is not None and not self._problems(self._plan()):
-            self._estimating.ask(readSettings(self.parameters, self.kind), again=True)
+    def estimate(self, again: bool = True) -> None:
+        """Say what the job will need; in the background. Without ``again`` what is known is not asked for anew.
+
+        For a fine-tuning the volumes are written that Start would write.
+        """
+        if self.parameters is None or self._problems(plan := self._plan()):
+            return
+        values, folder, chosen = readSettings(self.parameters, self.kind), self._folder(), {}
+        if self.kind == "finetune":
+            chosen = {"cases": plan.cases, "folders": plan.indexes}
+        self._estimating.ask(
+            (values, chosen), lambda: self.logic.estimate(self.kind, folder, values, **chosen), again
+        )
 
     def start(self) -> None:
         """Export what must be, and start the job; returns at once."""
@@ -166,8 +174,8 @@ class TrainingPanel(WorkingPanel):
             setattr(self.parameters, f"{self.kind}Run", path)
 
     def _onSettled(self) -> None:
-        if self.kind == "pretrain" and self.parameters is not None and not self._problems(self._plan()):
-            self._estimating.ask(readSettings(self.parameters, self.kind))
+        if self.kind == "pretrain" or self._estimating.asked:  # the other writes volumes: by the button alone
+            self.estimate(again=False)
 
     def _folder(self) -> Path:
         named = str(getattr(self.parameters, f"{self.kind}Run")).strip()
@@ -212,11 +220,16 @@ class TrainingPanel(WorkingPanel):
         if self.parameters is None:
             return
         folder, cases = self._folder(), (plan or self._plan()).count
-        words = self._estimating.words(folder, cases)
-        if self.kind == "finetune":
-            words = _("Crops and batch are chosen to fit this machine's memory when the job starts.")
+        words, chosen = self._estimating.words(cases), self._estimating.plan()
+        if self.kind == "finetune" and not words:
+            words = _("What is left open is chosen by the cases and this machine when the job starts.")
         warnings = self._estimating.warnings(folder, cases)
         self.ui.estimateLabel.setText(words)
+        self.ui.estimateLabel.setToolTip(
+            _("The job will choose:") + "\n" + chosen
+            if chosen
+            else _("Memory, disk and time that the job will need: an estimate")
+        )
         self.ui.warningLabel.setText("\n".join(warnings))
         self.ui.warningLabel.setVisible(bool(warnings))
 
