@@ -194,6 +194,44 @@ def test_closing_slicer_asks_once_what_becomes_of_jobs(host, monkeypatch):
     assert len(host.answers.asked) == 1
 
 
+def test_a_closing_that_was_cancelled_is_asked_about_again(host, monkeypatch):
+    import qt
+    import slicer
+
+    class Window(qt.QMainWindow):
+        """As Slicer's, which asks whether to save and may then stay."""
+
+        def closeEvent(self, event):
+            if host.answers.asked[-1].text != "Save?":
+                box = qt.QMessageBox(self)
+                box.setText("Save?")
+                box.addButton("Cancel", qt.QMessageBox.AcceptRole)
+                box.exec()
+            event.ignore()
+
+    window = Window()
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
+    voco = host.loadModule(MODULE)
+    rows = [SimpleNamespace(path="/runs/one", name="one", state="running", local=True, active=True)]
+    monkeypatch.setattr(voco.logic, "activeRuns", lambda: rows)
+    window.show()
+    host.answers.give("Keep running")
+    window.close()
+    window.close()
+    assert [one.text == "Save?" for one in host.answers.asked] == [False, True], (
+        "Qt told twice of one closing"
+    )
+    hand = Hand(window, host)
+    hand.until(lambda: not voco.closeQuestion.asked, 60)
+    host.answers.give("Keep running")
+    window.close()
+    assert [one.text == "Save?" for one in host.answers.asked] == [False, True, False, True]
+    hand.until(lambda: not voco.closeQuestion.asked, 60)
+    rows[0].state = "stopping"
+    window.close()
+    assert len(host.answers.asked) == 4, "it has been asked to stop already"
+
+
 def test_under_testing_nothing_is_asked_and_nothing_done(voco, host):
     """As in a real Slicer that was started with --testing: a box would wait for ever."""
     from VoCoSlicerLib import adapter

@@ -200,7 +200,10 @@ def test_the_plot_follows_the_chosen_run(voco, panel, hand, host, tmp_path):
     run = runKnown(tmp_path, "one", "running", pid=os.getpid())
     runKnown(tmp_path, "two")
     choose(hand, panel, "one")
+    layout = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
+    before = layout.GetViewArrangement()
     hand.check("plotButton")
+    assert layout.GetViewArrangement() != before
     chart = voco.logic.plots.chart
     assert chart.GetTitle() == "one"
     views = slicer.mrmlScene.GetNodesByClass("vtkMRMLPlotViewNode")
@@ -215,7 +218,7 @@ def test_the_plot_follows_the_chosen_run(voco, panel, hand, host, tmp_path):
     choose(hand, panel, "two")
     assert voco.logic.plots.chart.GetTitle() == "two"
     hand.check("plotButton", False)
-    assert voco.logic.plots.chart is None
+    assert voco.logic.plots.chart is None and layout.GetViewArrangement() == before
 
 
 def test_folders_are_added_by_hand(panel, hand, host, tmp_path):

@@ -127,6 +127,23 @@ def test_a_segmentation_drawn_after_its_volume_was_checked_is_kept(hand, host, v
     assert kept[volumes[0].GetID()].segmentationId == drawn.GetID()
 
 
+def test_columns_that_say_nothing_are_hidden_and_the_table_is_as_high_as_its_rows(hand, host, volumes, voco):
+    table = hand.find("volumesTable")
+    before = table.minimumHeight
+    assert table.isColumnHidden(CLASS) and table.isColumnHidden(NOTES)
+    for number in range(12):
+        made.volume(host.scene, made.noise((32, 32, 32)), f"more {number}")
+    hand.until(lambda: len(hand.rows("volumesTable")) > 12, 60)
+    ten = 10 * table.rowHeight(0)
+    assert table.minimumHeight > before and ten < table.minimumHeight < ten + 60
+    made.volume(host.scene, made.noise((32, 32, 1)), "flat")
+    hand.until(lambda: not table.isColumnHidden(NOTES), 60)
+    tuning = Hand(voco.panel("finetuning").widget, host)
+    tuning.settle()
+    tuning.choose("setting.task", "classification")
+    hand.until(lambda: not table.isColumnHidden(CLASS), 60)
+
+
 def test_a_class_is_typed_into_its_column(hand, volumes):
     hand.find("volumesTable").item(0, CLASS).setText("sick ")
     hand.settle()

@@ -161,10 +161,32 @@ def test_the_chart_goes_into_plot_views_and_the_layout_gets_one(tmp_path, scene)
     assert selection.GetActivePlotChartID() == plots.chart.GetID()
     view = scene.AddNewNodeByClass("vtkMRMLPlotViewNode")
     view.SetMappedInLayout(1)
-    layout.SetViewArrangement(layouts.SlicerLayoutConventionalView)
+    plots.cleanup()
+    assert layout.GetViewArrangement() == layouts.SlicerLayoutConventionalView, "as it was before the plot"
+    plots.update(followed(makeRun(tmp_path / "two", events=[train(1, 1.0)])))
     plots.show(layout)
     assert view.GetPlotChartNodeID() == plots.chart.GetID()
     assert layout.GetViewArrangement() == layouts.SlicerLayoutConventionalView, "a plot view is there already"
+    view.SetMappedInLayout(0)
+    plots.show(layout)
+    layout.SetViewArrangement(layouts.SlicerLayoutFourUpView)
+    plots.cleanup()
+    assert layout.GetViewArrangement() == layouts.SlicerLayoutFourUpView, "the user's later choice stays"
+
+
+def test_another_chart_comes_back_where_ours_was_shown(tmp_path, scene):
+    one, two = (scene.AddNewNodeByClass("vtkMRMLPlotViewNode") for _ in range(2))
+    mine = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", "mine")
+    other = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", "other")
+    one.SetPlotChartNodeID(mine.GetID())
+    plots = RunPlots(scene)
+    plots.update(followed(makeRun(tmp_path / "one", events=[train(1, 1.0)])))
+    plots.show()
+    plots.show()
+    assert one.GetPlotChartNodeID() == two.GetPlotChartNodeID() == plots.chart.GetID()
+    two.SetPlotChartNodeID(other.GetID())
+    plots.cleanup()
+    assert (one.GetPlotChartNodeID(), two.GetPlotChartNodeID()) == (mine.GetID(), other.GetID())
 
 
 def test_nothing_is_left_behind_and_nothing_is_saved(tmp_path, scene):

@@ -127,6 +127,10 @@ def test_the_users_layers_come_back(scene, preview):
     for view, own in zip(views, before, strict=True):
         assert view.GetForegroundVolumeID() == heat and view.GetForegroundOpacity() == 0.6
         assert (layersOf(view).label, view.GetLabelOpacity()) == (own.label, own.labelOpacity)
+    preview.present(heat=True, cells=True)
+    assert layersOf(views[0]).label == labels.GetID(), "the colours of the cells would hide those of the heat"
+    preview.present(heat=False)
+    assert layersOf(views[0]).label == cells
     preview.hide()
     assert [layersOf(view) for view in views] == before
 

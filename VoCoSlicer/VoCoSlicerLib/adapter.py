@@ -139,6 +139,18 @@ def loadUi(widget: Any, name: str) -> tuple[Any, Any]:
     return made, slicer.util.childWidgetVariables(made)
 
 
+def fitHeight(table: Any, most: int) -> None:
+    """Let a QTableWidget be as high as its rows need, up to ``most`` rows; its own minimum is the least."""
+    least = table.property("VoCoLeastHeight")
+    if least is None:
+        least = read(table, "minimumHeight")
+        table.setProperty("VoCoLeastHeight", least)
+    rows = min(read(table, "rowCount"), most)
+    head = read(table.horizontalHeader(), "sizeHint").height()
+    edge = 2 * read(table, "frameWidth")
+    table.setMinimumHeight(max(int(least), head + edge + sum(table.rowHeight(row) for row in range(rows))))
+
+
 def chooseFolder(title: str, start: str = "") -> str:
     """Ask for a folder; "" where the user thinks better of it."""
     return str(qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title, start) or "")

@@ -69,6 +69,12 @@ class SettingsForm:
             row.clear()
         self._onChange()
 
+    def alignLabels(self, *others: Any) -> None:
+        """Give ``others``, labels of rows above or below, the width of this form's: controls begin at one line."""
+        width = max(adapter.read(row.label, "sizeHint").width() for row in self.rows.values())
+        for label in others:
+            label.setMinimumWidth(width)
+
     def showTogether(self, error: SettingsError | None) -> None:
         """Show an error of values that do not fit together beside those that it names; None takes it away."""
         for name, row in self.rows.items():
@@ -113,8 +119,8 @@ class SettingRow:
         self.note.setStyleSheet("color: #b3261e")
         self.note.setVisible(False)
         self.note.setObjectName(f"note.{option.name}")
-        label = qt.QLabel(title)
-        for widget in (self.editor, label, self.note):
+        self.label = qt.QLabel(title)
+        for widget in (self.editor, self.label, self.note):
             widget.setToolTip(tooltipOf(option))
         if self._words:
             self.editor.addItem("")
@@ -127,7 +133,7 @@ class SettingRow:
         cell.setSpacing(0)
         cell.addWidget(self.editor)
         cell.addWidget(self.note)
-        form.addRow(label, cell)
+        form.addRow(self.label, cell)
         self.setDefault(option.default)
 
     def setValue(self, value: Any) -> None:

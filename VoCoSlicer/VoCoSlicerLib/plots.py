@@ -27,6 +27,8 @@ class RunPlots:
     def __init__(self, scene: Any) -> None:
         self._scene = scene
         self._shown: object = None
+        self._others: dict[str, str | None] = {}  # charts of the plot views before ours, by the views' IDs
+        self._arranged = "", 0, 0  # layout node, its arrangement before ours, and ours
 
     @property
     def chart(self) -> Any:
@@ -58,26 +60,38 @@ class RunPlots:
         """Put the chart into the plot views and return it; None where nothing was plotted yet.
 
         Where the layout has no plot view, ``layoutNode`` (a vtkMRMLLayoutNode) changes to the like one that has;
-        without it the layout stays, and the chart waits for a plot view.
+        without it the layout stays, and the chart waits for a plot view. `cleanup` takes both back.
         """
         chart = self.chart
         if chart is None:
             return None
         if layoutNode is not None and not any(view.IsMappedInLayout() for view in self._views()):
+            before = layoutNode.GetViewArrangement()
             layoutNode.SetViewArrangement(_withPlot(layoutNode))
+            self._arranged = layoutNode.GetID(), before, layoutNode.GetViewArrangement()
         selection = self._scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
         if selection is not None:
             selection.SetActivePlotChartID(chart.GetID())
         for view in self._views():
-            view.SetPlotChartNodeID(chart.GetID())
+            if view.GetPlotChartNodeID() != chart.GetID():
+                self._others[view.GetID()] = view.GetPlotChartNodeID()
+                view.SetPlotChartNodeID(chart.GetID())
         return chart
 
     def cleanup(self) -> None:
-        """Take all nodes out of the scene."""
+        """Take all nodes out of the scene; the views show what they did before, unless a user has changed them."""
         self._shown = None
+        chart = self.chart
         for view in self._views():
-            if self.chart is not None and view.GetPlotChartNodeID() == self.chart.GetID():
-                view.SetPlotChartNodeID(None)
+            if chart is not None and view.GetPlotChartNodeID() == chart.GetID():
+                other = self._others.get(view.GetID())
+                view.SetPlotChartNodeID(other if other and self._scene.GetNodeByID(other) else None)
+        self._others.clear()
+        nodeId, before, ours = self._arranged
+        layoutNode = self._scene.GetNodeByID(nodeId) if nodeId else None
+        if layoutNode is not None and layoutNode.GetViewArrangement() == ours:
+            layoutNode.SetViewArrangement(before)
+        self._arranged = "", 0, 0
         for role in ("chart", "series train", "series val", "table train", "table val"):
             if (node := self._find(role)) is not None:
                 self._scene.RemoveNode(node)

@@ -24,7 +24,7 @@ from VoCoSlicerLib.preview_roi import CropRoi
 
 @dataclass(frozen=True)
 class Shown:
-    """Which parts of the preview are shown, and the opacity (0 to 1) of cells and heat."""
+    """Which parts of the preview are shown, and the opacity (0 to 1) of cells and heat; heat goes before cells."""
 
     cells: bool = True
     outlines: bool = True
@@ -74,10 +74,10 @@ class PreviewScene:
         self.numbers.setVisible(shown.numbers)
         self.outlines.setVisible(shown.outlines)
         background = self._prepared.node.GetID() if shown.prepared and self._prepared else volumeId
-        cells, heat = self.cells.cells.GetID(), self.cells.heat.GetID()
-        self._layers.show(
-            background, cells if shown.cells else None, heat if shown.heat else None, shown.opacity
-        )
+        # The colours of the cells would hide those of the heat; outlines and numbers still say which is which.
+        cells = self.cells.cells.GetID() if shown.cells and not shown.heat else None
+        heat = self.cells.heat.GetID() if shown.heat else None
+        self._layers.show(background, cells, heat, shown.opacity)
 
     def stepAside(self) -> None:
         """Give the views back to their user for a moment, such as while the scene is saved."""

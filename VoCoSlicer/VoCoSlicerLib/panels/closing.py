@@ -10,6 +10,8 @@ from slicer.i18n import tr as _
 
 from VoCoSlicerLib import adapter
 
+_LOOK = 500  # milliseconds
+
 
 class _Filter(qt.QWidget):
     """Tells `CloseQuestion` that the main window is about to close, and lets it."""
@@ -24,25 +26,31 @@ class _Filter(qt.QWidget):
 
 
 class CloseQuestion:
-    """Asks, when the main window closes and jobs of this machine run, what is to become of them."""
+    """Asks, when the main window closes and jobs of this machine run, what is to become of them.
+
+    Qt may tell of one closing twice, so that it asks once (``asked``); again only after the user has thought better of
+    closing.
+    """
 
     def __init__(self, logic: Any) -> None:
         self._logic = logic
-        self._asked = False
+        self.asked = False
         self._window = slicer.util.mainWindow()
+        self._timer = adapter.makeTimer(_LOOK, self._look)
         self._filter = _Filter()
         self._filter.question = self
         if self._window is not None:
             self._window.installEventFilter(self._filter)
 
     def ask(self) -> None:
-        """Ask once in a session; nothing is asked where no job runs."""
-        if self._asked:
+        """Ask once a closing; nothing is asked where no job runs that has not been asked to stop already."""
+        if self.asked:
             return
-        running = self._logic.activeRuns()
+        running = [row for row in self._logic.activeRuns() if row.state != "stopping"]
         if not running:
             return
-        self._asked = True
+        self.asked = True
+        self._timer.start()
         text = _("{n} training jobs are running. They can go on while Slicer is closed.").format(
             n=len(running)
         )
@@ -54,8 +62,16 @@ class CloseQuestion:
         if adapter.ask(_("VoCo"), text, answers) == 1:
             self._logic.stopRuns([row.path for row in running])
 
+    def _look(self) -> None:
+        """Whether Slicer, which asks questions of its own when it closes, is still there after the last of them."""
+        if qt.QApplication.activeModalWidget() is not None:
+            return
+        self._timer.stop()
+        self.asked = self._window is None or not self._window.isVisible()
+
     def cleanup(self) -> None:
         """Listen no more."""
+        self._timer.stop()
         self._filter.question = None
         if self._window is not None:
             self._window.removeEventFilter(self._filter)

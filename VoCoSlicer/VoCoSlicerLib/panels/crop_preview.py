@@ -43,6 +43,7 @@ class CropPreviewPanel(Panel):
         super().__init__(logic, host)
         ui, self._preview = self.ui, logic.preview
         self._form = SettingsForm(ui.settingsFrame, PretrainSettings, {"": SETTINGS}, self._onSettings)
+        self._form.alignLabels(ui.volumeLabel)
         self._labels = LabelsTable(ui.labelsTable)
         self._timer = adapter.makeTimer(_POLL, self._poll)
         self._run = CropRun(logic, host, ui, self._onRun)

@@ -13,6 +13,8 @@ from VoCoCore.runs.narrate import duration, number
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.job_rows import JobRow
 
+_WHERE = 7  # the column
+_MOST_HIGH = 8  # rows that are seen without scrolling
 _BAD, _GOING = ("failed", "lost", "gone"), ("preparing", "running", "stopping", "starting")
 
 
@@ -40,6 +42,7 @@ class JobRowsTable:
         table.verticalHeader().setVisible(False)
         table.setWordWrap(False)
         table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().setHighlightSections(False)
         table.itemSelectionChanged.connect(self._onSelection)
 
     @property
@@ -59,10 +62,12 @@ class JobRowsTable:
                 self._mark()
             for number_, row in enumerate(rows):
                 self._fillRow(number_, row)
+        self._table.setColumnHidden(_WHERE, all(row.local for row in rows))
         filled = (paths, [place for place, (text, *_more) in self._cells.items() if text])
         if filled != self._filled:  # else the widths are the user's
             self._filled = filled
             self._table.resizeColumnsToContents()
+            adapter.fitHeight(self._table, _MOST_HIGH)
 
     def select(self, path: Path | None) -> None:
         """Select a run, also one that will be in the table only later; tells nobody."""

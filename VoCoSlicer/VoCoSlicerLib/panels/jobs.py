@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from VoCoCore.errors import VocoError
@@ -15,6 +14,7 @@ from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import changeSetting
 from VoCoSlicerLib.job_rows import GONE, STARTING, JobRow
 from VoCoSlicerLib.panels.base import Panel
+from VoCoSlicerLib.panels.job_plot import JobPlot
 from VoCoSlicerLib.panels.job_rows_table import JobRowsTable, stateWord
 from VoCoSlicerLib.panels.job_space import JobSpace
 from VoCoSlicerLib.tasks import Task
@@ -36,10 +36,10 @@ class JobsPanel(Panel):
         ui = self.ui
         self._table = JobRowsTable(ui.runsTable, self._onSelection)
         self._space = JobSpace(ui, logic, host)
+        self._plot = JobPlot(logic, ui.plotButton, lambda: self.selected)
         self._rows: dict[Path, JobRow] = {}
         self._tasks: list[tuple[Task, str]] = []  # exports, and what to say when they are done
         self._entered = False
-        self._plotted: Path | None = None
         self._timer = adapter.makeTimer(_POLL, self.poll)
         for button, work in (
             (ui.addRunsButton, self.addFolder),
@@ -54,7 +54,7 @@ class JobsPanel(Panel):
             (ui.exportButton, self.export),
         ):
             button.clicked.connect(lambda *_, work=work: self._guarded(work))
-        ui.plotButton.toggled.connect(lambda *_: self._guarded(self._onPlot))
+        ui.plotButton.toggled.connect(lambda *_: self._guarded(self._plot.toggled))
         ui.spaceButton.clicked.connect(lambda *_: self._timer.start())
         self._show()
 
@@ -95,7 +95,7 @@ class JobsPanel(Panel):
         self._table.fill(rows)
         self._space.poll()
         self._pollTasks()
-        self._plot()
+        self._plot.update()
         self._show()
         here = any(row.local and row.active for row in rows)
         if not (self._entered or here or self._tasks or self._space.busy):
@@ -189,7 +189,7 @@ class JobsPanel(Panel):
 
     def _onSelection(self) -> None:
         self._remember()
-        self._plot()
+        self._plot.update()
         self._show()
 
     def _remember(self) -> None:
@@ -220,25 +220,6 @@ class JobsPanel(Panel):
                 self.host.showError(error, task.log)
             else:
                 self.host.say(words)
-
-    def _onPlot(self) -> None:
-        if not self.ui.plotButton.isChecked():
-            self._plotted = None
-            self.logic.plots.cleanup()
-            return
-        self._plot()
-        layouts = getattr(slicer.app, "layoutManager", lambda: None)()
-        self.logic.plots.show(layouts.layoutLogic().GetLayoutNode() if layouts is not None else None)
-
-    def _plot(self) -> None:
-        if not self.ui.plotButton.isChecked() or self.selected is None:
-            return
-        follower = self.logic.jobs.follower(self.selected)
-        follower.poll()
-        self.logic.plots.update(follower)
-        if self._plotted != self.selected:
-            self._plotted = self.selected
-            self.logic.plots.show()
 
     def _show(self) -> None:
         """State, progress, error and buttons of the chosen run."""

@@ -35,9 +35,9 @@ class TrainingPanel(WorkingPanel):
         self._main = SettingsForm(
             ui.mainFrame, CLASSES[self.kind], {"": MAIN[self.kind]}, self._onChange, mainLabels()
         )
-        self._advanced: SettingsForm | None = (
-            None  # made when it is first opened: there are some eighty controls
-        )
+        self._main.alignLabels(ui.initLabel, ui.runLabel)
+        # Made when it is first opened: there are some eighty controls.
+        self._advanced: SettingsForm | None = None
         self._problem = ""
         self._values: dict[str, Any] | None = None  # the settings that were shown last
         self._weights = StartWeights(logic, ui.initCombo, ui.initButton, self._onInit)

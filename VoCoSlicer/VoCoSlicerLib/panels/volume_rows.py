@@ -14,6 +14,7 @@ from VoCoSlicerLib.logic_check import CheckJob
 
 NAME, SIZE, SPACING, KIND, SEGMENTATION, CLASS, NOTES = range(7)
 ID_ROLE = 0x0100  # Qt.UserRole
+_MOST_HIGH = 10  # rows that are seen without scrolling
 _WIDEST_NAME = 150  # pixels: the other columns are to be seen too in a panel of usual width
 
 
@@ -49,11 +50,15 @@ class VolumeRows:
         table.setColumnCount(len(headers))
         table.setHorizontalHeaderLabels(headers)
         table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().setHighlightSections(False)
         table.verticalHeader().setVisible(False)
         table.connect("itemChanged(QTableWidgetItem*)", self._onItem)
 
-    def show(self, rows: Sequence[Shown], labelNodes: Mapping[str, str]) -> None:
-        """Show ``rows``; ``labelNodes``: names by ID of what can be chosen as segmentation."""
+    def show(self, rows: Sequence[Shown], labelNodes: Mapping[str, str], classes: bool = False) -> None:
+        """Show ``rows``; ``labelNodes``: names by ID of what can be chosen as segmentation.
+
+        ``classes``: whether classes are wanted. Columns that say nothing are hidden: a panel is narrow.
+        """
         structure = ([(row.key, row.segmentation is None) for row in rows], list(labelNodes.items()))
         with adapter.blocked(self._table):
             if structure != self._structure:
@@ -61,12 +66,16 @@ class VolumeRows:
                 self._build(rows, labelNodes)
             for number, row in enumerate(rows):
                 self._fill(number, row, labelNodes)
-        filled = (structure, [bool(row.size) for row in rows])
+        hidden = not (classes or any(row.classLabel for row in rows)), not any(row.notes for row in rows)
+        for column, hide in zip((CLASS, NOTES), hidden, strict=True):
+            self._table.setColumnHidden(column, hide)
+        filled = (structure, [bool(row.size) for row in rows], hidden)
         if filled != self._filled:  # else the widths are the user's
             self._filled = filled
             self._table.resizeColumnsToContents()
             if self._table.columnWidth(NAME) > _WIDEST_NAME:
                 self._table.setColumnWidth(NAME, _WIDEST_NAME)
+            adapter.fitHeight(self._table, _MOST_HIGH)
 
     def selectedKeys(self) -> list[str]:
         """Keys of the rows that are selected."""

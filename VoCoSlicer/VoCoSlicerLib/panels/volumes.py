@@ -16,6 +16,7 @@ from VoCoSlicerLib.choices import (
     FolderChoice,
     readCases,
     readFolders,
+    readSettings,
     writeCases,
     writeFolders,
 )
@@ -78,8 +79,8 @@ class VolumesPanel(Panel):
         self._show()
 
     def state(self) -> Any:
-        """The choices of volumes and cohorts."""
-        return readCases(self.parameters.parameterNode), self.parameters.folders
+        """The choices of volumes and cohorts, and whether these want classes."""
+        return readCases(self.parameters.parameterNode), self.parameters.folders, self._wantsClasses()
 
     def refresh(self) -> None:
         """Look at the scene: volumes that came, went, changed or have another name."""
@@ -275,12 +276,15 @@ class VolumesPanel(Panel):
                     folder.warnings,
                 )
             )
-        self._rows.show(shown, self._table.labelNodes())
+        self._rows.show(shown, self._table.labelNodes(), self._wantsClasses())
         told = [f"{row.name}: {'; '.join(row.notes)}" for row in shown if row.notes]
         self.ui.notesLabel.setText("\n".join(told[:_MOST_TOLD]))
         self.ui.notesLabel.setVisible(bool(told))
         chosen = sum(row.chosen for row in shown)
         self.ui.countLabel.setText(_("{n} of {total} chosen").format(n=chosen, total=len(shown)))
+
+    def _wantsClasses(self) -> bool:
+        return readSettings(self.parameters, "finetune").get("task") == "classification"
 
     def _showWork(self, text: str) -> None:
         self.ui.workLabel.setText(text)
