@@ -106,15 +106,15 @@ for step in itertools.count():
     for _ in range(3):
         child = other_process(code, run.path)
         steps = []
-        end = time.monotonic() + 0.15
-        while time.monotonic() < end:
+        end = time.monotonic() + 60
+        while len(steps) < 200 or len(set(steps)) < 4:
+            assert time.monotonic() < end, "nothing was replaced"
             now = run.read_status()
             assert now is not None
             steps.append(now.step)
         child.kill()
         assert run.read_status() is not None
         assert steps == sorted(steps)
-        assert len(set(steps)) > 3
     with run.lock():
         assert not list(run.path.glob(".*.tmp"))
 
