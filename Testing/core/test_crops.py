@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from VoCoCore.data.crops import cut_crops
+from VoCoCore.data.augment import as_flips_and_swap
+from VoCoCore.data.crops import cut_at_once, cut_crops
 from VoCoCore.data.sampling import draw
 from VoCoCore.geometry import Grid
 from VoCoCore.presets import resolve_pretrain
@@ -48,7 +49,28 @@ def test_against_one_by_one(seed, whole_numbers, channels):
     v, s, n, f, t, h = tensors
     ours = cut_crops(v, s, n, out, largest=largest.tolist(), flips=f, turns=t, shifts=h).numpy()
     scale = 1 if whole_numbers else 255
-    np.testing.assert_allclose(ours, one_by_one(v, s, n, out, f, t, h), atol=2e-5 * scale)
+    theirs = one_by_one(v, s, n, out, f, t, h)
+    np.testing.assert_allclose(ours, theirs, atol=2e-5 * scale)
+    turned = as_flips_and_swap(f.flatten(0, 1), t.flatten())
+    at_once = cut_at_once(v, s, n, out, *turned, largest=largest.tolist()) + h.view(-1, 1, 1, 1, 1)
+    np.testing.assert_allclose(at_once.numpy(), theirs, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize("whole_numbers", [True, False])
+@pytest.mark.parametrize("edges", [(96, 64), (64, 64), (40, 64)])
+def test_crops_of_the_sizes_of_training_are_torchs(edges, whole_numbers):
+    """Smaller, as they are, and larger; interpolate's own error is part of the tolerance."""
+    before, after = edges
+    volumes = torch.randint(0, 256, (1, 1, 128, 112, before), dtype=torch.uint8)
+    volumes = volumes if whole_numbers else volumes / 255
+    starts = torch.tensor([[[0, 0, 0], [128 - before, 112 - before, 0], [7, 3, 0]]])
+    sizes, none = torch.full((1, 3, 3), before), torch.zeros(1, 3)
+    flips, turns = torch.tensor([[[True, False, True], [False] * 3, [False, True, False]]]), torch.arange(3)
+    ways = {"flips": flips, "turns": turns[None]}
+    ours = cut_crops(volumes, starts, sizes, (after,) * 3, largest=(before,) * 3, **ways)
+    theirs = one_by_one(volumes, starts, sizes, (after,) * 3, flips, turns[None], none)
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=2e-5)
+    assert ours.dtype == torch.float32 and ours.is_contiguous()
 
 
 def test_uneven_bases_are_cut_where_the_grid_says():
