@@ -73,6 +73,16 @@ def test_any_box_of_any_shape_is_read_as_written(data: st.DataObject) -> None:
         np.testing.assert_array_equal(volume.read(), array)
         box = Box(triple(start, "start"), triple(size, "size"))
         np.testing.assert_array_equal(volume.read(box), array[:, x, y, z])
+        np.testing.assert_array_equal(volume.array[:, x, y, z], array[:, x, y, z])  # as others read it
+
+
+def test_whole_numbers_of_two_bytes_and_blocks_of_zeros_are_read(store: Store) -> None:
+    array = np.zeros((2, 100, 50, 100), np.int16)
+    array[0, 60:, :, 40:], array[1, :20] = -32768, 32767
+    store.write(KEY, array, HEADER)
+    np.testing.assert_array_equal(store.open(KEY).read(), array)
+    box = Box((30, 10, 90), (50, 30, 10))
+    np.testing.assert_array_equal(store.open(KEY).read(box), array[:, 30:80, 10:40, 90:])
 
 
 def test_the_header_comes_back(filled: Store) -> None:

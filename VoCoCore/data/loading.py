@@ -150,7 +150,13 @@ def _allow_open_files() -> None:
 
 def _collate(samples: Sequence[dict[str, Tensor] | VocoError]) -> dict[str, Tensor] | VocoError:
     errors = [sample for sample in samples if isinstance(sample, VocoError)]
-    return errors[0] if errors else default_collate(list(samples))
+    if errors:
+        return errors[0]
+    if len(samples) == 1 and not isinstance(samples[0], VocoError):
+        return {
+            name: value[None] for name, value in samples[0].items()
+        }  # a view: a volume need not be copied
+    return default_collate(list(samples))
 
 
 def _leave_signals_to_the_job(over: Any, _: int) -> None:

@@ -1,7 +1,7 @@
 """The prepared volumes: one compressed array a case with its header beside it, read block by block.
 
     store.json        what this folder is, and the version of its format
-    cases/ab/<key>/   volume.zarr (Zarr v3, one shard, blocks of 48 x 48 x 96) and header.json;
+    cases/ab/<key>/   volume.zarr (Zarr v3, one shard of compressed blocks) and header.json;
                       with a label as its last channel: places.npy, where each label value lies
     partial/          cases being written; renamed into place when whole
     locks/  hashes.txt
@@ -28,6 +28,7 @@ import numpy as np
 
 from VoCoCore.data.store_volume import (
     PLACES_FILE,
+    VOLUME,
     PreparedVolume,
     bytes_in,
     damaged,
@@ -144,7 +145,7 @@ class Store:
             return self._opened[key]
         header, folder = self.header(key), self._folder(key)
         # Zarr takes a missing file for zeros, so the size is what tells a lost or cut one.
-        if bytes_in(folder / "volume.zarr" / "c") != header["stored_bytes"]:
+        if bytes_in(folder / VOLUME / "c") != header["stored_bytes"]:
             raise damaged(folder, "its voxels are missing or cut off")
         volume = open_volume(folder, header)
         self._opened[key] = volume
@@ -170,10 +171,10 @@ class Store:
         with writing(self.root):
             try:
                 partial.mkdir(parents=True)
-                write_volume(partial / "volume.zarr", array)
+                write_volume(partial / VOLUME, array)
                 if places is not None:
                     np.save(partial / PLACES_FILE, np.concatenate(places), allow_pickle=False)
-                stored = bytes_in(partial / "volume.zarr" / "c")
+                stored = bytes_in(partial / VOLUME / "c")
                 text = json.dumps({**header, "shape": list(array.shape), "stored_bytes": stored}, indent=1)
                 (partial / "header.json").write_text(text + "\n", encoding="utf-8")
                 self._folder(key).parent.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.data.places import STORED_PLACES, Places
+from VoCoCore.data.store_blocks import read_blocks
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import Box
 
 BLOCK = (48, 48, 96)
+# zstd without entropy coding, which gains little on noise: a fifteenth (a CT of 1.5 mm) to a quarter (much noise)
+# larger than level 1, and read in 0.55 to 0.3 of the time.
+LEVEL = -1
 PLACES_FILE = "places.npy"
+VOLUME = "volume.zarr"
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,12 @@ class PreparedVolume:
 
         Only the blocks that the box touches are read. Raises DataError for a damaged file.
         """
-        region = (slice(None), *self._slices(box)) if box else slice(None)
+        within = Box((0, 0, 0), self.shape[1:]) if box is None else box
+        region = (slice(0, self.shape[0]), *self._slices(within))
+        if not self.header["stored_bytes"]:  # zeros are not stored
+            return np.zeros([part.stop - part.start for part in region], self.array.dtype)
         try:
-            return np.asarray(self.array[region])
+            return read_blocks(self.folder / VOLUME, region, self.shape, self.array.chunks, self.array.dtype)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise damaged(self.folder, str(error)) from error
 
@@ -71,7 +79,7 @@ def open_volume(folder: Path, header: dict[str, Any]) -> PreparedVolume:
     import zarr
 
     try:
-        array = zarr.open_array(folder / "volume.zarr", mode="r", zarr_format=3)
+        array = zarr.open_array(folder / VOLUME, mode="r", zarr_format=3)
         channels, x, y, z = (int(n) for n in header["shape"])
         affine = np.asarray(header["affine"], dtype=float).reshape(4, 4)
     except Exception as error:  # zarr's own errors share no base class
@@ -93,7 +101,7 @@ def write_volume(path: Path, array: np.ndarray) -> None:
         dtype=array.dtype,
         chunks=(1, *block),
         shards=(len(array), *shard),
-        compressors=ZstdCodec(level=1),
+        compressors=ZstdCodec(level=LEVEL),
         filters=None,
         dimension_names=("channel", "R", "A", "S"),
     )
