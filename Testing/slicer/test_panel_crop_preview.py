@@ -12,7 +12,7 @@ from hand import Hand
 from preview_scene import addView, chosen, composites, nodeIds, torso
 
 from VoCoCore.data.sampling import draw
-from VoCoSlicerLib.choices import changeSetting, readSettings
+from VoCoSlicerLib.choices import CaseChoice, changeSetting, readSettings, writeCases
 
 
 @pytest.fixture
@@ -95,6 +95,20 @@ def test_parts_heat_and_opacity(panel, hand, host):
     assert view.GetBackgroundVolumeID() == nodes.preparedNode.GetID()
     hand.check("onCheckBox", False)
     assert view.GetForegroundVolumeID() is None and not panel.logic.preview.shown
+
+
+def test_channels_that_are_grouped_are_cut_together(panel, hand, host):
+    one, preview = up(panel, hand, host.scene, "a_t1"), panel.logic.preview
+    two = torso(host.scene, "oblique", "a_flair")
+    assert preview.channels == [one] and "Cut together" not in hand.find("notesLabel").text
+    choices = [CaseChoice(node.GetID(), True) for node in (two, one)]
+    writeCases(panel.parameters.parameterNode, choices)
+    panel.parameters.groupChannels = True
+    hand.until(lambda: preview.ready and len(preview.plan.intensities) == 2, 60)
+    assert preview.channels == [one, two]
+    assert "Cut together: a_t1, a_flair" in hand.find("notesLabel").text
+    panel.parameters.groupChannels = False
+    hand.until(lambda: preview.ready and len(preview.plan.intensities) == 1, 60)
 
 
 def test_settings_are_those_of_the_pre_training(panel, hand, host):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,8 @@ from VoCoCore.data.plan import plan_case  # noqa: E402
 from VoCoCore.data.sampling import draw, random_boxes  # noqa: E402
 from VoCoCore.geometry import Grid  # noqa: E402
 from VoCoSlicerLib import preview_plan, preview_step  # noqa: E402
+from VoCoSlicerLib.export import CaseExport, SceneCase  # noqa: E402
+from VoCoSlicerLib.nrrd import readNrrd  # noqa: E402
 from VoCoSlicerLib.preview import CropPreview  # noqa: E402
 
 
@@ -246,11 +250,75 @@ def empty(scene):
     return scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
 
 
+def exported(scene, nodes, folder):
+    """The case of ``nodes`` as a job reads it: values (C, X, Y, Z) and affine, from the files of an export."""
+    index = CaseExport(scene, [SceneCase(tuple(node.GetID() for node in nodes))], folder).run()
+    (case,) = json.loads(index.read_text())["cases"]
+    read = [readNrrd(index.parent / image) for image in case["images"]]
+    return np.stack([array.transpose(2, 1, 0) for array, _ in read]), read[0][1].affine
+
+
+def assertAsTheJob(preview, scene, nodes, folder):
+    """What is shown is what the trainer makes of the exported files."""
+    settings = preview.settings
+    array, affine = exported(scene, nodes, folder)
+    plan = plan_case(array, affine, settings.prepare, settings.crops.volume_size, None)
+    assert preview.plan.source_shape == plan.source_shape == array.shape[1:]
+    assert np.allclose(preview.plan.affine, plan.affine, atol=1e-4)
+    assert (preview.plan.start, preview.plan.size, preview.plan.shape) == (plan.start, plan.size, plan.shape)
+    region = preview.region()
+    while region is None:
+        preview.wait(60)
+        region = preview.region()
+    values = apply_plan(array, plan)
+    assert region.shape == (len(array), *settings.crops.volume_size)
+    (x, y, z), (i, j, k) = preview.world.first, settings.crops.volume_size
+    assert np.array_equal(region, values[:, x : x + i, y : y + j, z : z + k])
+
+
+def test_a_sheared_volume_is_shown_as_its_job_reads_it(scene, shown, tmp_path):
+    node = sheared(scene)
+    preview = shown(node)
+    assert "not at right angles" in preview.plan.notes[0]
+    axes = preview.plan.affine[:3, :3] / np.linalg.norm(preview.plan.affine[:3, :3], axis=0)
+    assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-9)
+    assertAsTheJob(preview, scene, [node], tmp_path)
+
+
+def test_channels_of_a_case_are_cut_together(scene, shown, tmp_path):
+    one, two = torso(scene, name="a_t1"), torso(scene, name="a_t2")
+    array = np.roll(block(), 2, axis=0)  # another body box; and a voxel and a half beside
+    slicer.util.updateVolumeFromArray(two, array)
+    two.SetOrigin(*np.add(two.GetOrigin(), (1.0, 1.5, 0.0)))
+    preview = shown(one)
+    alone = preview.plan
+    preview.setVolume(one, [one, two])
+    preview.wait(60)
+    assert preview.plan.size != alone.size and len(preview.plan.intensities) == 2
+    assertAsTheJob(preview, scene, [one, two], tmp_path)
+    before = preview.plan
+    slicer.util.updateVolumeFromArray(two, block())  # the other channel is watched too
+    assert preview.busy
+    preview.wait(60)
+    assert preview.plan.size != before.size
+    preview.setVolume(two, [one, two])
+    preview.present(prepared=True)
+    preview.wait(60)
+    found, values = (
+        slicer.util.arrayFromVolume(preview.nodes.preparedNode).transpose(2, 1, 0),
+        preview.region(),
+    )
+    assert found.shape == values.shape[1:], "a volume of the tiny preset is cut whole"
+    assert np.array_equal(found, values[1]) and not np.array_equal(found, values[0])
+    scene.RemoveNode(one)
+    preview.wait(60)
+    assert preview.ready and len(preview.plan.intensities) == 1, "what is left is shown alone"
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (vectors, "3 values a voxel"),
-        (sheared, "sheared"),
         (warped, "bent"),
         (flat, "same value"),
         (empty, "no image"),

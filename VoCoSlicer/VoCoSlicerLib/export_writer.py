@@ -20,21 +20,16 @@ import numpy as np
 
 from VoCoCore.data.cases import Source
 from VoCoCore.errors import EnvironmentFault
-from VoCoCore.geometry import shear_of, spacing_of
 from VoCoCore.runs.files import write_json, writing
-from VoCoSlicerLib.image_files import cornersApart, isGridOf
+from VoCoSlicerLib.image_files import isGridOf, sameGrid
 from VoCoSlicerLib.nrrd import CHUNK, nrrdHeader, writeNrrd
-from VoCoSlicerLib.resample import linear, straightGrid
+from VoCoSlicerLib.resample import exportGrid, linear
 from VoCoSlicerLib.segments import drawLabels
 from VoCoSlicerLib.snapshots import CaseSnapshot, VolumeSnapshot
 
 MARKER, MARK = "voco-volumes.json", "VoCo volumes exported from 3D Slicer"
 OURS = re.compile(r"(volume|label)-[0-9a-f]{32}\.nrrd|index(-\d+)?\.json|" + re.escape(MARKER))
 _LEFT = re.compile(r"\.\d+-(volume|label)-[0-9a-f]{32}\.nrrd")
-_SHEARED, _SAME_GRID = (
-    1e-3,
-    0.1,
-)  # as the trainer's own files: largest cosine; voxels that grids may lie apart
 Step = Callable[[int], None]
 _WRITING = threading.Lock()
 
@@ -70,21 +65,20 @@ class Writer:
     def label(self, case: CaseSnapshot, values: Mapping[str, int]) -> Source:
         """Write the label map of a case, on the grid of its images."""
         self.say(f"drawing the segments of {case.name}")
-        shape, affine = exportGrid(case.volumes[0])
+        shape, affine = exportGrid(case.volumes[0].shape, case.volumes[0].affine)
         drawn = drawLabels(case.segments or (), values, shape, affine, self.step)
         self.warnings += [f"{case.name}: {text}" for text in drawn.warnings]
         return Source(str(self._once("label", drawn.labels, affine, compress=True)))
 
     def _volume(self, case: CaseSnapshot, volume: VolumeSnapshot) -> str:
         first = case.volumes[0]
-        shape, affine = exportGrid(first)
-        apart = cornersApart(shape, volume.affine, affine) / spacing_of(affine).min()
-        sameGrid = volume.shape == shape and apart <= _SAME_GRID
-        if sameGrid and volume.file and isGridOf(volume.file, volume.shape, volume.affine):
+        shape, affine = exportGrid(first.shape, first.affine)
+        there = sameGrid(volume.shape, volume.affine, shape, affine)
+        if there and volume.file and isGridOf(volume.file, volume.shape, volume.affine):
             self.step(2 * volume.array.nbytes)
             return volume.file
         self.say(f"writing {volume.name}")
-        if sameGrid:
+        if there:
             return str(self._once("volume", volume.array, volume.affine))
         if volume is not first:
             self.warnings.append(f"{volume.name} is resampled onto the grid of {first.name}")
@@ -121,13 +115,6 @@ class Writer:
             found.update(part)
             self.step(len(part))
         return found.hexdigest()
-
-
-def exportGrid(volume: VolumeSnapshot) -> tuple[tuple[int, int, int], np.ndarray]:
-    """The grid (shape (i, j, k), affine) on which a case is written: its own, straightened if it is sheared."""
-    if shear_of(volume.affine) > _SHEARED:
-        return straightGrid(volume.shape, volume.affine)
-    return volume.shape, volume.affine
 
 
 def workOf(case: CaseSnapshot) -> int:

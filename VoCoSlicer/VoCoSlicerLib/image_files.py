@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from VoCoCore.errors import DataError
+from VoCoCore.geometry import spacing_of
 from VoCoSlicerLib.nifti import readNiftiHeader
 from VoCoSlicerLib.nrrd import LPS_TO_RAS, readNrrdHeader
 
+APART = 0.1  # voxels that two grids may lie apart and still be one
 SAME = 1e-3  # mm that the same voxel may lie apart: NIfTI keeps its numbers in 32 bits
 
 
@@ -51,6 +53,13 @@ def cornersApart(shape: Sequence[int], one: np.ndarray, other: np.ndarray) -> fl
     ends = np.array(np.meshgrid(*[(0, edge - 1) for edge in shape])).reshape(3, -1)
     moved = (np.asarray(one) - np.asarray(other)) @ np.vstack([ends, np.ones(ends.shape[1])])
     return float(np.linalg.norm(moved[:3], axis=0).max())
+
+
+def sameGrid(shape: Sequence[int], affine: np.ndarray, otherShape: Sequence[int], other: np.ndarray) -> bool:
+    """Whether two grids (shape (i, j, k), affine (4, 4)) have the same voxels, as far as that matters."""
+    if tuple(shape) != tuple(otherShape):
+        return False
+    return cornersApart(shape, affine, other) <= APART * spacing_of(other).min()
 
 
 def _metaImage(path: str | Path) -> tuple[tuple[int, int, int], np.ndarray]:

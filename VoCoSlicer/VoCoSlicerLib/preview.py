@@ -6,6 +6,7 @@ once, and `poll`, called now and then while `busy`, puts the overlay up when it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,12 +34,16 @@ class CropPreview(PreviewInStep):
 
     # --- what to show -------------------------------------------------------------------------------------------
 
-    def setVolume(self, node: Any) -> None:
-        """Choose the volume to cut: a scalar volume node of the scene, or None."""
+    def setVolume(self, node: Any, case: Sequence[Any] = ()) -> None:
+        """Choose the volume to cut: a scalar volume node of the scene, or None.
+
+        ``case``: the nodes of all channels of its case, in order, which are cut together (empty: it is alone).
+        """
         volumeId = node.GetID() if node is not None else ""
-        if volumeId != self._volumeId:
+        caseIds = tuple(channel.GetID() for channel in case or (node,)) if volumeId else ()
+        if (volumeId, caseIds) != (self._volumeId, self._caseIds):
             self._takeDown()
-            self._volumeId = volumeId
+            self._volumeId, self._caseIds = volumeId, caseIds
             self._observe()
             self._refresh()
 
@@ -155,7 +160,7 @@ class CropPreview(PreviewInStep):
         return self._error
 
     def region(self) -> np.ndarray | None:
-        """The prepared values (X, Y, Z) uint8 that the grid divides, 255 for 1; None while a thread makes them.
+        """The prepared values (C, X, Y, Z) uint8 that the grid divides, 255 for 1; None while a thread makes them.
 
         Raises DataError where they cannot be made.
         """
@@ -172,4 +177,4 @@ class CropPreview(PreviewInStep):
         cut = tuple(
             slice(low, low + edge) for low, edge in zip(world.first, world.grid.volume_size, strict=True)
         )
-        return None if values is None else values[cut]
+        return None if values is None else values[(slice(None), *cut)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,27 +20,41 @@ from vtk.util.numpy_support import vtk_to_numpy
 from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.errors import DataError, VocoError
-from VoCoCore.geometry import shear_of
 from VoCoCore.settings import PretrainSettings
+from VoCoSlicerLib.image_files import sameGrid
+from VoCoSlicerLib.resample import exportGrid, linear
 from VoCoSlicerLib.threads import giveTurn
 from VoCoSlicerLib.volumes import rasMatrix
 
 MOST_KEPT = 6
-MOST_SHEAR = 1e-3  # cosine; as the trainer warns
+STRAIGHTENED = "its axes are not at right angles: resampled to straight ones, as the job will read it"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a plan is made from: a shared image, its affine (4, 4), the settings, and the key that names them."""
+    """What a plan is made from: shared images, one a channel, with their affines (4, 4), the settings, and the key that
+    names them.
+    """
 
     key: Hashable
-    image: vtk.vtkImageData
-    affine: np.ndarray
+    images: tuple[vtk.vtkImageData, ...]
+    affines: tuple[np.ndarray, ...]
     settings: PretrainSettings
 
 
-def requestOf(node: Any, settings: PretrainSettings) -> Request:
-    """The request for ``node``, a scalar volume. Raises DataError for one that cannot be cut."""
+def requestOf(nodes: Sequence[Any], settings: PretrainSettings) -> Request:
+    """The request for ``nodes``, scalar volumes: the channels of one case. Raises DataError for one of no use."""
+    found = [_shared(node) for node in nodes]
+    images, affines = (tuple(parts) for parts in zip(*found, strict=True))
+    matters = (settings.prepare, settings.crops.volume_size, settings.data.body_part)
+    stamps = (
+        (node.GetID(), node.GetImageData().GetMTime(), affine.tobytes())
+        for node, affine in zip(nodes, affines, strict=True)
+    )
+    return Request((*stamps, matters), images, affines, settings)
+
+
+def _shared(node: Any) -> tuple[vtk.vtkImageData, np.ndarray]:
     image = node.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) < 1:
         raise DataError(f"{node.GetName()} holds no image", "load it again, or choose another volume")
@@ -49,22 +63,21 @@ def requestOf(node: Any, settings: PretrainSettings) -> Request:
             f"{node.GetName()} holds {image.GetNumberOfScalarComponents()} values a voxel",
             "choose a scalar volume: convert colours or vectors with the module Vector to Scalar Volume",
         )
-    affine = rasMatrix(node)
-    if shear_of(affine) > MOST_SHEAR:
-        raise DataError(
-            f"{node.GetName()} is sheared: its axes are not at right angles",
-            "resample it first, for example with the module Resample Scalar/Vector/DWI Volume",
-        )
     shared = vtk.vtkImageData()
     shared.ShallowCopy(image)
-    matters = (settings.prepare, settings.crops.volume_size, settings.data.body_part)
-    return Request((node.GetID(), image.GetMTime(), affine.tobytes(), matters), shared, affine, settings)
+    return shared, rasMatrix(node)
 
 
-def arrayOf(image: vtk.vtkImageData) -> np.ndarray:
-    """A view (1, X, Y, Z) of the values of an image of one component."""
-    x, y, z = image.GetDimensions()
-    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z, y, x).transpose(2, 1, 0)[None]
+def caseOf(request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """The case as jobs will read it: values (C, X, Y, Z) and affine (4, 4), a view where nothing is resampled."""
+    shape, target = exportGrid(request.images[0].GetDimensions(), request.affines[0])
+    channels = []
+    for image, affine in zip(request.images, request.affines, strict=True):
+        x, y, z = image.GetDimensions()
+        array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(z, y, x)
+        there = sameGrid((x, y, z), affine, shape, target)
+        channels.append((array if there else linear(array, affine, shape, target)).transpose(2, 1, 0))
+    return (channels[0][None] if len(channels) == 1 else np.stack(channels)), target
 
 
 def planOf(request: Request) -> Plan:
@@ -72,7 +85,10 @@ def planOf(request: Request) -> Plan:
     settings = request.settings
     size = settings.crops.volume_size
     assert size
-    return plan_case(arrayOf(request.image), request.affine, settings.prepare, size, settings.data.body_part)
+    array, affine = caseOf(request)
+    plan = plan_case(array, affine, settings.prepare, size, settings.data.body_part)
+    straight = affine is request.affines[0]
+    return plan if straight else replace(plan, notes=(STRAIGHTENED, *plan.notes))
 
 
 class Background:
@@ -155,5 +171,5 @@ class PrepareRequest:
 
 
 def preparedOf(asked: PrepareRequest) -> np.ndarray:
-    """The prepared volume (X, Y, Z) uint8, as the trainer's store holds it: 255 stands for 1."""
-    return apply_plan(arrayOf(asked.request.image), asked.plan)[0]
+    """The prepared channels (C, X, Y, Z) uint8, as the trainer's store holds them: 255 stands for 1."""
+    return apply_plan(caseOf(asked.request)[0], asked.plan)

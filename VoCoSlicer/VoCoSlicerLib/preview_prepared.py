@@ -23,11 +23,11 @@ class PreparedVolume:
         display.SetWindowLevelMinMax(0, 255)
         self._shown: Any = None
 
-    def fill(self, values: np.ndarray, plan: Plan) -> bool:
-        """Carry ``values`` (X, Y, Z) uint8, placed as ``plan`` says; False where they are there already."""
-        if values is self._shown:
+    def fill(self, values: np.ndarray, channel: int, plan: Plan) -> bool:
+        """Carry one of ``values`` (C, X, Y, Z) uint8, placed as ``plan`` says; False where it is there already."""
+        if self._shown is not None and values is self._shown[0] and channel == self._shown[1]:
             return False
-        self._shown = values
+        self._shown = values, channel
         setAffine(self.node, plan.affine)
-        setValues(self.node, values)
+        setValues(self.node, values[channel])
         return True

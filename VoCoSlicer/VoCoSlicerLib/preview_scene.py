@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,10 +63,10 @@ class PreviewScene:
             self.numbers.place(world)
         self.roi.place(world, box)
 
-    def fill(self, prepared: np.ndarray, plan: Plan) -> bool:
-        """Carry the prepared values (X, Y, Z) uint8 in a node of their own; False where they are there already."""
+    def fill(self, prepared: np.ndarray, channel: int, plan: Plan) -> bool:
+        """Carry one channel of the prepared values (C, X, Y, Z) uint8 in a node; False where it is there already."""
         self._prepared = self._prepared or PreparedVolume(self._nodes)
-        return self._prepared.fill(prepared, plan)
+        return self._prepared.fill(prepared, channel, plan)
 
     def present(self, shown: Shown, volumeId: str) -> None:
         """Show what ``shown`` says in all views, over the volume or, once it is there, the prepared one."""
@@ -92,11 +92,11 @@ class PreviewScene:
 
 
 class SceneEvents:
-    """Observers on a scene and a volume, all of them gone after `close`."""
+    """Observers on a scene and some volumes, all of them gone after `close`."""
 
-    def __init__(self, scene: Any, volume: Any, actions: dict[str, Callable[[], None]]) -> None:
-        """Actions are bound methods: ``volume`` (image, place or transform changed), ``views`` (a slice view came),
-        ``removed`` (some node), ``closing``, ``saving`` and ``saved`` (the scene)."""
+    def __init__(self, scene: Any, volumes: Sequence[Any], actions: dict[str, Callable[[], None]]) -> None:
+        """Actions are bound methods: ``volume`` (image, place or transform of one changed), ``views`` (a slice view
+        came), ``removed`` (some node), ``closing``, ``saving`` and ``saved`` (the scene)."""
         self._viewsCame = weakly(actions["views"])
         self._observed: list[tuple[Any, int]] = []
         for event, name in (
@@ -107,7 +107,7 @@ class SceneEvents:
         ):
             self._observe(scene, event, _plain(actions[name]))
         self._observe(scene, scene.NodeAddedEvent, vtk.calldata_type(vtk.VTK_OBJECT)(weakly(self._added)))
-        if volume is not None:
+        for volume in volumes:
             for event in (
                 vtk.vtkCommand.ModifiedEvent,
                 slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,

@@ -91,7 +91,7 @@ class CropScores:
         if region is None or preview.box is None:
             return
         self._box = preview.box
-        room = np.subtract(region.shape, self._box.size)
+        room = np.subtract(region.shape[1:], self._box.size)
         start = np.clip(np.rint(self._box.start), 0, room).astype(int)  # the network cuts whole voxels
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="voco-crop-"))

@@ -36,6 +36,7 @@ class PreviewInStep:
         self.labelsChanged, self.changed = Signal(), Signal()
         self._settings = resolve_pretrain()
         self._volumeId = ""
+        self._caseIds: tuple[str, ...] = ()
         self._sample, self._crop = 0, 0
         self._on = False
         self._shown = Shown()
@@ -68,6 +69,12 @@ class PreviewInStep:
     def volume(self) -> Any:
         """The chosen volume node, or None."""
         return self._scene.GetNodeByID(self._volumeId) if self._volumeId else None
+
+    @property
+    def channels(self) -> list[Any]:
+        """The nodes of all channels of the chosen volume's case that there still are, in order."""
+        found = [self._scene.GetNodeByID(nodeId) for nodeId in self._caseIds]
+        return [node for node in found if node is not None]
 
     def show(self) -> None:
         """Put the overlay up, as soon as the volume has been looked at."""
@@ -119,7 +126,7 @@ class PreviewInStep:
             return
         before = self._error
         try:
-            request = requestOf(volume, self._settings)
+            request = requestOf(self.channels, self._settings)
             plan = self._plans.ask(request)
             if isinstance(plan, VocoError):
                 raise plan
@@ -153,7 +160,9 @@ class PreviewInStep:
             raise values
         assert self._nodes is not None
         self._waiting = values is None
-        if values is not None and self._nodes.fill(values, plan):
+        ids = [node.GetID() for node in self.channels]
+        channel = ids.index(self._volumeId) if self._volumeId in ids else 0
+        if values is not None and self._nodes.fill(values, channel, plan):
             self._nodes.present(self._shown, self._volumeId)
 
     def _moved(self) -> None:
@@ -206,7 +215,7 @@ class PreviewInStep:
                 "saving": self._stepAside,
                 "saved": self._viewsCame,
             }
-            self._events = SceneEvents(self._scene, self.volume, actions)
+            self._events = SceneEvents(self._scene, self.channels, actions)
 
     def _viewsCame(self) -> None:
         if self._nodes is not None:
@@ -222,3 +231,7 @@ class PreviewInStep:
             self.hide()
         elif self._nodes is not None and not self._nodes.complete():
             self.hide()  # somebody deleted a part of it
+        elif len(self.channels) < len(self._caseIds):
+            self._caseIds = tuple(node.GetID() for node in self.channels)
+            self._observe()
+            self._refresh()

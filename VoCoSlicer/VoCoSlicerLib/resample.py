@@ -10,12 +10,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from VoCoCore.geometry import cropped_affine, spacing_of
+from VoCoCore.geometry import cropped_affine, shear_of, spacing_of
 
 Shape = tuple[int, int, int]
 Tick = Callable[[int], None]
+_SHEARED = 1e-3  # as the trainer's own files: largest cosine
 _OBLIQUE = 1 << 21  # voxels looked up at once: each needs some forty bytes meanwhile
 _ALIGNED = 0.02  # voxels that an axis may drift over a whole grid and still count as parallel
+
+
+def exportGrid(shape: Shape, affine: np.ndarray) -> tuple[Shape, np.ndarray]:
+    """The grid (shape (i, j, k), affine) that jobs read a case on: its first volume's, straight if that is sheared."""
+    return straightGrid(shape, affine) if shear_of(affine) > _SHEARED else (shape, affine)
 
 
 def straightGrid(shape: Sequence[int], affine: np.ndarray) -> tuple[Shape, np.ndarray]:

@@ -15,7 +15,7 @@ import vtk
 
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import spacing_of
-from VoCoSlicerLib.image_files import cornersApart
+from VoCoSlicerLib.image_files import sameGrid
 from VoCoSlicerLib.results_read import (
     LabelMap,
     LabelNames,
@@ -30,7 +30,6 @@ from VoCoSlicerLib.volumes import RESULT, ownMatrix, toNumpy, toVtk, worldMatrix
 
 BINARY = "Binary labelmap"
 SURFACE = "Closed surface"
-_SAME = 0.1  # voxels that two grids may lie apart and still be one
 _HIDDEN = 0.05  # probabilities below are not shown
 Provenance = Mapping[str, str]
 
@@ -206,7 +205,7 @@ def _onOwnGrid(volumeNode, shape, affine: np.ndarray, own: np.ndarray, world: np
         return False
     now = world @ own if world is not None else own
     step = spacing_of(affine)
-    if cornersApart(shape, now, affine) <= _SAME * step.min():
+    if sameGrid(shape, now, shape, affine):
         return True
     # Moved since: a shift or turn leaves the sizes of voxels and the angles between axes alone.
     cosines = [(m[:3, :3] / spacing_of(m)).T @ (m[:3, :3] / spacing_of(m)) for m in (now, np.asarray(affine))]

@@ -13,8 +13,9 @@ from VoCoCore.errors import VocoError
 from VoCoCore.geometry import spacing_of
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib import adapter
-from VoCoSlicerLib.choices import readSettings, writeSettings
+from VoCoSlicerLib.choices import readCases, readSettings, writeSettings
 from VoCoSlicerLib.forms import SettingsForm
+from VoCoSlicerLib.logic_cases import groupsOf
 from VoCoSlicerLib.logic_settings import resolve
 from VoCoSlicerLib.panels.base import Panel
 from VoCoSlicerLib.panels.crop_labels import LabelsTable
@@ -105,7 +106,7 @@ class CropPreviewPanel(Panel):
         how = one.previewOn, one.previewPrepared, one.previewHeat, one.previewOpacity, one.previewSample
         volume = one.previewVolume
         what = volume.GetID() if volume is not None else "", one.previewRun, readSettings(one, "pretrain")
-        return what, how, self._readParts()
+        return what, how, self._readParts(), [node.GetID() for node in self._case(volume)]
 
     def update(self) -> None:
         """Bring form and preview in step with the parameter node."""
@@ -124,7 +125,7 @@ class CropPreviewPanel(Panel):
             self.ui.sampleSpinBox.setValue(int(parameters.previewSample))
         settings = self._resolved(values, run)
         preview = self._preview
-        preview.setVolume(parameters.previewVolume)
+        preview.setVolume(parameters.previewVolume, self._case(parameters.previewVolume))
         if settings is not None:
             preview.setSettings(settings)
         sample, crop = int(parameters.previewSample), int(parts["crop"])
@@ -148,6 +149,15 @@ class CropPreviewPanel(Panel):
             self._timer.start()
         self._showState()
         self._showLabels()
+
+    def _case(self, volume: Any) -> list[Any]:
+        """The channels that ``volume`` is trained with, by the choices of the section Volumes; empty: it is alone."""
+        if volume is None or not self.parameters.groupChannels:
+            return []
+        chosen = [one.volumeId for one in readCases(self.parameters.parameterNode).values() if one.chosen]
+        groups = groupsOf(self.logic.scene, chosen, True)
+        found = next((group for group in groups if volume.GetID() in group), [])
+        return [self.logic.scene.GetNodeByID(nodeId) for nodeId in found]
 
     def _writeSample(self, sample: int, crop: int) -> None:
         if self.parameters is not None:
@@ -229,7 +239,9 @@ class CropPreviewPanel(Panel):
             crop=_product(world.cropSize),
             mm=_product(f"{edge:.0f}" for edge in world.cropMm),
         )
-        return "\n".join([size, *plan.notes, *plan.warnings])
+        names = [node.GetName() for node in preview.channels]
+        together = [_("Cut together: {names}").format(names=", ".join(names))] if len(names) > 1 else []
+        return "\n".join([size, *together, *plan.notes, *plan.warnings])
 
     def _showLabels(self) -> None:
         preview, world = self._preview, self._preview.world

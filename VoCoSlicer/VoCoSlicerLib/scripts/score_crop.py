@@ -2,7 +2,7 @@
 
     python score_crop.py FOLDER_OF_VOCOCORE RUN REGION.npy X,Y,Z
 
-``REGION.npy`` is what the run's grid divides, uint8 (X, Y, Z), 255 for 1; ``X,Y,Z`` is the crop's first voxel there.
+``REGION.npy`` is what the run's grid divides, uint8 (C, X, Y, Z), 255 for 1; ``X,Y,Z`` is the crop's first voxel there.
 Prints ``{"step": ..., "predicted": [...], "similarity": [...]}``: the logits of the run's own task, and the plain
 cosine of the crop's and each base crop's projection. Never imported by the module.
 """
@@ -43,16 +43,16 @@ def score(run: Path, region: Path, start: list[int]) -> dict[str, object]:
 
     settings = PretrainSettings.from_dict(RunDirectory(run).read_settings())
     crops, values = settings.crops, np.load(region)
-    if values.shape != tuple(crops.volume_size):
+    if values.shape[1:] != tuple(crops.volume_size):
         raise DataError(
-            f"{run.name} divides volumes of {crops.volume_size} voxels, not {values.shape}",
+            f"{run.name} divides volumes of {crops.volume_size} voxels, not {values.shape[1:]}",
             "take the run's own settings",
         )
-    task, step = load(run, settings)
+    task, step = load(run, settings, len(values))
     grid = Grid(crops.volume_size, crops.counts)
     starts, sizes = grid.starts_and_sizes
     batch = {
-        "volumes": torch.from_numpy(values)[None, None],
+        "volumes": torch.from_numpy(values)[None],
         "starts": torch.from_numpy(np.concatenate([[start], starts]))[None],
         "sizes": torch.from_numpy(np.concatenate([[crops.random_size], sizes]))[None],
         "labels": torch.full((1, 1, grid.n), 1 / grid.n),
@@ -65,7 +65,7 @@ def score(run: Path, region: Path, start: list[int]) -> dict[str, object]:
     return {"step": step, "predicted": logits.tolist(), "similarity": similar.tolist()}
 
 
-def load(run: Path, settings: object) -> tuple[object, int]:
+def load(run: Path, settings: object, channels: int) -> tuple[object, int]:
     """The run's task in evaluation mode, and the step of the checkpoint that it comes from."""
     from safetensors.torch import load_file
 
@@ -74,7 +74,7 @@ def load(run: Path, settings: object) -> tuple[object, int]:
     from VoCoCore.training import checkpoint
 
     folder = run / "checkpoints"
-    task = build_task(settings, encoder_factory(settings, 1))
+    task = build_task(settings, encoder_factory(settings, channels))
     try:
         step = checkpoint.load_best(folder, task)
         if step is None:
@@ -85,7 +85,8 @@ def load(run: Path, settings: object) -> tuple[object, int]:
             step = int(path.name.partition("-")[2])
     except (RuntimeError, OSError) as error:
         raise DataError(
-            f"the checkpoint of {run.name} does not fit its settings: {error}", "choose another run"
+            f"the checkpoint of {run.name} does not fit {channels} channel(s) and its settings: {error}",
+            "choose another run, or group the channels of its cases under Volumes",
         ) from None
     return task.eval(), step
 
