@@ -48,6 +48,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretext.epsilon": 1e-3,
         "pretext.drop_crops": 0.0,
         "optim.amsgrad": False,
+        # The logarithm of Eq. 3 has a slope of up to 1 / epsilon: without this a few steps make all crops alike.
+        "optim.clip": 1.0,
     },
     "v1": {
         "crops.counts": (4, 4, 1),
@@ -65,6 +67,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretext.epsilon": 1e-6,
         "pretext.drop_crops": 0.0,
         "optim.amsgrad": True,
+        "optim.clip": None,
     },
     "v2": {
         "crops.counts": (3, 3, 1),
@@ -85,6 +88,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretext.epsilon": 1e-6,
         "pretext.drop_crops": 0.2,
         "optim.amsgrad": True,
+        "optim.clip": None,
     },
 }
 

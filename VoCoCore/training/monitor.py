@@ -83,7 +83,8 @@ class Monitor:
                 "collapse",
                 f"collapse: the network sees nearly the same in every base crop (mean similarity "
                 f"{values['base_similarity']:.2f}, effective rank {values['effective_rank']:.1f})",
-                "raise pretext.lambda, lower optim.lr, use a larger optim.batch, or the recipe v1 with its teacher",
+                "set optim.clip to 1, use larger crops (crops.input_size) or a larger optim.batch, lower optim.lr, or "
+                "use the recipe v1 with its teacher",
             )
 
     def _warn(self, kind: str, message: str, hint: str) -> None:
