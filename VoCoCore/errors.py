@@ -55,6 +55,12 @@ class StopRequested(VocoError):
     exit_code = 5
 
 
+def kind_of(which: int | str | None) -> type[VocoError]:
+    """The kind of error that has an exit code, or that is called so; VocoError itself where there is none."""
+    kinds = (SettingsError, DataError, EnvironmentFault, StopRequested)
+    return next((kind for kind in kinds if which in (kind.exit_code, kind.__name__)), VocoError)
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the choice closest to ``word``, or an empty string."""
     found = get_close_matches(str(word), list(choices), n=1, cutoff=0.6)

@@ -23,9 +23,10 @@ from safetensors.torch import load_file
 from VoCoCore.cli import main
 from VoCoCore.evaluation.cases_table import read_per_case
 from VoCoCore.fields import flatten
-from VoCoCore.models.model_files import load_model, model_paths
+from VoCoCore.models.model_files import load_model
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
+from VoCoCore.runs.weights import model_paths
 from VoCoCore.training.checkpoint import newest
 from VoCoCore.training.finetune import finetune
 

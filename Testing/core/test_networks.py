@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.heads import pool_maps
-from VoCoCore.models.model_files import load_model, model_paths, save_model
+from VoCoCore.models.model_files import load_model, save_model
 from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
 from VoCoCore.models.published import canonical
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.weights import model_paths
 
 
 @pytest.mark.parametrize("name", WHOLE)

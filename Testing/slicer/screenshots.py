@@ -1,17 +1,16 @@
-"""Pictures of the module's sections and of its crop preview for docs/pictures/slicer, with made data and made runs.
+"""Pictures of the module's sections, its crop preview and its results for docs/pictures/slicer, with made data.
 
-    python Testing/slicer/screenshots.py [FOLDER]
+    python Testing/slicer/screenshots.py [FOLDER [RUN]]
 
-Needs slicer-core and PySide6, no screen and no Slicer. Paths and names in the pictures are made up.
+Needs slicer-core and PySide6, no screen and no Slicer. Paths and names in the pictures are made up. What is predicted
+is not: a network is fine-tuned on the sample cases for ten minutes, unless ``RUN`` is one that has been done already.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
-import struct
 import sys
 import tempfile
 from pathlib import Path
@@ -33,13 +32,22 @@ import slicer  # noqa: E402
 from hand import PICTURES, Hand  # noqa: E402
 from host import Host  # noqa: E402
 from made_jobs import makeRun, progress, started, train, val  # noqa: E402
-from views import SliceView, ThreeDView  # noqa: E402
+from views import PlotView, SliceView, ThreeDView  # noqa: E402
 
 WIDTH = 640
+# What one core does in ten minutes.
+FINETUNING = {
+    "optim.steps": 600,
+    "patches.size": (32, 32, 32),
+    "patches.per_case": 1,
+    "data.val_fraction": 0.17,
+    "data.test_fraction": 0.0,
+    "run.validate_every": 60,
+}
 
 
 def makeRuns() -> None:
-    """Three runs as jobs leave them: one that was finished, one that was stopped, one that failed."""
+    """Four runs as jobs leave them: one that was finished, one that was stopped, one that failed, one under way."""
     from VoCoCore.runs import known
 
     events = [started(step=0, device="NVIDIA RTX 4090")]
@@ -50,22 +58,27 @@ def makeRuns() -> None:
     runs = PLACE / "VoCo"
     known.remember(makeRun(runs / "pretrain 2025-11-03", "finished", 1000, events))
     known.remember(makeRun(runs / "pretrain 2025-11-10", "stopped", 430, events[: 43 * 2 + 5]))
+    card = started(device="NVIDIA RTX 4090")
     failed = {"type": "error", "kind": "EnvironmentFault", "message": "the graphics card is out of memory"}
     failed |= {"hint": "take a smaller batch, or crops.base_size, or the preset tiny"}
-    known.remember(
-        makeRun(runs / "pretrain 2025-11-12", "failed", 12, [started(), failed], failed["message"])
-    )
+    known.remember(makeRun(runs / "pretrain 2025-11-12", "failed", 12, [card, failed], failed["message"]))
+    going = [*events[: 62 * 2 + 7], progress(620, 4.1, 93.0)]
+    known.remember(makeRun(runs / "pretrain 2025-11-14", "running", 620, going, pid=os.getpid()))
 
 
-def makeModel() -> Path:
-    """A file that says of itself what a fine-tuned model says."""
-    names = ("liver", "spleen", "left kidney", "right kidney", "vertebrae", "aorta")
-    classes = [{"name": name, "values": [number + 1]} for number, name in enumerate(names)]
-    card = {"task": "segmentation", "encoder": "unet", "classes": classes, "steps": 2000, "cases": 6}
-    head = json.dumps({"__metadata__": {"card": json.dumps(card)}}).encode()
-    path = PLACE / "organs.safetensors"
-    path.write_bytes(struct.pack("<Q", len(head)) + head)
-    return path
+def fineTuned(logic, cases, done: Path | None) -> Path:
+    """A run that was fine-tuned on ``cases``: ``done`` under a made-up name, or a new one."""
+    from VoCoCore.runs import known
+
+    run = PLACE / "VoCo" / "finetune 2025-11-17"
+    if done is not None:
+        shutil.copytree(done, run, ignore=shutil.ignore_patterns("checkpoints"))
+        known.remember(run)
+        return run
+    volumes, segmentations = zip(*cases, strict=True)
+    code = logic.finetune(volumes, run, segmentations=segmentations, settings=FINETUNING, progress=print)
+    assert code == 0, code
+    return run
 
 
 class Pictures:
@@ -104,40 +117,75 @@ class Pictures:
         self.host.failures.check()
 
 
-def takeAll(folder: Path) -> None:
+def takeAll(folder: Path, done: Path | None) -> None:
     """All pictures into ``folder``."""
     from VoCoSlicerLib.samples import loadSample
 
     makeRuns()
-    model = makeModel()
     pictures = Pictures(folder)
-    cases = [*loadSample(slicer.mrmlScene, "VoCoTorso"), *loadSample(slicer.mrmlScene, "VoCoTorsos")]
+    big, small = loadSample(slicer.mrmlScene, "VoCoTorso"), loadSample(slicer.mrmlScene, "VoCoTorsos")
     hand = pictures.open("environment")
     hand.until(lambda: hand.find("checkPythonButton").isEnabled(), 300, "the probe")
     pictures.take("environment", "environment")
     hand = pictures.open("volumes")
-    hand.until(lambda: len(hand.rows("volumesTable")) == len(cases), 20, "the table")
+    hand.until(lambda: len(hand.rows("volumesTable")) == 7, 20, "the table")
     hand.click("allButton")
+    hand.checkRow("volumesTable", 0, on=False)
     pictures.take("volumes", "volumes")
-    takePreview(pictures, cases[0])
+    takePreview(pictures, big[0])
     hand = pictures.open("pretraining")
     hand.choose("setting.model.encoder", "unet")
+    hand.type("setting.optim.steps", "200")
+    takeEstimate(pictures, hand, "pretraining")
+    hand = pictures.open("finetuning")
+    hand.type("setting.optim.steps", "300")
+    takeEstimate(pictures, hand, "finetuning")
+    takeJobs(pictures)
+    run = fineTuned(pictures.widget.logic, small, done)
+    takeResults(pictures, run, big[0][0])
+    pictures.close()
+
+
+def takeEstimate(pictures: Pictures, hand: Hand, name: str) -> None:
+    """The section of a training, with what it will need."""
     hand.click("estimateButton")
     label = hand.find("estimateLabel")
-    hand.until(lambda: label.text and not label.text.startswith("Estimating"), 1200, "the estimate")
+    words = ("Estimating", "Writing")
+    hand.until(lambda: label.text and not label.text.startswith(words), 1200, "the estimate")
     assert "GB" in label.text, label.text
-    pictures.take("pretraining", "pretraining")
-    pictures.open("finetuning")
-    pictures.take("finetuning", "finetuning")
-    hand = pictures.open("prediction")
-    pictures.widget.logic.getParameterNode().model = str(model)
-    hand.pick("volumeSelector", cases[1][0])
-    pictures.take("prediction", "prediction")
+    pictures.take(name, name)
+
+
+def takeJobs(pictures: Pictures) -> None:
+    """The section of the jobs."""
     hand = pictures.open("jobs")
-    hand.until(lambda: len(hand.rows("runsTable")) == 3, 20, "the runs")
+    hand.until(lambda: len(hand.rows("runsTable")) == 4, 20, "the runs")
     hand.selectRow("runsTable", 0)
     pictures.take("jobs", "jobs")
-    pictures.close()
+
+
+def takeResults(pictures: Pictures, run: Path, volume) -> None:
+    """The plot of a fine-tuning, the section of the prediction, and what is predicted of a case that was not learnt."""
+    hand = pictures.open("jobs")
+    hand.until(lambda: any(row[0] == run.name for row in hand.rows("runsTable")), 20, "the run")
+    hand.selectRow("runsTable", [row[0] for row in hand.rows("runsTable")].index(run.name))
+    hand.check("plotButton")
+    logic = pictures.widget.logic
+    PlotView(logic.plots.chart).save(pictures.folder / "plot.png")
+    hand.check("plotButton", False)
+    hand = pictures.open("prediction")
+    logic.getParameterNode().model = str(run)
+    hand.pick("volumeSelector", volume)
+    pictures.take("prediction", "prediction")
+    job = logic.predict(run, [volume], output=PLACE / "predicted", device="cpu")
+    (node,) = job.segmentations
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        composite.SetBackgroundVolumeID(volume.GetID())
+    centre = node.GetSegmentCenterRAS(node.GetSegmentation().GetSegmentIdBySegmentName("liver"))
+    view = SliceView(pictures.host.setup, "Red")
+    view.node.JumpSliceByOffsetting(*centre)
+    view.save(pictures.folder / "predicted-red.png")
+    ThreeDView(pictures.host.setup).save(pictures.folder / "predicted-3d.png")
 
 
 def takePreview(pictures: Pictures, case) -> None:
@@ -164,4 +212,5 @@ def takePreview(pictures: Pictures, case) -> None:
 
 
 if __name__ == "__main__":
-    takeAll(Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES)
+    given = [Path(word) for word in sys.argv[1:]]
+    takeAll(given[0] if given else PICTURES, given[1].absolute() if len(given) > 1 else None)

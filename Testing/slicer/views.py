@@ -19,26 +19,14 @@ VIEW_MANAGERS = (
 )
 
 
-class View:
-    """A render window off the screen that a group of displayable managers draws into."""
+class Window:
+    """A render window off the screen."""
 
-    def __init__(self, setup, node, factory, managers, size: tuple[int, int]) -> None:
-        self.window = vtk.vtkRenderWindow()
+    def __init__(self, window, size: tuple[int, int]) -> None:
+        self.window = window
         self.window.SetOffScreenRendering(1)
         self.window.SetMultiSamples(0)
         self.window.SetSize(*size)
-        self.renderer = vtk.vtkRenderer()
-        self.window.AddRenderer(self.renderer)
-        self._interactor = vtk.vtkRenderWindowInteractor()
-        self._interactor.SetRenderWindow(self.window)
-        node.SetInteractionNode(setup.scene.GetFirstNodeByClass("vtkMRMLInteractionNode"))
-        self._factory = factory
-        factory.SetMRMLApplicationLogic(setup.applicationLogic)
-        for name in managers:
-            if not factory.IsDisplayableManagerRegistered(name):
-                factory.RegisterDisplayableManager(name)
-        self._group = factory.InstantiateDisplayableManagers(self.renderer)
-        self._group.SetMRMLDisplayableNode(node)
 
     def save(self, path: Path) -> None:
         """Draw it into a PNG file."""
@@ -52,6 +40,49 @@ class View:
         writer.Write()
 
 
+class PlotView(Window):
+    """A chart node's title, axes, legend and series, as Slicer's plot view draws them."""
+
+    def __init__(self, chart, size: tuple[int, int] = (560, 320)) -> None:
+        self._view = vtk.vtkContextView()
+        super().__init__(self._view.GetRenderWindow(), size)
+        self._view.GetRenderer().SetBackground(1, 1, 1)
+        drawn = vtk.vtkChartXY()
+        self._view.GetScene().AddItem(drawn)
+        drawn.SetTitle(chart.GetTitle())
+        drawn.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle(chart.GetXAxisTitle())
+        drawn.GetAxis(vtk.vtkAxis.LEFT).SetTitle(chart.GetYAxisTitle())
+        drawn.SetShowLegend(True)
+        for number in range(chart.GetNumberOfPlotSeriesNodes()):
+            series = chart.GetNthPlotSeriesNode(number)
+            line = drawn.AddPlot(vtk.vtkChart.LINE)
+            table = series.GetTableNode().GetTable()
+            line.SetInputData(table, series.GetXColumnName(), series.GetYColumnName())
+            line.SetLabel(series.GetName())
+            line.SetColorF(*series.GetColor())
+            line.SetWidth(2)
+            line.SetMarkerStyle(series.GetMarkerStyle())
+
+
+class View(Window):
+    """A render window off the screen that a group of displayable managers draws into."""
+
+    def __init__(self, setup, node, factory, managers, size: tuple[int, int]) -> None:
+        super().__init__(vtk.vtkRenderWindow(), size)
+        self.renderer = vtk.vtkRenderer()
+        self.window.AddRenderer(self.renderer)
+        self._interactor = vtk.vtkRenderWindowInteractor()
+        self._interactor.SetRenderWindow(self.window)
+        node.SetInteractionNode(setup.scene.GetFirstNodeByClass("vtkMRMLInteractionNode"))
+        self._factory = factory
+        factory.SetMRMLApplicationLogic(setup.applicationLogic)
+        for name in managers:
+            if not factory.IsDisplayableManagerRegistered(name):
+                factory.RegisterDisplayableManager(name)
+        self._group = factory.InstantiateDisplayableManagers(self.renderer)
+        self._group.SetMRMLDisplayableNode(node)
+
+
 class SliceView(View):
     """One of the slice views: the layers of its slice logic, with models, markups and segments over them."""
 
@@ -61,6 +92,7 @@ class SliceView(View):
         node.SetDimensions(*size, 1)
         node.SetUVWDimensions(*size, 1)
         logic.FitSliceToAll()
+        self.node = node
         factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory()
         super().__init__(setup, node, factory, SLICE_MANAGERS, size)
         # as in Slicer: the volumes' layers in a renderer of their own, below what the managers draw

@@ -61,7 +61,8 @@ def run(words: Sequence[str]) -> int:
     from VoCoCore.devices import choose
     from VoCoCore.inference.job import Predictions, failures
     from VoCoCore.inference.predict import Predictor
-    from VoCoCore.models.model_files import load_model, model_paths
+    from VoCoCore.models.model_files import load_model
+    from VoCoCore.runs.weights import model_paths
     from VoCoCore.settings import RunSettings
 
     paths = model_paths(asked.model)

@@ -16,11 +16,11 @@ from VoCoCore.models.encoders import ENCODERS
 from VoCoCore.models.identify import Identity, identify
 from VoCoCore.models.inspection import described
 from VoCoCore.models.matching import check_match, description_of, match
-from VoCoCore.models.model_files import weights_file
 from VoCoCore.models.outline import outline
 from VoCoCore.models.outputs import check_output
 from VoCoCore.models.weight_files import WeightFile, read_weight_file
 from VoCoCore.models.weights import write_tensors
+from VoCoCore.runs.weights import weights_file
 
 
 def convert_weights(

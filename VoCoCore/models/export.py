@@ -15,7 +15,7 @@ from VoCoCore.models.convert import matched
 from VoCoCore.models.export_bundle import METADATA, MODEL, bundle_configs, write_configs
 from VoCoCore.models.export_formats import FORMATS
 from VoCoCore.models.export_programs import INPUT, OUTPUT, write_program
-from VoCoCore.models.model_files import load_model, model_tensors, weights_file
+from VoCoCore.models.model_files import load_model, model_tensors
 from VoCoCore.models.model_text import Page, write_page
 from VoCoCore.models.monai_names import call_text, monai_network, published_tensors, with_second_names
 from VoCoCore.models.outputs import check_output, replacing
@@ -23,6 +23,7 @@ from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.models.weights import write_tensors
 from VoCoCore.runs.describe import describe
 from VoCoCore.runs.directory import is_run
+from VoCoCore.runs.weights import weights_file
 
 BUNDLE_PAGE = "docs/README.md"
 
@@ -49,7 +50,7 @@ class Wish:
 
 
 def export_weights(wish: Wish) -> Exported:
-    """Write what ``wish.source`` (all that `model_files.weights_file` takes) holds in another form.
+    """Write what ``wish.source`` (all that `runs.weights.weights_file` takes) holds in another form.
 
     Raises DataError where the source does not hold what the form needs, SettingsError for a form or an output that
     cannot be, EnvironmentFault for the disk or a missing package.

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from VoCoCore.models.coverage import Coverage
-from VoCoCore.models.model_files import weights_file
 from VoCoCore.models.weights import load_weights
+from VoCoCore.runs.weights import weights_file
 from VoCoCore.settings import SCRATCH
 
 
@@ -17,7 +17,7 @@ def initialise(
 ) -> Coverage | None:
     """Fill a network's encoder, and whatever else fits, from ``source``; None for ``scratch``.
 
-    ``source`` is all that `model_files.weights_file` takes. An output layer for other classes stays random and counts
+    ``source`` is all that `runs.weights.weights_file` takes. An output layer for other classes stays random and counts
     as mismatched. Raises DataError, and leaves the network as it was, where less than ``minimum`` of the encoder's
     weights are found; with ``allow_partial`` any share above none will do.
     """

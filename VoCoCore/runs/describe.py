@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested, VocoError
+from VoCoCore.errors import EnvironmentFault, VocoError, kind_of
 from VoCoCore.runs import files
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import Event
@@ -15,9 +15,6 @@ from VoCoCore.runs.narrate import duration
 
 LOST = "it ended without a word: killed, often for want of memory, or the machine was shut down"
 SILENT = 60.0  # seconds without a heartbeat from which a person wants to know
-_KINDS: dict[str, type[VocoError]] = {
-    kind.__name__: kind for kind in (SettingsError, DataError, EnvironmentFault, StopRequested)
-}
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def failure(follower: Follower) -> VocoError:
     if state == "lost":
         return EnvironmentFault(f"the job in {follower.run.path} is lost: {message}", hint)
     kind = str(_error(follower, follower.summary().message).get("kind"))
-    return _KINDS.get(kind, VocoError)(f"the job in {follower.run.path} failed: {message}", hint)
+    return kind_of(kind)(f"the job in {follower.run.path} failed: {message}", hint)
 
 
 def under_way_words(description: Description) -> str:

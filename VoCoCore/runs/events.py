@@ -181,6 +181,18 @@ def read_events(path: str | Path) -> list[Event]:
     return settled(events)
 
 
+def tail(path: Path, most: int) -> list[Event]:
+    """Return the events in the last ``most`` bytes of ``path``, oldest first; an empty list where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - most))
+            data = file.read(most)
+    except OSError:
+        return []
+    return _parse(data if end <= most else data.partition(b"\n")[2])[0]
+
+
 def settled(events: Iterable[Event]) -> list[Event]:
     """Return ``events`` without what later attempts took back.
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
+from VoCoCore.errors import EnvironmentFault, SettingsError, kind_of
 from VoCoCore.runs import files, known, process
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
 from VoCoCore.runs.status import ACTIVE
@@ -28,7 +28,6 @@ _BOOTSTRAP = (
     "sys.path[:] = [root, *(p for p in sys.path if p not in ('', root))]; "
     "runpy.run_module(module, run_name='__main__', alter_sys=True)"
 )
-_KINDS: dict[int, type[VocoError]] = {e.exit_code: e for e in (SettingsError, DataError, EnvironmentFault)}
 _PAUSE = 0.05
 _children: list[subprocess.Popen[bytes]] = []  # kept so that those that ended are waited for
 
@@ -52,7 +51,7 @@ class Launch:
         if code is None:
             return False
         line = self._last_line() or f"it ended with exit code {code} and said nothing"
-        raise _KINDS.get(code, VocoError)(f"the job did not start: {line}", f"more in {self.run.log_file}")
+        raise kind_of(code)(f"the job did not start: {line}", f"more in {self.run.log_file}")
 
     def cancel(self) -> None:
         """Kill the process that was started, with all that it started itself: for a job that has not reported yet."""

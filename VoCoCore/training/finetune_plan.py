@@ -17,10 +17,10 @@ from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import OutputClass
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.identify import identify
-from VoCoCore.models.model_files import weights_file
 from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
 from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.protocols import check_finetune
+from VoCoCore.runs.weights import weights_file
 from VoCoCore.settings import SCRATCH
 from VoCoCore.training.case_facts import Facts, facts_of
 from VoCoCore.training.finetune_needs import MB, need_of, needs_of, steps_in

@@ -198,7 +198,11 @@ class CaseExport:
     def _chooseValues(self) -> dict[str, int]:
         names = self.segmentNames
         if names is None:
-            names = [segment.name for case in self._snapshots for segment in case.segments or ()]
+            names = [
+                segment.name
+                for case in self._snapshots
+                for segment in (case.segments() if case.segments else ())
+            ]
         return labelValues(names, cohortLabels(self._cohorts))
 
     def _writeCase(self, snapshot: CaseSnapshot, values: dict[str, int]) -> Case:

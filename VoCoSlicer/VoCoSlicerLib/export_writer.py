@@ -66,7 +66,7 @@ class Writer:
         """Write the label map of a case, on the grid of its images."""
         self.say(f"drawing the segments of {case.name}")
         shape, affine = exportGrid(case.volumes[0].shape, case.volumes[0].affine)
-        drawn = drawLabels(case.segments or (), values, shape, affine, self.step)
+        drawn = drawLabels(case.segments() if case.segments else (), values, shape, affine, self.step)
         self.warnings += [f"{case.name}: {text}" for text in drawn.warnings]
         return Source(str(self._once("label", drawn.labels, affine, compress=True)))
 

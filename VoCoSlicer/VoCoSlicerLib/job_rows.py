@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested, VocoError
+from VoCoCore.errors import EnvironmentFault, VocoError, kind_of
 from VoCoCore.runs import describe
 from VoCoCore.runs.describe import LOST, command_of
 from VoCoCore.runs.directory import RunDirectory, is_run
-from VoCoCore.runs.events import finite, is_undone, step_of
+from VoCoCore.runs.events import finite, settled, tail
 from VoCoCore.runs.narrate import narrate
 from VoCoCore.runs.process import host_name
 from VoCoCore.runs.status import ACTIVE, ENDED
@@ -22,7 +20,6 @@ from VoCoCore.runs.status import ACTIVE, ENDED
 GONE, STARTING = "gone", "starting"  # states that only this table has, beside those of VoCoCore
 SCORES = ("position_accuracy", "dice", "balanced_accuracy")  # by which states of a network are compared
 _TAIL = 1 << 15  # bytes
-_KINDS = {kind.__name__: kind for kind in (SettingsError, DataError, EnvironmentFault, StopRequested)}
 
 
 @dataclass(frozen=True)
@@ -111,9 +108,7 @@ class RunReader:
             said = {}
         message = self.row.message or "it did not say why: see its log"
         hint = ", then ".join(filter(None, [str(said.get("hint") or ""), f"press Resume ({kept})"]))
-        return _KINDS.get(str(said.get("kind")), VocoError)(
-            f"The job of {self.run.name} failed: {message}", hint
-        )
+        return kind_of(str(said.get("kind")))(f"The job of {self.run.name} failed: {message}", hint)
 
     def _made(self) -> JobRow:
         status, state, tail = self.run.read_status(), self.run.state(), self._tail
@@ -146,18 +141,9 @@ class RunReader:
 def readTail(path: Path) -> dict[str, Any]:
     """What the last 32 kB of a run's events say: step, rate, eta, loss, score, stage and device, where there."""
     found: dict[str, Any] = {}
-    start = math.inf
-    for line in reversed(_lastLines(path)):
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(event, dict) or not isinstance(event.get("type"), str) or is_undone(event, start):
-            continue
+    for event in reversed(settled(tail(path, _TAIL))):
         for name, value in _told(event).items():
             found.setdefault(name, value)
-        if event["type"] == "started":  # what an earlier attempt said about steps beyond no longer holds
-            start = min(start, step_of(event))
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -179,17 +165,6 @@ def _told(event: Mapping[str, Any]) -> dict[str, Any]:
         return {"loss": finite(values.get("loss"))} if "loss" in values else {}
     name = next((name for name in SCORES if name in values), None)
     return {"score": finite(values[name])} if name else {}
-
-
-def _lastLines(path: Path) -> list[bytes]:
-    try:
-        with open(path, "rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - _TAIL))
-            lines = file.read(_TAIL).split(b"\n")
-    except OSError:
-        return []
-    return lines[1:] if end > _TAIL else lines
 
 
 def _stamp(path: Path) -> object:

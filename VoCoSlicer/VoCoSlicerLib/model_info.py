@@ -7,18 +7,15 @@ A safetensors file begins with the length of its head (8 bytes, little-endian) a
 from __future__ import annotations
 
 import json
-import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError
-from VoCoCore.runs.directory import is_run
-from VoCoCore.runs.files import read_json
+from VoCoCore.runs.weights import model_paths
 
 _MOST_HEAD = 100_000_000  # bytes; no head is longer
-_FOLD = re.compile(r"fold-(\d+)")
 _HINT = "give the run of a fine-tuning, a folder of its folds, or weights/model.safetensors in one"
 
 
@@ -48,7 +45,7 @@ def readModel(path: str | Path) -> ModelInfo:
     Raises DataError, with what to give instead, where there is none or it is damaged.
     """
     path = Path(path).expanduser()
-    files = _filesOf(path)
+    files = tuple(model_paths(path))
     card = _cardOf(files[0])
     try:
         classes = [(str(one["name"]), list(one["values"])) for one in card["classes"]]
@@ -89,32 +86,3 @@ def _cardOf(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DataError(f"the card of the network in {file} is damaged", "copy the file again")
     return found
-
-
-def _filesOf(path: Path) -> tuple[Path, ...]:
-    if path.is_file():
-        return (path,)
-    if not path.is_dir():
-        raise DataError(f"there is no {path}", _HINT)
-    if is_run(path):
-        return (_ofRun(path),)
-    folds = sorted((int(match[1]), one) for one in path.iterdir() if (match := _FOLD.fullmatch(one.name)))
-    files = tuple(_ofRun(one) for _, one in folds if is_run(one))
-    if not files:
-        raise DataError(f"{path} is neither a run nor a folder of folds", _HINT)
-    return files
-
-
-def _ofRun(run: Path) -> Path:
-    file = run / "weights" / "model.safetensors"
-    if file.is_file():
-        return file
-    if (run / "weights" / "encoder.safetensors").is_file():
-        raise DataError(
-            f"{run} is a pre-training: its encoder gives features, no classes", "fine-tune it first"
-        )
-    state = (read_json(run / "status.json") or {}).get("state", "")
-    raise DataError(
-        f"{run} has no weights yet" + (f": it is {state}" if state else ""),
-        "finish it, or choose another run",
-    )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import slicer
@@ -54,13 +56,13 @@ class VolumeSnapshot:
 
 @dataclass(frozen=True)
 class CaseSnapshot:
-    """A case apart from the scene; ``segments`` is None where it has no label."""
+    """A case apart from the scene; ``segments``, which may take seconds, gives its labels (None: it has none)."""
 
     case: SceneCase
     name: str
     patient: str
     volumes: tuple[VolumeSnapshot, ...]
-    segments: tuple[Segment, ...] | None
+    segments: Callable[[], tuple[Segment, ...]] | None
     stamp: tuple
 
 
@@ -72,7 +74,7 @@ def takeCase(scene, case: SceneCase) -> CaseSnapshot:
     for node in nodes:
         usableVolume(node)
     label = _node(scene, case.segmentationId) if case.segmentationId else None
-    segments = None if label is None else tuple(_takeLabel(label))
+    segments = None if label is None else _takeLabel(label)
     return CaseSnapshot(
         case,
         case.name.strip() or caseName([node.GetName() for node in nodes]),
@@ -139,9 +141,11 @@ def _fileNames(storage):
     return (storage.GetNthFileName(number) for number in range(storage.GetNumberOfFileNames()))
 
 
-def _takeLabel(node) -> list[Segment]:
+def _takeLabel(node) -> Callable[[], tuple[Segment, ...]]:
+    """Gives the segments of a segmentation or a label map, without the scene; a label map is looked through once."""
     if node.IsA("vtkMRMLSegmentationNode"):
-        return takeSegments(node)
+        taken = tuple(takeSegments(node))
+        return lambda: taken
     if not node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetImageData() is None:
         raise DataError(f"{node.GetName()} holds no segments", "choose a segmentation or a label map")
     image = vtk.vtkImageData()
@@ -149,19 +153,30 @@ def _takeLabel(node) -> list[Segment]:
     array, affine = voxels(image), rasMatrix(node)
     if array.dtype.kind == "f":
         raise DataError(f"{node.GetName()} has values that are no whole numbers", "choose a label map")
-    names = _labelNames(node, array)
-    return [Segment(name, array, affine, value, image) for value, name in names.items()]
-
-
-def _labelNames(node, array: np.ndarray) -> dict[int, str]:
     display = node.GetDisplayNode()
     colours = display.GetColorNode() if display is not None else None
-    found = np.flatnonzero(np.bincount(np.clip(array, 0, None).ravel()))
-    return {
-        int(value): (colours.GetColorName(int(value)) if colours is not None else "") or f"label {value}"
-        for value in found
-        if value > 0
-    }
+    names = [colours.GetColorName(value) for value in range(colours.GetNumberOfColors())] if colours else []
+
+    @cache
+    def segments() -> tuple[Segment, ...]:
+        return tuple(
+            Segment(
+                (names[value] if value < len(names) else "") or f"label {value}", array, affine, value, image
+            )
+            for value in _values(array)
+        )
+
+    return segments
+
+
+def _values(array: np.ndarray) -> list[int]:
+    """The values above 0 of ``array`` (k, j, i), slice by slice: no call may hold Python's lock for long."""
+    found: set[int] = set()
+    for plane in array:
+        small = plane.max() < 1 << 16
+        there = np.flatnonzero(np.bincount(np.clip(plane, 0, None).ravel())) if small else np.unique(plane)
+        found.update(there.tolist())
+    return sorted(value for value in found if value > 0)
 
 
 def patientOf(scene, node) -> str:

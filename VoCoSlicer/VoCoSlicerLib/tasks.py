@@ -20,14 +20,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested, VocoError
+from VoCoCore.errors import EnvironmentFault, StopRequested, VocoError, kind_of
 from VoCoCore.runs import launch
 from VoCoCore.runs.files import writing
 from VoCoSlicerLib.pythons import choosePython, environOf
 
-KINDS: dict[int, type[VocoError]] = {
-    kind.exit_code: kind for kind in (SettingsError, DataError, EnvironmentFault, StopRequested)
-}
 INSTALL_HINT = "install what is missing in the section Environment, or choose another Python there"
 _SAID = re.compile(r"voco: (?:error|stopped|defect): (?P<message>.*?)(?:  \((?P<hint>.*)\))?")
 _MISSING = re.compile(
@@ -225,7 +222,7 @@ def explain(code: int, text: str) -> VocoError:
         if said := _SAID.fullmatch(line):
             if missing := _MISSING.fullmatch(said["message"]):
                 return _lacking(missing)
-            return KINDS.get(code, VocoError)(said["message"], said["hint"] or "")
+            return kind_of(code)(said["message"], said["hint"] or "")
     last = lines[-1] if lines else "it said nothing"
     if missing := _MISSING.fullmatch(last):
         return _lacking(missing)
@@ -235,7 +232,7 @@ def explain(code: int, text: str) -> VocoError:
             name = signal.Signals(-code).name
         hint = "close other programs or choose a smaller preset, then start it again"
         return EnvironmentFault(f"the process was killed ({name}), often for want of memory", hint)
-    return KINDS.get(code, VocoError)(f"it ended with exit code {code}: {last}", "the log says more")
+    return kind_of(code)(f"it ended with exit code {code}: {last}", "the log says more")
 
 
 def cancelAll() -> None:

@@ -62,7 +62,7 @@ def _init_of(run: RunDirectory) -> Path | None:
     init = places.get("init") if isinstance(places, dict) else None
     if init in (None, SCRATCH):
         return None
-    from VoCoCore.models.model_files import weights_file
+    from VoCoCore.runs.weights import weights_file
 
     found = weights_file(str(init))
     if not found.is_file():

@@ -23,7 +23,7 @@ def run(words: Sequence[str]) -> int:
     asked = parser.parse_args(list(words))
     wanted = wanted_encoder(asked)
     from VoCoCore.models.inspection import inspect_weights
-    from VoCoCore.models.model_files import weights_file
+    from VoCoCore.runs.weights import weights_file
 
     found = inspect_weights(weights_file(asked.file), wanted)
     if asked.json:
