@@ -158,10 +158,14 @@ def takeEstimate(pictures: Pictures, hand: Hand, name: str) -> None:
 
 def takeJobs(pictures: Pictures) -> None:
     """The section of the jobs."""
+    from VoCoCore.runs.directory import RunDirectory
+
     hand = pictures.open("jobs")
-    hand.until(lambda: len(hand.rows("runsTable")) == 4, 20, "the runs")
-    hand.selectRow("runsTable", 0)
-    pictures.take("jobs", "jobs")
+    with RunDirectory(PLACE / "VoCo" / "pretrain 2025-11-14").lock():  # as long as it runs
+        hand.until(lambda: len(hand.rows("runsTable")) == 4, 20, "the runs")
+        hand.selectRow("runsTable", 0)
+        hand.until(lambda: hand.rows("runsTable")[0][2] == "running", 20, "the job")
+        pictures.take("jobs", "jobs")
 
 
 def takeResults(pictures: Pictures, run: Path, volume) -> None:

@@ -22,7 +22,9 @@ from VoCoSlicerLib.logic_steps import Progress
 def modelFile(path, **changed):
     """A safetensors file with a card and without tensors."""
     classes = [{"name": "background", "values": [0]}, {"name": "liver", "values": [1]}]
-    card = {"task": "segmentation", "encoder": "unet", "classes": classes, "facts": {"trained on": "12 CT"}}
+    facts = {"train_cases": "12", "val_cases": "3", "start": "scratch", "validation_score": "0.8712"}
+    facts |= {"run": "organs", "step": "140", "data": "6c1f"}
+    card = {"task": "segmentation", "encoder": "unet", "classes": classes, "facts": facts}
     head = json.dumps({"__metadata__": {"card": json.dumps({**card, **changed})}}).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head)
     return path
@@ -79,7 +81,13 @@ def played(voco, monkeypatch, *states, failed=None):
 def test_the_card_of_a_model_is_shown(hand, host, tmp_path):
     assert "Choose a model" in hand.find("problemLabel").text and not hand.find("predictButton").isEnabled()
     choose(hand, host, modelFile(tmp_path / "best.safetensors"))
-    assert hand.find("cardLabel").text == "Segmentation of: liver\ntrained on: 12 CT"
+    lines = ["Segmentation of: liver", "Trained on 12 cases, from scratch"]
+    lines += [
+        "Validation: mean Dice 0.8712 on 3 cases (1 would be perfect)",
+        "From step 140 of the run organs",
+    ]
+    assert hand.find("cardLabel").text.splitlines() == lines
+    assert "data: 6c1f" in hand.find("cardLabel").toolTip
     assert hand.find("modelCombo").currentText == "best.safetensors"
 
 

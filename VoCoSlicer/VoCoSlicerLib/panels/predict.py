@@ -141,6 +141,7 @@ class PredictionPanel(WorkingPanel):
             return
         problem = self._problem()
         self.ui.cardLabel.setText("" if self._model is None else cardWords(self._model))
+        self.ui.cardLabel.setToolTip("" if self._model is None else cardFacts(self._model))
         self.ui.problemLabel.setText(problem)
         self.ui.problemLabel.setVisible(bool(problem))
         self.ui.predictButton.setEnabled(not problem and self._job is None)
@@ -202,5 +203,24 @@ def cardWords(model: ModelInfo) -> str:
         lines.append(_("Images of a case: {names}").format(names=", ".join(model.channels)))
     if len(model.files) > 1:
         lines.append(_("Average of {n} folds").format(n=len(model.files)))
-    lines += [f"{name}: {value}" for name, value in model.facts.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_training(model)])
+
+
+def _training(model: ModelInfo) -> list[str]:
+    """What the model was trained on and how well it did, as far as its card says."""
+    facts, lines = model.facts, []
+    if cases := facts.get("train_cases"):
+        start = _("from scratch") if facts.get("start") == "scratch" else _("from pre-trained weights")
+        lines.append(_("Trained on {n} cases, {start}").format(n=cases, start=start))
+    if score := facts.get("validation_score"):
+        what = _("mean Dice") if model.task == "segmentation" else _("balanced accuracy")
+        text = _("Validation: {what} {score} on {n} cases (1 would be perfect)")
+        lines.append(text.format(what=what, score=score, n=facts.get("val_cases", "")))
+    if run := facts.get("run"):
+        lines.append(_("From step {step} of the run {run}").format(step=facts.get("step", "?"), run=run))
+    return lines
+
+
+def cardFacts(model: ModelInfo) -> str:
+    """All that the model's card says of its training, by name, a line each."""
+    return "\n".join(f"{name}: {value}" for name, value in model.facts.items())
