@@ -42,7 +42,7 @@ def main() -> None:
     preview.present(heat=True)
     rows = starting(preview)
     touched: list[int] = []
-    preview.onLabels(lambda: touched.append(len(preview.labels)))
+    preview.labelsChanged.connect(lambda: touched.append(len(preview.labels)))
     rows += dragging(preview, views)
     assert len(touched) == 2 * STEPS
     preview.cleanup()

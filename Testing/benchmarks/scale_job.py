@@ -29,8 +29,9 @@ WARM, ITEMS, TURNS = 3, 50, 4
 
 
 def small_settings(**private: Any) -> PretrainSettings:
-    """Recipe v1 with the smallest network that is still one."""
+    """Recipe v1 with the smallest network that is still one, and few crops."""
     model = {"model.encoder": "unet", "model.feature_size": 4, "model.projector_width": 64}
+    model |= {"crops.counts": (2, 2, 1), "crops.random_crops": 2}
     run = {"run.device": "cpu", "run.threads": 1, "run.log_every": 1, "optim.steps": 10_000}
     named = {name.replace("__", "."): value for name, value in private.items()}
     return resolve_pretrain({}, {"recipe": "v1", "preset": "tiny", **model, **run, **named})

@@ -1,8 +1,8 @@
 """Run every benchmark of this folder; one table, bench.json and bench.png in the project's root.
 
 Run: python Testing/benchmarks/together.py [--full] [NAME ...]
-A NAME is a part of a benchmark's file name. Rows are shown as they come; a benchmark that fails is named at the end,
-with the rows it had until then kept.
+A NAME is a part of a benchmark's file name. In the short form two run at a time, each on one thread. Rows are shown as
+they come; a benchmark that fails is named at the end, with the rows it had until then kept.
 """
 
 from __future__ import annotations
@@ -12,16 +12,31 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COLUMNS = ("name", "unit", "ours", "baseline", "ratio", "goal", "spread", "device")
+ALONE = ("bench_scale.py",)  # measured by the wall, with several processes
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A benchmark's rows, and what went wrong with it."""
+
+    name: str
+    rows: list[Row]
+    fault: str
 
 
 def main(words: Sequence[str]) -> int:
@@ -33,39 +48,63 @@ def main(words: Sequence[str]) -> int:
         for path in sorted(HERE.glob("bench_*.py"))
         if not named or any(word in path.name for word in named)
     ]
-    rows, failed = run_all(scripts, options)
+    outcomes = run_all(scripts, options)
+    rows = [row for outcome in outcomes for row in outcome.rows]
     print_table(rows)
     write_json(ROOT / "bench.json", rows)
     print("== wrote bench.json" + (" and bench.png" if _drawn(ROOT / "bench.json") else ""))
-    for name, why in failed.items():
-        print(f"== {name} failed: {why}", file=sys.stderr)
+    failed = [outcome for outcome in outcomes if outcome.fault]
+    for outcome in failed:
+        print(f"== {outcome.name} failed: {outcome.fault}", file=sys.stderr)
     return int(bool(failed) or not rows)
 
 
-def run_all(scripts: Sequence[Path], options: Sequence[str] = ()) -> tuple[list[Row], dict[str, str]]:
-    """The rows of all scripts, and why some failed, by name."""
-    rows: list[Row] = []
-    failed: dict[str, str] = {}
-    for number, script in enumerate(scripts, start=1):
-        print(f"== {number} of {len(scripts)}: {script.name}", flush=True)
-        began, before = time.monotonic(), len(rows)
-        # One thread: what else runs on the machine then disturbs both sides of a ratio least.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        words = [sys.executable, str(script), *options]
+def run_all(scripts: Sequence[Path], options: Sequence[str] = ()) -> list[Outcome]:
+    """What became of each script, in their order; two run at a time where that disturbs neither."""
+    began, lock, done = time.monotonic(), Lock(), count(1)
+
+    def tell(text: str) -> None:
+        with lock:
+            print(text, flush=True)
+
+    def one(script: Path) -> Outcome:
+        found = run(script, options, tell)
+        how = f"failed: {found.fault}" if found.fault else f"{len(found.rows)} rows"
+        passed = time.monotonic() - began
+        tell(f"== {next(done)} of {len(scripts)} done after {passed:.0f} s: {script.name}, {how}")
+        return found
+
+    at_once = 1 if "--full" in options else min(2, os.cpu_count() or 1)
+    together = [script for script in scripts if script.name not in ALONE]
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            outcomes = dict(zip(together, pool.map(one, together), strict=True))
+        except KeyboardInterrupt:  # those at work have heard it too
+            pool.shutdown(cancel_futures=True)
+            raise
+    outcomes |= {script: one(script) for script in scripts if script.name in ALONE}
+    return [outcomes[script] for script in scripts]
+
+
+def run(script: Path, options: Sequence[str], tell: Callable[[str], None]) -> Outcome:
+    """Run one script in a process of its own; each row is told as it comes, and what went wrong at the end."""
+    # One thread: what else runs on the machine then disturbs both sides of a ratio least.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words, rows = [sys.executable, "-W", "ignore", str(script), *options], []
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as complaints:
         with subprocess.Popen(
-            words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, encoding="utf-8"
+            words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=complaints, encoding="utf-8"
         ) as child:
             assert child.stdout
-            for line in child.stdout:
-                for row in rows_in(line):
-                    rows.append(row)
-                    print(f"   {short(row)}", flush=True)
-        if child.returncode:
-            failed[script.name] = f"exit code {child.returncode}"
-        elif len(rows) == before:
-            failed[script.name] = "no figures"
-        print(f"   {time.monotonic() - began:.0f} s", flush=True)
-    return rows, failed
+            for row in chain.from_iterable(map(rows_in, child.stdout)):
+                rows.append(row)
+                tell(f"   {short(row)}")
+        complaints.seek(0)
+        said = complaints.read()
+    if not child.returncode:
+        return Outcome(script.name, rows, "" if rows else "no figures")
+    tell(said.rstrip())
+    return Outcome(script.name, rows, f"exit code {child.returncode}")
 
 
 def rows_in(line: str) -> Iterator[Row]:

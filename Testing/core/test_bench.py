@@ -9,7 +9,7 @@ import together
 
 ROW = {"name": "reading", "unit": "ms", "ours": 2.0, "baseline": 1.0, "ratio": 0.5, "goal": "<= 1", "more": 7}
 SCRIPTS = {
-    "bench_bad": f"import json; print(json.dumps({ROW}), flush=True); raise SystemExit(3)",
+    "bench_bad": f"import json; print(json.dumps({ROW}), flush=True); raise ValueError('no room')",
     "bench_good": f"import json; print(json.dumps([{ROW}, {ROW}])); print('[1, 2]'); print('done')",
     "bench_words": "print('quick enough')",
     "other": "print('never run')",
@@ -32,8 +32,9 @@ def test_a_benchmark_that_fails_is_named_and_takes_no_row_with_it(folder, capsys
     assert together.main([]) == 1
     shown = capsys.readouterr()
     assert (
-        "bench_bad.py failed: exit code 3" in shown.err and "bench_words.py failed: no figures" in shown.err
+        "bench_bad.py failed: exit code 1" in shown.err and "bench_words.py failed: no figures" in shown.err
     )
+    assert "ValueError: no room" in shown.out and "3 of 3 done" in shown.out
     assert "bench_good.py failed" not in shown.err and "never run" not in shown.out
     found = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     assert [list(each) for each in found] == [list(together.COLUMNS)] * 3
@@ -43,7 +44,11 @@ def test_a_benchmark_that_fails_is_named_and_takes_no_row_with_it(folder, capsys
 def test_each_row_is_shown_as_it_comes_and_then_in_a_table(folder, capsys):
     assert together.main(["good"]) == 0
     shown = capsys.readouterr().out
-    assert "== 1 of 1: bench_good.py" in shown and shown.count("   reading: 2 ms  (0.5 x)") == 2
+    assert (
+        "1 of 1 done" in shown
+        and "bench_good.py, 2 rows" in shown
+        and shown.count("   reading: 2 ms  (0.5 x)") == 2
+    )
     assert (
         "what" in shown
         and len([line for line in shown.splitlines() if line.split()[1:5] == ["ms", "2", "1", "0.5"]]) == 2
