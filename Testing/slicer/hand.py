@@ -146,7 +146,7 @@ class Hand:
         self._reach(table).selectRow(row)
         self.settle()
 
-    def until(self, happened, seconds: float = 10.0, what: str = ""):
+    def until(self, happened, seconds: float = 60.0, what: str = ""):
         """Run the events until ``happened()`` is true, and return it; errors in slots and too long a wait fail."""
         end = time.monotonic() + seconds
         while True:

@@ -41,13 +41,16 @@ def site(python: Path) -> Path:
     )
 
 
-def wheel(folder: Path, name: str, version: str, code: str = "", needs: tuple[str, ...] = ()) -> Path:
-    """Write a wheel with one module in a package of that name."""
+def wheel(
+    folder: Path, name: str, version: str, code: str = "", needs: tuple[str, ...] = (), main: str = ""
+) -> Path:
+    """Write a wheel with one module in a package of that name; ``main``: what it does as a program."""
     folder.mkdir(parents=True, exist_ok=True)
     info = f"{name}-{version}.dist-info"
     texts = {
         f"{name}/__init__.py": code,
         f"{name}/more.py": "",
+        f"{name}/__main__.py": main,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         + "".join(f"Requires-Dist: {need}\n" for need in needs),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",

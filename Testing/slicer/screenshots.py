@@ -3,7 +3,7 @@
     python Testing/slicer/screenshots.py [FOLDER [RUN]]
 
 Needs slicer-core and PySide6, no screen and no Slicer. Paths and names in the pictures are made up. What is predicted
-is not: a network is fine-tuned on the sample cases for ten minutes, unless ``RUN`` is one that has been done already.
+is not: a network is fine-tuned on the sample cases for minutes, unless ``RUN`` is one that has been done already.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from made_jobs import makeRun, progress, started, train, val  # noqa: E402
 from views import PlotView, SliceView, ThreeDView  # noqa: E402
 
 WIDTH = 640
-# What one core does in ten minutes.
+# What one core does in three minutes.
 FINETUNING = {
-    "optim.steps": 600,
+    "optim.steps": 160,
     "patches.size": (32, 32, 32),
     "patches.per_case": 1,
     "data.val_fraction": 0.17,
     "data.test_fraction": 0.0,
-    "run.validate_every": 60,
+    "run.validate_every": 20,
 }
 
 
@@ -128,7 +128,7 @@ def takeAll(folder: Path, done: Path | None) -> None:
     hand.until(lambda: hand.find("checkPythonButton").isEnabled(), 300, "the probe")
     pictures.take("environment", "environment")
     hand = pictures.open("volumes")
-    hand.until(lambda: len(hand.rows("volumesTable")) == 7, 20, "the table")
+    hand.until(lambda: len(hand.rows("volumesTable")) == 7, what="the table")
     hand.click("allButton")
     hand.checkRow("volumesTable", 0, on=False)
     pictures.take("volumes", "volumes")
@@ -162,16 +162,16 @@ def takeJobs(pictures: Pictures) -> None:
 
     hand = pictures.open("jobs")
     with RunDirectory(PLACE / "VoCo" / "pretrain 2025-11-14").lock():  # as long as it runs
-        hand.until(lambda: len(hand.rows("runsTable")) == 4, 20, "the runs")
+        hand.until(lambda: len(hand.rows("runsTable")) == 4, what="the runs")
         hand.selectRow("runsTable", 0)
-        hand.until(lambda: hand.rows("runsTable")[0][2] == "running", 20, "the job")
+        hand.until(lambda: hand.rows("runsTable")[0][2] == "running", what="the job")
         pictures.take("jobs", "jobs")
 
 
 def takeResults(pictures: Pictures, run: Path, volume) -> None:
     """The plot of a fine-tuning, the section of the prediction, and what is predicted of a case that was not learnt."""
     hand = pictures.open("jobs")
-    hand.until(lambda: any(row[0] == run.name for row in hand.rows("runsTable")), 20, "the run")
+    hand.until(lambda: any(row[0] == run.name for row in hand.rows("runsTable")), what="the run")
     hand.selectRow("runsTable", [row[0] for row in hand.rows("runsTable")].index(run.name))
     hand.check("plotButton")
     logic = pictures.widget.logic
@@ -202,7 +202,7 @@ def takePreview(pictures: Pictures, case) -> None:
     hand.pick("volumeSelector", volume)
     hand.check("onCheckBox")
     preview = pictures.widget.logic.preview
-    hand.until(lambda: preview.ready and preview.shown, 60, "the preview")
+    hand.until(lambda: preview.ready and preview.shown, what="the preview")
     middle = preview.world.centres[5:11:5].mean(0)
     preview.roiNode.SetCenterWorld(*middle)
     hand.settle()

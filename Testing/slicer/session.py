@@ -47,7 +47,7 @@ def chooseSample(stage: Stage) -> None:
     cases = loadSample(slicer.mrmlScene, "VoCoTorsos")
     stage.kept["volumes"] = [volume.GetID() for volume, _ in cases]
     hand = stage.hand("volumes")
-    hand.until(lambda: len(hand.rows("volumesTable")) == len(cases), 10, "all volumes in the table")
+    hand.until(lambda: len(hand.rows("volumesTable")) == len(cases), what="all volumes in the table")
     hand.click("noneButton")
     for row in range(len(cases)):
         hand.checkRow("volumesTable", row)
@@ -65,7 +65,7 @@ def previewCrops(stage: Stage) -> None:
     hand.pick("volumeSelector", node)
     hand.check("onCheckBox")
     preview = panel.logic.preview
-    hand.until(lambda: preview.ready and preview.labels.sum() > 0, 60, "the preview")
+    hand.until(lambda: preview.ready and preview.labels.sum() > 0, what="the preview")
     drawn = preview.labels.copy()
     assert abs(drawn.sum() - 1) < 1e-6 and len(hand.rows("labelsTable")) == int((drawn > 0).sum())
     place = [0.0, 0.0, 0.0]
@@ -77,7 +77,7 @@ def previewCrops(stage: Stage) -> None:
     assert "moved" in hand.find("cropLabel").text
     stage.picture("crop-preview")
     hand.click("nextButton")
-    hand.until(lambda: "moved" not in hand.find("cropLabel").text, 10, "the next crop")
+    hand.until(lambda: "moved" not in hand.find("cropLabel").text, what="the next crop")
     hand.check("onCheckBox", False)
     assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLMarkupsROINode") is None
     hand.check("onCheckBox")
@@ -121,8 +121,8 @@ def stopIt(stage: Stage) -> None:
     """Plot, then stop with a checkpoint."""
     hand = stage.hand("jobs")
     hand.check("plotButton")
-    chart = hand.until(lambda: slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"), 30, "a chart")
-    hand.until(lambda: chart.GetNumberOfPlotSeriesNodes() > 0, 60, "a curve")
+    chart = hand.until(lambda: slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode"), what="a chart")
+    hand.until(lambda: chart.GetNumberOfPlotSeriesNodes() > 0, what="a curve")
     stage.picture("jobs")
     if hand.find("stopButton").isEnabled():
         hand.click("stopButton")
@@ -140,7 +140,7 @@ def comeBackAndResume(stage: Stage) -> None:
     hand = stage.hand("jobs")
     jobs = stage.widget.panel("jobs")
     hand.until(
-        lambda: [line for line in hand.rows("runsTable") if line[0] == run.name], 30, "the run, found again"
+        lambda: [line for line in hand.rows("runsTable") if line[0] == run.name], what="the run, found again"
     )
     names = [line[0] for line in hand.rows("runsTable")]
     hand.selectRow("runsTable", names.index(run.name))
@@ -218,7 +218,7 @@ def saveAndLoad(stage: Stage) -> None:
 
 def useResult(hand: Hand) -> None:
     """Go on with the result of the chosen run; the button comes on at the next look, once a second."""
-    hand.until(lambda: hand.find("useButton").isEnabled(), 30, "the button for the result")
+    hand.until(lambda: hand.find("useButton").isEnabled(), what="the button for the result")
     hand.click("useButton")
 
 

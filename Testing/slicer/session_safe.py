@@ -73,7 +73,7 @@ def reload(stage: Stage) -> None:
     showPreview(stage, hand)
     stage.reopen()
     hand, preview = stage.hand("cropPreview"), stage.widget.logic.preview
-    hand.until(lambda: preview.ready, 60, "the preview after the reload")
+    hand.until(lambda: preview.ready, what="the preview after the reload")
     rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
     assert len(rois) == 1, [node.GetName() for node in rois]
     hand.check("onCheckBox", False)
@@ -89,7 +89,7 @@ def showPreview(stage: Stage, hand):
     hand.choose("setting.preset", "tiny")
     hand.pick("volumeSelector", volume)
     hand.check("onCheckBox")
-    hand.until(lambda: preview.ready and preview.shown, 60, "the preview")
+    hand.until(lambda: preview.ready and preview.shown, what="the preview")
     return volume
 
 

@@ -121,7 +121,7 @@ def test_what_is_no_python_is_said(tmp_path):
     script.chmod(0o755)
     place = Environment({"python": str(script)})
     task = place.probe()
-    task.run(20)
+    task.run(60)
     assert "did not answer" in place.facts(task).sentences[0]
 
 

@@ -312,7 +312,7 @@ def slow(monkeypatch):
     go, real = threading.Event(), export_writer.writeNrrd
 
     def waiting(*args, **words):
-        go.wait(20)
+        go.wait(60)
         return real(*args, **words)
 
     monkeypatch.setattr(export_writer, "writeNrrd", waiting)

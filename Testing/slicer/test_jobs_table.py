@@ -170,7 +170,7 @@ def test_on_a_slow_disk_a_call_reads_a_few_runs_and_the_next_ones_go_on(tmp_path
     table = JobTable()
     table.rows()
     assert 1 <= len(reading) <= 3, "as many as the budget of 8 ms allows"
-    until(lambda: len(table.rows()) == 30, 20, 0.0)
+    until(lambda: len(table.rows()) == 30, 60, 0.0)
     assert len(reading) < 90 and set(reading) == {f"r{number}" for number in range(30)}
 
 
@@ -224,17 +224,17 @@ def test_folders_added_by_hand_are_looked_through_in_the_background(tmp_path):
     with pytest.raises(SettingsError, match="not a folder"):
         table.addFolder(tmp_path / "nowhere")
     table.addFolder(far)
-    row = until(lambda: shown(table, one), 20)
+    row = until(lambda: shown(table, one))
     assert row.host == "node7" and not row.local
     two = makeRun(far / "two")
     assert shown(table, two) is None
     table.list.refresh()
-    until(lambda: shown(table, two), 20)
+    until(lambda: shown(table, two))
     assert JobTable().list.folders() == [far], "remembered for the next session"
     table.forget(one)
     assert shown(table, one) is None and one.is_dir()
     table.addFolder(far)
-    until(lambda: shown(table, one), 20)
+    until(lambda: shown(table, one))
 
 
 def test_a_run_added_by_hand_is_a_known_run(tmp_path):
@@ -315,7 +315,7 @@ def test_a_real_job_is_started_stopped_resumed_and_killed(tmp_path):
     until(lambda: shown(table, run).step > reached, 200)
     pid = RunDirectory(run).read_status().pid
     table.kill(run)
-    until(lambda: shown(table, run).state == "stopped", 30)
+    until(lambda: shown(table, run).state == "stopped")
     assert process.process_start(pid) is None and "by force" in shown(table, run).message
     until(lambda: shown(table, run) and table.ending(run) is None)
 
@@ -339,7 +339,7 @@ def test_a_start_can_be_taken_back_before_the_job_reports(tmp_path):
     launched = table.start("pretrain", {**SMALL, "data.source": str(tmp_path)}, run)
     pid = launched._launch._child.pid
     assert table.kill(run) is None
-    until(lambda: process.process_start(pid) is None, 10)
+    until(lambda: process.process_start(pid) is None)
     assert shown(table, run) is None
 
 

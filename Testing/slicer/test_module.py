@@ -62,7 +62,7 @@ def test_opening_is_quick_and_brings_no_torch():
         "print('SECONDS', time.process_time() - began, 'torch' in sys.modules); host.close()\n"
     )
     words = [sys.executable, "-c", code, str(Path(__file__).parent), str(MODULE.parent)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
     assert "SECONDS" in done.stdout, done.stderr
     seconds, torch = done.stdout.partition("SECONDS ")[2].split()
     assert float(seconds) < 0.6 and torch == "False"  # 0.3 s on a machine that does nothing else

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 
@@ -207,45 +206,40 @@ def test_without_the_extension_the_way_is_told(own, tmp_path, monkeypatch):
     assert "Extensions Manager" in raised.value.hint and "another Python" in raised.value.hint
 
 
-EXTENSION = """
-import os
-calls, work = [], None
-
-class PyTorchUtilsLogic:
-    def installTorch(self, askConfirmation=False, torchVersionRequirement=None):
-        with open(os.environ["PIP_CONSTRAINT"], encoding="utf-8") as file:
-            calls.append(("install", torchVersionRequirement, file.read().split()))
-        return work()
-
-    def uninstallTorch(self):
-        calls.append(("uninstall",))
+LIGHT = """
+import os, subprocess, sys
+assert sys.argv[1] == "install"
+with open(os.environ["PIP_CONSTRAINT"], encoding="utf-8") as file, open(os.environ["HEARD"], "w") as heard:
+    heard.write("\\n".join([" ".join(sys.argv[2:]), *file.read().split()]))
+if os.environ.get("FAILS"):
+    sys.exit("no wheel for this driver")
+sys.exit(subprocess.call([sys.executable, "-m", "pip", *sys.argv[1:]]))
 """
 
 
 @pytest.fixture
-def extension(tmp_path, monkeypatch):
-    """PyTorchUtils, as far as it is used; ``work`` is what its installing does."""
-    folder = tmp_path / "extension"
-    folder.mkdir()
-    (folder / "PyTorchUtils.py").write_text(EXTENSION)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "PyTorchUtils", raising=False)
-    yield importlib.import_module("PyTorchUtils")
-    sys.modules.pop("PyTorchUtils", None)
+def heard(wheels, tmp_path, monkeypatch):
+    """What light-the-torch is asked for, and the pins; the extension that brings it is there."""
+    wheel(wheels, "light_the_torch", "0.8", main=LIGHT)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: name == "PyTorchUtils" or None)
+    monkeypatch.setenv("HEARD", str(tmp_path / "heard"))
+    return lambda: (tmp_path / "heard").read_text().splitlines()
 
 
-def test_torch_comes_through_the_extension_first_and_then_the_rest(own, wheels, tmp_path, extension):
-    extension.work = lambda: unpack(wheels / "torch-2.12.0-py3-none-any.whl", own) or "torch"
+def test_torch_comes_first_in_the_way_of_the_extension_and_then_the_rest(own, wheels, tmp_path, heard):
     bench = Bench(tmp_path, {}, "aaa>=2\n")
     assert bench.look().throughExtension
     plan = bench.plan()
     assert bench.task is None and plan.throughExtension and plan.changes == ()
-    assert bench.installer.install() is None
-    bench.installer.installTorch()
-    ((_, versions, pinned),) = extension.calls
-    assert versions == environment.TORCH.removeprefix("torch")
+    assert bench.installer.install() is None and versionIn(own, "light_the_torch") == "", (
+        "consent comes first"
+    )
+    task = ended(bench.installer.installTorch())
+    assert bench.installer.explain(task) is None, task.log
+    asked, *pinned = heard()
+    assert asked == environment.TORCH, "no torchvision where there was none"
     assert {"numpy==2.1.0", "scipy==1.15", "simpleitk==2.5", "shipped==1.0"} <= set(pinned)
-    assert "PIP_CONSTRAINT" not in os.environ
+    assert "torch" not in sys.modules, "Slicer itself does not load it"
     assert not bench.look().throughExtension and bench.installer.needed
     assert {change.name for change in bench.plan().changes} == {"aaa", "bbb"}
     assert bench.install() is None
@@ -253,29 +247,33 @@ def test_torch_comes_through_the_extension_first_and_then_the_rest(own, wheels, 
     assert bench.facts.ok
 
 
-def test_declining_and_failing_in_the_extension_are_told_apart(own, tmp_path, extension):
+def test_what_light_the_torch_complains_of_is_in_the_log(own, tmp_path, heard, monkeypatch):
     bench = Bench(tmp_path, {}, "aaa\n")
     bench.look()
-    extension.work = lambda: None
-    with pytest.raises(StopRequested):
-        bench.installer.installTorch()
-
-    def fail():
-        raise RuntimeError("no wheel for this driver")
-
-    extension.work = fail
-    with pytest.raises(EnvironmentFault, match="no wheel for this driver"):
-        bench.installer.installTorch()
-    assert "PIP_CONSTRAINT" not in os.environ
+    monkeypatch.setenv("FAILS", "1")
+    task = ended(bench.installer.installTorch())
+    assert "no wheel for this driver" in bench.installer.explain(task).message + task.log
+    assert bench.look().throughExtension, "nothing was installed, and it can be tried again"
 
 
-def test_a_broken_torch_is_taken_out_before_it_is_installed_anew(own, wheels, tmp_path, extension):
+def test_a_broken_torch_is_taken_out_before_it_is_installed_anew(own, wheels, tmp_path, heard, monkeypatch):
     unpack(wheel(wheels, "torch", "2.12.0", "import nowhere"), own)
-    extension.work = lambda: "torch"
+    unpack(wheel(wheels, "torchvision", "0.20"), own)
+    wheel(wheels, "torch", "2.12.0", TORCH)
     bench = Bench(tmp_path, {}, "bbb\n")
-    bench.look().installTorch()
-    assert [call[0] for call in extension.calls] == ["uninstall", "install"]
-    assert not any(pin.startswith("torch==") for pin in extension.calls[1][2])
+    installer = bench.look()
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(EnvironmentFault, match="another extension has loaded PyTorch") as raised:
+        installer.installTorch()
+    assert "restart Slicer" in raised.value.hint
+    monkeypatch.delitem(sys.modules, "torch")
+    task = ended(installer.installTorch())
+    assert installer.explain(task) is None, task.log
+    asked, *pinned = heard()
+    assert asked == f"{environment.TORCH} torchvision", "what another extension may use comes back"
+    assert not any(pin.startswith(("torch==", "torchvision==")) for pin in pinned)
+    bench.look()
+    assert bench.facts.torch == "2.12.0+cpu" and versionIn(own, "torchvision") == "0.20"
 
 
 def test_cancelling_leaves_what_can_be_repaired(own, wheels, tmp_path):

@@ -172,7 +172,7 @@ def installed(request, tmp_path_factory):
 
 def cmake(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["cmake", *map(str, words)], capture_output=True, encoding="utf-8", errors="replace", timeout=120
+        ["cmake", *map(str, words)], capture_output=True, encoding="utf-8", errors="replace", timeout=600
     )
 
 
@@ -189,7 +189,7 @@ def test_the_installed_tree_is_whole(installed):
 def in_installed(folder: Path, code: str) -> str:
     """What ``code`` prints in a Python that starts elsewhere and has no path to this checkout but an installed one."""
     words = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r})\n{code}"]
-    done = subprocess.run(words, cwd=folder.parent, capture_output=True, encoding="utf-8", timeout=120)
+    done = subprocess.run(words, cwd=folder.parent, capture_output=True, encoding="utf-8", timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -41,7 +41,7 @@ def up(panel, hand, scene, name="torso"):
     preset(panel.parameters)
     hand.pick("volumeSelector", node)
     hand.check("onCheckBox")
-    hand.until(lambda: panel.logic.preview.ready, 30)
+    hand.until(lambda: panel.logic.preview.ready)
     return node
 
 
@@ -91,7 +91,7 @@ def test_parts_heat_and_opacity(panel, hand, host):
     hand.check("numbersCheckBox", False)
     assert not nodes.outlines.grid.GetDisplayNode().GetVisibility()
     hand.check("preparedCheckBox")
-    hand.until(lambda: nodes.preparedNode is not None and not panel.logic.preview.busy, 30)
+    hand.until(lambda: nodes.preparedNode is not None and not panel.logic.preview.busy)
     assert view.GetBackgroundVolumeID() == nodes.preparedNode.GetID()
     hand.check("onCheckBox", False)
     assert view.GetForegroundVolumeID() is None and not panel.logic.preview.shown
@@ -115,19 +115,19 @@ def test_settings_are_those_of_the_pre_training(panel, hand, host):
     up(panel, hand, host.scene)
     hand.type("setting.crops.counts", "2,2,2")
     assert readSettings(panel.parameters, "pretrain")["crops.counts"] == [2, 2, 2]
-    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 8, 30)
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 8)
     hand.type("setting.crops.counts", "2,2,99")
     assert panel.logic.preview.nodes is None or not panel.logic.preview.shown
     assert "16" in hand.find("problemLabel").text
     hand.type("setting.crops.counts", "2,2,1")
-    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 4, 30)
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 4)
     assert hand.find("problemLabel").text == ""
     hand.type("setting.crops.random_size", "500,1,1")
     assert "crops.volume_size" in hand.find("problemLabel").text
     preset(
         panel.parameters, **{"crops.random_size": None, "crops.counts": (4, 4, 1)}
     )  # from the other section
-    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16, 30)
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16)
     assert hand.find("setting.crops.counts").text == "4,4,1"
 
 
@@ -138,10 +138,10 @@ def test_a_volume_that_cannot_be_cut(panel, hand, host):
     hand.check("onCheckBox")
     assert hand.find("problemLabel").text == "Choose a volume."
     hand.pick("volumeSelector", flat)
-    hand.until(lambda: "same value" in hand.find("problemLabel").text, 30)
+    hand.until(lambda: "same value" in hand.find("problemLabel").text)
     assert not hand.find("nextButton").isEnabled()
     hand.pick("volumeSelector", torso(host.scene))
-    hand.until(lambda: panel.logic.preview.ready, 30)
+    hand.until(lambda: panel.logic.preview.ready)
     assert hand.find("problemLabel").text == "" and hand.find("nextButton").isEnabled()
 
 
@@ -151,7 +151,7 @@ def test_coming_going_closing_and_deleting(panel, hand, host, voco):
     host.exit("VoCoSlicer")
     assert not [n for n in set(nodeIds(host.scene)) - before if "ROI" in n or "Model" in n]
     host.enter("VoCoSlicer")
-    hand.until(lambda: panel.logic.preview.ready, 30)
+    hand.until(lambda: panel.logic.preview.ready)
     host.scene.RemoveNode(node)
     hand.settle()
     assert panel.logic.preview.nodes is None
@@ -181,7 +181,7 @@ def test_choices_come_back_with_the_scene_and_nodes_do_not(panel, hand, host, vo
     assert "MarkupsROI" not in text and "VoCo base crop" not in text
     host.closeScene()
     slicer.util.loadScene(str(tmp_path / "scene.mrml"))
-    hand.until(lambda: panel.logic.preview.ready, 30, "the preview comes back")
+    hand.until(lambda: panel.logic.preview.ready, what="the preview comes back")
     assert (panel.logic.preview.sample, panel.logic.preview.crop) == (3, 1)
     assert np.allclose(panel.logic.preview.labels, labels)
     assert not hand.find("numbersCheckBox").checked and hand.find("opacitySlider").value == pytest.approx(0.7)
@@ -221,10 +221,10 @@ def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path, monkeypatch)
         hand.click("scoreButton")
         assert hand.find("scoreButton").text == "Asking..."
         hand.check("onCheckBox", False)
-        hand.until(lambda: hand.find("scoreButton").text == "Predict this crop", 5)
+        hand.until(lambda: hand.find("scoreButton").text == "Predict this crop")
     hand.check("onCheckBox")
     hand.choose("runComboBox", "none")
-    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16, 30)
+    hand.until(lambda: panel.logic.preview.ready and panel.logic.preview.labels.size == 16)
     assert panel.parameters.previewRun == "" and hand.find("settingsFrame").isEnabled()
     panel.parameters.previewRun = str(tmp_path / "gone")
     hand.settle()

@@ -122,7 +122,7 @@ def test_another_python_is_chosen_by_hand_remembered_and_taken_back(hand, python
     assert "torch" in looked(hand) and str(other) in text(hand, "factsLabel") + text(hand, "warningsLabel")
     assert "chosen here" in text(hand, "reasonLabel") and voco.logic.store["python"] == str(other)
     hand.type("pythonEdit", str(tmp_path / "nowhere"))
-    hand.until(lambda: hand.find("errorFrame").isVisible(), 20)
+    hand.until(lambda: hand.find("errorFrame").isVisible())
     assert "could not be started" in text(hand, "errorLabel") and not hand.find("installButton").isEnabled()
     hand.type("pythonEdit", "")
     assert "python" not in voco.logic.store and "aaa" in looked(hand)

@@ -225,7 +225,7 @@ def test_folders_are_added_by_hand(panel, hand, host, tmp_path):
     far = makeRun(tmp_path / "cluster" / "far", host="node7")
     host.answers.give(str(tmp_path / "cluster"))
     hand.click("addRunsButton")
-    hand.until(lambda: panel.poll() or [row for row in hand.rows("runsTable") if row[0] == "far"], 20)
+    hand.until(lambda: panel.poll() or [row for row in hand.rows("runsTable") if row[0] == "far"])
     hand.click("refreshButton")
     choose(hand, panel, "far")
     hand.click("forgetButton")
@@ -255,7 +255,7 @@ def test_exporting_for_a_cluster_ends_with_a_word_or_an_error(voco, panel, hand,
     choose(hand, panel, "one")
     host.answers.give(str(tmp_path / "out"))
     hand.click("exportButton")
-    hand.until(lambda: panel.poll() or "index.json" in voco.ui.errorLabel.text, 30)
+    hand.until(lambda: panel.poll() or "index.json" in voco.ui.errorLabel.text)
 
 
 def test_space_is_listed_and_freed_on_consent(panel, hand, host, tmp_path):
@@ -273,7 +273,7 @@ def test_space_is_listed_and_freed_on_consent(panel, hand, host, tmp_path):
         panel.poll()
         return [row[1] for row in hand.rows("spaceTable")]
 
-    hand.until(listed, 30)
+    hand.until(listed)
     assert listed() == ["volumes exported from scenes"] and hand.rows("spaceTable")[0][2] == "2 MB"
     assert not hand.find("deleteButton").isEnabled()
     hand.checkRow("spaceTable", 0)
@@ -283,7 +283,7 @@ def test_space_is_listed_and_freed_on_consent(panel, hand, host, tmp_path):
     host.answers.give("Delete")
     hand.click("deleteButton")
     assert not folder.exists()
-    hand.until(lambda: not listed() and "nothing" in text(hand, "spaceLabel"), 30)
+    hand.until(lambda: not listed() and "nothing" in text(hand, "spaceLabel"))
     hand.click("closeSpaceButton")
     assert not hand.find("spaceFrame").isVisible()
 

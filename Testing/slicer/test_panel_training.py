@@ -97,7 +97,7 @@ def test_what_is_missing_is_said_in_words_and_start_is_off(section, voco, host):
     assert hand.find("startButton").isEnabled() and not hand.find("problemLabel").isVisible()
     assert hand.find("casesLabel").text == "1 case"
     host.scene.RemoveNode(volume)
-    hand.until(lambda: not hand.find("startButton").isEnabled(), 5)
+    hand.until(lambda: not hand.find("startButton").isEnabled())
     assert "no volume is chosen" in hand.find("problemLabel").text
 
 
@@ -171,7 +171,7 @@ def test_settings_that_settle_are_estimated_by_themselves(section, voco, host):
     hand = section("pretrain")
     choose(voco, CaseChoice(ball(host.scene).GetID(), True))
     hand.choose("setting.preset", "tiny")
-    hand.until(lambda: "GB of memory" in hand.find("estimateLabel").text, 5)
+    hand.until(lambda: "GB of memory" in hand.find("estimateLabel").text)
 
 
 def test_start_shows_progress_and_then_the_job(section, voco, host, monkeypatch, tmp_path):
@@ -355,7 +355,7 @@ def test_a_real_start_never_holds_the_window_up(section, voco, host, tmp_path):
     hand.type("runEdit", str(tmp_path / "run"))
     times, panel = [], hand.panel
     hand.click("startButton")
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while panel._job is not None and time.monotonic() < end:
         began = time.thread_time()  # others compute on this machine too
         panel._poll()

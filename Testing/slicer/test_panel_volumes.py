@@ -36,8 +36,8 @@ def hand(voco, host, volumes):
     panel = voco.panel("volumes")
     made_hand = Hand(panel.widget, host)
     made_hand.panel = panel
-    made_hand.until(lambda: len(made_hand.rows("volumesTable")) == len(volumes), 5)
-    made_hand.until(lambda: all(row[KIND] for row in made_hand.rows("volumesTable")), 5)
+    made_hand.until(lambda: len(made_hand.rows("volumesTable")) == len(volumes))
+    made_hand.until(lambda: all(row[KIND] for row in made_hand.rows("volumesTable")))
     return made_hand
 
 
@@ -48,8 +48,8 @@ def chosen(hand):
 
 def test_rows_say_what_the_volumes_are(hand, host):
     made.volume(host.scene, made.noise((1, 40, 40)), "flat")
-    hand.until(lambda: len(hand.rows("volumesTable")) == 3, 5)
-    rows = hand.until(lambda: [row for row in hand.rows("volumesTable") if row[NOTES]], 5)
+    hand.until(lambda: len(hand.rows("volumesTable")) == 3)
+    rows = hand.until(lambda: [row for row in hand.rows("volumesTable") if row[NOTES]])
     assert hand.rows("volumesTable")[0][:4] == ["liver 1", "32 x 32 x 32", "1 x 1 x 1", "CT"]
     assert rows[0][NAME] == "flat" and "not 3D" in rows[0][NOTES]
 
@@ -61,13 +61,13 @@ def test_columns_fit_a_narrow_panel_and_keep_the_widths_of_a_user(hand, host, vo
         host.scene, volumes[0], {"liver": mask}, "liver 1 segmentation of the third reader"
     )
     volumes[1].SetName(long)
-    hand.until(lambda: hand.rows("volumesTable")[1][NAME] == long, 5)
+    hand.until(lambda: hand.rows("volumesTable")[1][NAME] == long)
     table = hand.find("volumesTable")
-    combo = hand.until(lambda: table.cellWidget(0, SEGMENTATION), 5)
-    hand.until(lambda: combo.currentText == drawn.GetName(), 5)
+    combo = hand.until(lambda: table.cellWidget(0, SEGMENTATION))
+    hand.until(lambda: combo.currentText == drawn.GetName())
     assert drawn.GetName() in combo.toolTip and long in table.item(1, NAME).toolTip()
     ball(host.scene, "third")
-    hand.until(lambda: len(hand.rows("volumesTable")) == 3 and hand.rows("volumesTable")[2][KIND], 5)
+    hand.until(lambda: len(hand.rows("volumesTable")) == 3 and hand.rows("volumesTable")[2][KIND])
     assert table.columnWidth(NAME) == 150 and table.columnWidth(SEGMENTATION) < 200
     assert table.horizontalHeaderItem(SIZE).text() == "Size\n[voxels]"
     table.setColumnWidth(NAME, 90)
@@ -87,7 +87,7 @@ def test_boxes_are_kept_in_the_parameter_node(hand, volumes):
 
 def test_what_cannot_be_used_cannot_be_chosen(hand, host, volumes):
     made.volume(host.scene, made.noise((1, 40, 40)), "flat")
-    hand.until(lambda: [row for row in hand.rows("volumesTable") if "not 3D" in row[NOTES]], 5)
+    hand.until(lambda: [row for row in hand.rows("volumesTable") if "not 3D" in row[NOTES]])
     hand.click("allButton")
     assert chosen(hand) == [one.GetID() for one in volumes]
 
@@ -109,18 +109,18 @@ def test_a_segmentation_is_suggested_by_name_and_can_be_chosen_by_hand(hand, hos
     kept = readCases(hand.panel.parameters.parameterNode)[volumes[0].GetID()]
     assert (kept.segmentationId, kept.byHand) == (other.GetID(), True)
     host.scene.RemoveNode(other)
-    hand.until(lambda: table.cellWidget(0, SEGMENTATION).currentText == "liver 1 segmentation", 5)
+    hand.until(lambda: table.cellWidget(0, SEGMENTATION).currentText == "liver 1 segmentation")
 
 
 def test_a_segmentation_drawn_after_its_volume_was_checked_is_kept(hand, host, voco, volumes):
     hand.checkRow("volumesTable", 0)
     voco.openSection("finetuning")
     tuning = Hand(voco.panel("finetuning").widget, host)
-    tuning.until(lambda: "liver 1 has no segmentation" in tuning.find("problemLabel").text, 5)
+    tuning.until(lambda: "liver 1 has no segmentation" in tuning.find("problemLabel").text)
     mask = np.zeros((32, 32, 32), bool)
     mask[8:24, 8:24, 8:24] = True
     drawn = made.segmentation(host.scene, volumes[0], {"liver": mask}, "liver 1 segmentation")
-    tuning.until(lambda: tuning.find("casesLabel").text == "1 case; labels: liver", 5)
+    tuning.until(lambda: tuning.find("casesLabel").text == "1 case; labels: liver")
     assert tuning.find("startButton").isEnabled()
     kept = readCases(hand.panel.parameters.parameterNode)
     assert list(kept) == [one.GetID() for one in volumes]
@@ -153,9 +153,9 @@ def test_a_class_is_typed_into_its_column(hand, volumes):
 def test_renamed_and_deleted_volumes_are_followed(hand, host, volumes):
     hand.click("allButton")
     volumes[0].SetName("spleen")
-    hand.until(lambda: hand.rows("volumesTable")[0][NAME] == "spleen", 5)
+    hand.until(lambda: hand.rows("volumesTable")[0][NAME] == "spleen")
     host.scene.RemoveNode(volumes[1])
-    hand.until(lambda: len(hand.rows("volumesTable")) == 1, 5)
+    hand.until(lambda: len(hand.rows("volumesTable")) == 1)
     assert chosen(hand) == [volumes[0].GetID()]
 
 
@@ -163,7 +163,7 @@ def test_nothing_looks_at_the_scene_while_the_module_is_left(hand, host):
     host.exit("VoCoSlicer")
     ball(host.scene, "later")
     end = time.monotonic() + 0.6
-    hand.until(lambda: time.monotonic() > end, 2)
+    hand.until(lambda: time.monotonic() > end)
     assert len(hand.rows("volumesTable")) == 2
     host.enter("VoCoSlicer")
     hand.settle()
@@ -218,7 +218,7 @@ def test_the_check_puts_what_it_finds_into_the_rows(hand, voco, host):
         lambda: all(r[NOTES] for r in hand.rows("volumesTable")) and hand.rows("volumesTable"), 60
     )
     assert notes[0][NOTES] == "checked: nothing found" and "8" in notes[2][NOTES]
-    hand.until(lambda: not hand.find("cancelButton").isEnabled(), 5)
+    hand.until(lambda: not hand.find("cancelButton").isEnabled())
     assert not voco.section("pretraining").collapsed
 
 
@@ -261,10 +261,10 @@ def test_each_check_tells_of_its_own_volumes(hand, checks):
     hand.click("allButton")
     hand.click("checkButton")
     checks[0].ended = True
-    hand.until(lambda: any(notes(hand)), 5)
+    hand.until(lambda: any(notes(hand)))
     assert notes(hand) == ["case 00", ""]
     checks[1].ended = True
-    hand.until(lambda: all(notes(hand)), 5)
+    hand.until(lambda: all(notes(hand)))
     assert notes(hand) == ["case 10", "checked: nothing found"]
 
 
@@ -272,16 +272,16 @@ def test_a_note_goes_with_the_image_that_was_checked(hand, checks, host, volumes
     hand.click("allButton")
     hand.click("checkButton")
     checks[0].ended = True
-    hand.until(lambda: all(notes(hand)), 5)
+    hand.until(lambda: all(notes(hand)))
     volumes[1].SetName("renamed")
-    hand.until(lambda: hand.rows("volumesTable")[1][NAME] == "renamed", 5)
+    hand.until(lambda: hand.rows("volumesTable")[1][NAME] == "renamed")
     assert notes(hand) == ["case 00", "checked: nothing found"]
     volumes[1].SetAndObserveImageData(made.imageOf(made.noise((32, 32, 32))))
-    hand.until(lambda: notes(hand) == ["case 00", ""], 5)
+    hand.until(lambda: notes(hand) == ["case 00", ""])
     ids = [one.GetID() for one in volumes]
     host.closeScene()
     assert ids == [ball(host.scene, name).GetID() for name in ("liver 1", "liver 2")]  # they come back
-    hand.until(lambda: [row[KIND] for row in hand.rows("volumesTable")] == ["CT", "CT"], 5)
+    hand.until(lambda: [row[KIND] for row in hand.rows("volumesTable")] == ["CT", "CT"])
     assert notes(hand) == ["", ""]
 
 

@@ -95,7 +95,7 @@ def test_the_script_for_a_real_slicer_says_how_it_went(tmp_path, broken):
         "VOCO_TEST_PICTURES": str(tmp_path / "pictures"),
     }
     done = subprocess.run(
-        [sys.executable, "-c", driver], env=environ, capture_output=True, text=True, cwd=tmp_path, timeout=240
+        [sys.executable, "-c", driver], env=environ, capture_output=True, text=True, cwd=tmp_path, timeout=600
     )
     assert done.returncode == (1 if broken else 0), done.stdout + done.stderr
     lines = done.stdout.splitlines()

@@ -25,7 +25,7 @@ def script(text: str, *words: str, **options) -> Task:
     return Task(["-c", text, *words], sys.executable, plain=True, **options)
 
 
-def until(condition, patience=20.0):
+def until(condition, patience=60.0):
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, "it did not happen"

@@ -6,7 +6,6 @@ scaled: operations grow with its square, activations linearly. The time left is 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +20,7 @@ from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.live_memory import LivePeak
-from VoCoCore.training.needs import Needs
+from VoCoCore.training.needs import Needs, clock
 
 PROBE = {"cpu": 12, "mps": 12, "cuda": 48}
 FITTED = (12, 24, 36)
@@ -105,13 +104,13 @@ def _peak_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
 
 
 def _timed(encoder: nn.Module, crop: torch.Tensor, machine: Machine) -> float:
-    began = time.perf_counter()
+    began = clock(machine.device.type)
     with machine.autocast():
         maps = encoder(crop)
     sum(m.float().mean() for m in maps).backward()
     if machine.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return clock(machine.device.type) - began
 
 
 def _sizes(settings: PretrainSettings, channels: int) -> tuple[int, int]:

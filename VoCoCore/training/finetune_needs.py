@@ -17,7 +17,7 @@ from VoCoCore.training.crop_plan import Need
 from VoCoCore.training.disk import check_room
 from VoCoCore.training.live_memory import LivePeak
 from VoCoCore.training.memory import room_mb
-from VoCoCore.training.needs import FinetuneNeeds, lack_of_memory
+from VoCoCore.training.needs import FinetuneNeeds, clock, lack_of_memory
 
 MB = 2**20
 SHARE = 0.85  # of the hours that are training; the rest is for looks and checkpoints
@@ -124,10 +124,10 @@ def needs_of(
     trained, count = sum(p.numel() for p in network.parameters()), _count(settings, machine)
     try:
         network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
-        began = time.perf_counter()
+        began = clock(machine.device.type)
         with LivePeak(known=[*network.parameters(), crops]) as live:
             _pass(network, crops, machine)
-        seconds = time.perf_counter() - began
+        seconds = clock(machine.device.type) - began
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(settings, machine) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,11 @@ class FinetuneNeeds(Needs):
             f"about {self.memory_mb:,.0f} MB of memory, {KEPT * self.checkpoint_mb:,.0f} MB of disk; "
             f"{duration(self.step_s * self.steps)} or less for {self.steps} steps, to be corrected by the first of them"
         )
+
+
+def clock(device: str) -> float:
+    """Seconds, to time a trial by: on a processor those that this thread has computed, whatever runs beside it."""
+    return time.thread_time() if device == "cpu" else time.perf_counter()
 
 
 def lack_of_memory(needs: Needs, room: float) -> str:

@@ -1,9 +1,9 @@
 """Install into the Python of the jobs what they miss: a dry run first, what it would change shown, then with consent.
 
 In Slicer's own Python every package that is there is pinned, so that nothing which Slicer or another extension came
-with can change; a plan that would is refused. PyTorch comes there first, through the extension PyTorch, which picks the
-build for the graphics card; the rest is planned when it is there. All else is done by pip in a process of its own, so
-that the window never waits.
+with can change; a plan that would is refused. PyTorch comes there first, in the way of the extension PyTorch, which
+picks the build for the graphics card; the rest is planned when it is there. All is done in processes of their own: the
+window never waits, and Slicer itself never loads PyTorch, so that no restart is needed.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from VoCoCore.errors import EnvironmentFault, StopRequested
+from VoCoCore.errors import EnvironmentFault
 from VoCoCore.runs.narrate import size
 from VoCoSlicerLib.environment import TORCH, Environment, Facts
 from VoCoSlicerLib.tasks import Task
@@ -43,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Plan:
-    """What installing would do. ``throughExtension``: PyTorch comes through Slicer's extension of that name."""
+    """What installing would do. ``throughExtension``: PyTorch comes in the way of Slicer's extension of that name."""
 
     changes: tuple[Change, ...]
     throughExtension: bool
@@ -58,7 +56,8 @@ class Plan:
         lines = [f"{_one(change)}" for change in self.changes]
         if self.throughExtension:
             lines.insert(
-                0, "PyTorch, through Slicer's extension PyTorch (0.2 to 3 GB, depending on the graphics card)"
+                0,
+                "PyTorch, as Slicer's extension PyTorch chooses it (0.2 to 3 GB, depending on the graphics card)",
             )
         unknown = any(change.size is None for change in self.changes)
         amount = f"About {size(self.bytes)}" + (" and more" if unknown else "") if self.changes else ""
@@ -119,25 +118,26 @@ class Installer:
                 )
         return Plan(changes, self.throughExtension)
 
-    def installTorch(self) -> None:
-        """Install PyTorch through Slicer's extension; it shows its own progress, and returns when done.
+    def installTorch(self) -> Task:
+        """A task, not started, that installs PyTorch as the extension does: by light-the-torch, which picks the build.
 
-        Raises EnvironmentFault where that fails, StopRequested where the user declines. Call it before `install`.
+        The extension's own function would do it in Slicer's process: the window would hang meanwhile, and Slicer would
+        load PyTorch. Raises EnvironmentFault where another PyTorch would have to go that Slicer has loaded already.
         """
-        import PyTorchUtils
-
-        versions = TORCH[len("torch") :]
-        logic = PyTorchUtils.PyTorchUtilsLogic()
-        try:
-            with self._pinned():
-                if TORCH in self._facts.broken or TORCH in self._facts.old:
-                    logic.uninstallTorch()
-                done = logic.installTorch(askConfirmation=False, torchVersionRequirement=versions)
-        except Exception as error:  # of pip, of the extension, of the network: all end here
-            hint = "look at Slicer's log; restart Slicer before the next try, so that no file is in use"
-            raise EnvironmentFault(f"PyTorch could not be installed: {error}", hint) from error
-        if done is None:
-            raise StopRequested("PyTorch was not installed", "press Install again to go on")
+        anew = TORCH in self._facts.broken or TORCH in self._facts.old
+        if anew and "torch" in sys.modules:
+            raise EnvironmentFault(
+                "another extension has loaded PyTorch, so that it cannot be replaced now",
+                "restart Slicer, open VoCo before anything else, and press Install",
+            )
+        beside = [name for name in ("torchvision",) if name in self._facts.installed]
+        order = {
+            "requirements": [TORCH, *beside],
+            "broken": [TORCH] if TORCH in self._facts.broken else [],
+            "remove": ["torch", *beside] if anew else [],
+            "constraints": [pin for pin in self._constraints() if pin.partition("==")[0] not in beside],
+        }
+        return self._run("torch", order)
 
     def install(self) -> Task | None:
         """A task, not started, that installs what `plan` said; None where PyTorch comes first, by its extension.
@@ -174,25 +174,13 @@ class Installer:
             "broken": [line for line in lines if line in broken],
             "constraints": self._constraints(),
         }
+        return self._run(what, order)
+
+    def _run(self, what: str, order: dict[str, list[str]]) -> Task:
         handle, name = tempfile.mkstemp(prefix="voco-order-", suffix=".json")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(order, file)
         return self._environment.script("install.py", what, name)
-
-    @contextmanager
-    def _pinned(self) -> Iterator[None]:
-        """A block in which every pip that is started keeps what is installed."""
-        with tempfile.TemporaryDirectory(prefix="voco-pins-") as folder:
-            file = Path(folder) / "constraints.txt"
-            file.write_text("".join(f"{line}\n" for line in self._constraints()), encoding="utf-8")
-            before = os.environ.get("PIP_CONSTRAINT")
-            os.environ["PIP_CONSTRAINT"] = str(file)
-            try:
-                yield
-            finally:
-                os.environ.pop("PIP_CONSTRAINT")
-                if before is not None:
-                    os.environ["PIP_CONSTRAINT"] = before
 
 
 def _one(change: Change) -> str:

@@ -135,13 +135,12 @@ class EnvironmentPanel(Panel):
         return adapter.ask(_("VoCo"), text, [_("Install"), _("Cancel")]) == 0
 
     def _installTorch(self, installer: Installer) -> None:
-        self._show(_("Installing PyTorch..."))
         try:
-            installer.installTorch()
+            task = installer.installTorch()
         except VocoError as error:
             self._fail(error)
             return
-        self._look()
+        self._begin(task, lambda done: self._onInstalled(installer, done), _("Installing PyTorch..."))
 
     def _onInstalled(self, installer: Installer, task: Task) -> None:
         if error := installer.explain(task):

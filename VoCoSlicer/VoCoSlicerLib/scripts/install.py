@@ -1,9 +1,11 @@
 """Run by the Python of the jobs: say what installing would change, or install. Standard library only; never imported.
 
-    python install.py plan|install order.json
+    python install.py plan|install|torch order.json
 
 ``order.json``: requirements (lines to satisfy), broken (lines to install anew), constraints (lines name==version).
 ``plan`` prints JSON: for each package its name, version, address and, where a server says it, size in bytes.
+``torch`` takes away what the order's ``remove`` names and lets light-the-torch, which Slicer's extension PyTorch uses
+too, install the requirements in the build for this machine's graphics card.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
+LIGHT_THE_TORCH = "light-the-torch>=0.5"
 _PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
 
 
@@ -64,6 +67,19 @@ def clear(order: dict) -> None:
             shutil.rmtree(path)
 
 
+def torch(order: dict, folder: Path) -> None:
+    """Install PyTorch; end with the exit code of what fails."""
+    if order["remove"]:
+        words = [sys.executable, "-m", "pip", "uninstall", "--yes", *order["remove"]]
+        subprocess.run(words, stdout=sys.stderr, check=False)  # what is not there need not go
+    pip([LIGHT_THE_TORCH], order, folder)
+    words = [sys.executable, "-m", "light_the_torch", "install", *order["requirements"]]
+    environ = {**os.environ, "PIP_CONSTRAINT": str(folder / "constraints.txt")}
+    done = subprocess.run(words, stdout=sys.stderr, env=environ, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
 def plan(order: dict, folder: Path) -> list[dict]:
     """What pip would install."""
     found: dict[str, dict] = {}
@@ -103,6 +119,9 @@ def main(what: str, path: str) -> int:
             print(json.dumps(plan(order, folder)))
             return 0
         clear(order)
+        if what == "torch":
+            torch(order, folder)
+            return 0
         for words in steps(order):
             pip(words, order, folder)
         return 0
