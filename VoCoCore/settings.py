@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from VoCoCore.fields import Group, setting
 
@@ -21,6 +22,11 @@ THIN_INPUTS = ("unet",)
 # What the feature size must be a multiple of: attention heads share the channels evenly.
 FEATURE_MULTIPLES = {"swin_unetr": 12, "unetr": 4, "unet": 1}
 
+# Voxels of an input along each axis to one of the lowest map whose instance norm sees nothing but that map. A norm over
+# fewer than FEW_VOXELS takes away most of what they show; over two it leaves nothing but signs, and no gradient.
+NORMED_STEPS = {"swin_unetr": 32, "unet": 16}
+FEW_VOXELS = 8
+
 BODY_PARTS = ("auto", "abdomen", "abdomen_without_label", "chest", "headneck")
 
 
@@ -29,6 +35,11 @@ def suits(encoder: str, size: Sequence[int]) -> bool:
     low, step = ENCODER_LIMITS[encoder]
     least = step if encoder in THIN_INPUTS and max(size) >= low else low
     return all(edge >= least and edge % step == 0 for edge in size)
+
+
+def normed_voxels(encoder: str, size: Sequence[int]) -> int:
+    """Voxels of the lowest map that ``encoder`` norms by itself, for inputs of ``size`` (3,), or all."""
+    return prod(edge // NORMED_STEPS.get(encoder, 1) for edge in size)
 
 
 def needed_size(encoder: str) -> str:

@@ -208,6 +208,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(small_cohort, tmp_path
     assert same(final_model(resumed.run), final_model(whole.run))
 
 
+@pytest.mark.parametrize(("size", "warned"), [("16,16,32", True), ("32,32,32", False)])
+def test_crops_too_small_for_the_networks_norm_are_said(size, warned, small_cohort, tmp_path):
+    """Two values that are normed by themselves are +1 and -1 whatever they were: nothing is left to learn by."""
+    result = pretrain(small_cohort.settings(crops__input_size=size, optim__steps=2), tmp_path / "run")
+    said = [e["message"] for e in events_of(result.run, "warning") if "lowest map" in e["message"]]
+    assert bool(said) == warned and all("16 x 16 x 32 voxels leave 2" in line for line in said)
+
+
 def test_errors_end_the_run_as_failed_with_their_words(small_cohort, tmp_path):
     with pytest.raises(DataError) as caught:
         pretrain(small_cohort.settings(data__source=str(tmp_path / "nothing")), tmp_path / "run")

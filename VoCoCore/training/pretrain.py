@@ -16,7 +16,7 @@ from VoCoCore.errors import EnvironmentFault
 from VoCoCore.models.initialise import initialise
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
-from VoCoCore.settings import PretrainSettings
+from VoCoCore.settings import FEW_VOXELS, PretrainSettings, normed_voxels
 from VoCoCore.training import memory, validation
 from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.checkpoint import checkpoints
@@ -47,8 +47,17 @@ class Pretraining(Attempt):
         return self.cohort.facts()
 
     def say_needs(self) -> None:
-        """Memory, disk and time, by an estimate."""
+        """Memory, disk and time, by an estimate; and whether crops of this size can teach this network."""
         memory.say_needs(self.settings, self.machine, self.channels, self.room, self.run.path, self.emit)
+        encoder, size = self.settings.model.encoder, self.settings.crops.input_size or ()
+        if (left := normed_voxels(encoder, size)) < FEW_VOXELS:
+            self.emit(
+                "warning",
+                message=f"crops of {' x '.join(map(str, size))} voxels leave {left} in the lowest map of {encoder}, "
+                "whose norm then hides most of what they show: the network may learn nothing",
+                hint=f"let crops.input_size leave {FEW_VOXELS} or more: fewer base crops (crops.counts), a larger "
+                "crops.volume_size, or resized crops",
+            )
 
     def out_of_memory(self) -> EnvironmentFault:
         """What there was, and settings that would fit."""
