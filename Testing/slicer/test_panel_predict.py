@@ -81,9 +81,9 @@ def played(voco, monkeypatch, *states, failed=None):
 def test_the_card_of_a_model_is_shown(hand, host, tmp_path):
     assert "Choose a model" in hand.find("problemLabel").text and not hand.find("predictButton").isEnabled()
     choose(hand, host, modelFile(tmp_path / "best.safetensors"))
-    lines = ["Segmentation of: liver", "Trained on 12 cases, from scratch"]
+    lines = ["Segmentation of: liver", "Training cases: 12, from scratch"]
     lines += [
-        "Validation: mean Dice 0.8712 on 3 cases (1 would be perfect)",
+        "Validation cases: 3; mean Dice 0.8712 (1 would be perfect)",
         "From step 140 of the run organs",
     ]
     assert hand.find("cardLabel").text.splitlines() == lines

@@ -211,10 +211,10 @@ def _training(model: ModelInfo) -> list[str]:
     facts, lines = model.facts, []
     if cases := facts.get("train_cases"):
         start = _("from scratch") if facts.get("start") == "scratch" else _("from pre-trained weights")
-        lines.append(_("Trained on {n} cases, {start}").format(n=cases, start=start))
+        lines.append(_("Training cases: {n}, {start}").format(n=cases, start=start))
     if score := facts.get("validation_score"):
         what = _("mean Dice") if model.task == "segmentation" else _("balanced accuracy")
-        text = _("Validation: {what} {score} on {n} cases (1 would be perfect)")
+        text = _("Validation cases: {n}; {what} {score} (1 would be perfect)")
         lines.append(text.format(what=what, score=score, n=facts.get("val_cases", "")))
     if run := facts.get("run"):
         lines.append(_("From step {step} of the run {run}").format(step=facts.get("step", "?"), run=run))
