@@ -50,7 +50,7 @@ def wheel(
     texts = {
         f"{name}/__init__.py": code,
         f"{name}/more.py": "",
-        f"{name}/__main__.py": main,
+        **({f"{name}/__main__.py": main} if main else {}),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         + "".join(f"Requires-Dist: {need}\n" for need in needs),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
