@@ -84,7 +84,7 @@ def of_cases(bench: Bench, numbers: tuple[int, ...], steps: int) -> Iterator[Row
         first = first or found
         name = f"{cases:,} cases".replace(",", " ")
         yield figure(f"{name}: start of a job, all prepared", "CPU s", found["start"], "<= 5 s")
-        yield figure(f"{name}: taking the run up again", "CPU s", found["again"], "")
+        yield figure(f"{name}: finding the cases of a run again", "CPU s", found["again"], "")
         yield figure(f"{name}: memory of the start", "MB", found["memory"], "")
         if cases == few:
             continue
@@ -96,15 +96,17 @@ def of_cases(bench: Bench, numbers: tuple[int, ...], steps: int) -> Iterator[Row
 
 
 def of_processes(bench: Bench, workers: tuple[int, ...], steps: int) -> Iterator[Row]:
-    """The wall time of a step with loader workers and with two ranks."""
+    """A step with loader workers and with two ranks: by the wall, and CPU time of the process or rank alone."""
     index = bench.index(11)
     alone = bench.job(index, steps)
-    for number in workers:
-        found = bench.job(index, steps, workers=number)
-        name = f"a step with {number} loader worker{'s' * (number > 1)} (baseline: none)"
+    ways: dict[str, dict[str, int]] = {
+        f"a step with {n} loader worker{'s' * (n > 1)} (baseline: none)": {"workers": n} for n in workers
+    }
+    ways["a step on 2 gloo ranks, half of the batch each (baseline: 1 rank)"] = {"ranks": 2}
+    for name, way in ways.items():
+        found = bench.job(index, steps, **way)
         yield compared(name, "ms", "wall", found, alone, "")
-    found = bench.job(index, steps, ranks=2)
-    yield compared("a step on 2 gloo ranks (baseline: 1 rank)", "ms", "wall", found, alone, "")
+        yield compared(f"{name}, the first process alone", "CPU ms", "cpu", found, alone, "")
 
 
 def main() -> None:
