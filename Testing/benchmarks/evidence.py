@@ -47,6 +47,7 @@ from VoCoCore.presets import resolve_pretrain
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.directory import is_run
 from VoCoCore.runs.files import write_json
+from VoCoCore.runs.follow import Follower
 from VoCoCore.training.finetune import finetune
 from VoCoCore.training.pretrain import pretrain
 
@@ -111,6 +112,7 @@ class Bench:
         return {
             **asdict(cell),
             "scores": values,
+            "pretext": _pretext(start),
             "seconds": time.monotonic() - began,
             "device": environment["device"],
         }
@@ -173,7 +175,8 @@ def _carry_out(
             continue
         start = bench.pretrained(source, cell.method, cell.grid, before, name)
         if "prepare.spacing" not in after:
-            reference = bench.pretrained(source, "L_pred + L_reg", "4x4x1", before, name)
+            usual = MR_GRID if name == "hippocampus" else "4x4x1"
+            reference = bench.pretrained(source, "L_pred + L_reg", usual, before, name)
             after = {**after, "prepare.spacing": _scale(reference)}
         found = {**bench.score(cell, labelled, start, after), "steps": budget}
         write_json(path, found)
@@ -190,6 +193,16 @@ def _scale(run: Path | None) -> tuple[float, ...]:
     )
 
 
+def _pretext(run: Path | None) -> dict[str, float]:
+    """What a pre-training had learnt at its end, on held-out volumes; nothing for scratch."""
+    if run is None:
+        return {}
+    follower = Follower(run)
+    follower.read_all()
+    values = follower.summary().val
+    return {name: values[name] for name in ("position_accuracy", "accuracy_low", "chance", "effective_rank")}
+
+
 def _tell(what: str) -> Any:
     return lambda done, total, text: print(f"{what} {done}/{total}", flush=True) if done % 50 == 0 else None
 
@@ -198,6 +211,8 @@ def _progress(name: str) -> Any:
     last = [0.0]
 
     def listen(event: dict[str, Any]) -> None:
+        if event["type"] == "warning":
+            print(f"{name}: {event['message']}  ({event.get('hint', '')})", flush=True)
         if event["type"] == "progress" and time.monotonic() - last[0] > 60:
             last[0] = time.monotonic()
             print(
