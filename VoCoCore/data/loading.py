@@ -152,11 +152,10 @@ def _collate(samples: Sequence[dict[str, Tensor] | VocoError]) -> dict[str, Tens
     errors = [sample for sample in samples if isinstance(sample, VocoError)]
     if errors:
         return errors[0]
-    if len(samples) == 1 and not isinstance(samples[0], VocoError):
-        return {
-            name: value[None] for name, value in samples[0].items()
-        }  # a view: a volume need not be copied
-    return default_collate(list(samples))
+    whole = [sample for sample in samples if not isinstance(sample, VocoError)]
+    if len(whole) == 1:  # a view: a volume need not be copied
+        return {name: value[None] for name, value in whole[0].items()}
+    return default_collate(whole)
 
 
 def _leave_signals_to_the_job(over: Any, _: int) -> None:

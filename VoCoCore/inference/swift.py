@@ -16,11 +16,8 @@ import torch.nn.functional as F
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
 
+from VoCoCore.models.norms import LAST, WIDE, row_products, row_sums, wide_rows
 from VoCoCore.models.placing import quick_with_one
-
-_LAST = torch.channels_last_3d
-_WIDE = 16  # voxels whose channels are treated as one row: sums over rows of a few numbers are slow
-_BLOCK = 512  # voxels whose squares are summed in float32 before the blocks' sums are
 
 
 def swift(network: nn.Module, device: torch.device) -> nn.Module:
@@ -38,7 +35,7 @@ def swift(network: nn.Module, device: torch.device) -> nn.Module:
                 setattr(module, name, _Norm(part))
             elif isinstance(part, nn.Conv3d) and _is_pointwise(part):
                 setattr(module, name, _Pointwise(part))
-    return _ChannelsLast(made.to(memory_format=_LAST))  # type: ignore[call-overload]
+    return _ChannelsLast(made.to(memory_format=LAST))  # type: ignore[call-overload]
 
 
 def _follows_a_convolution(block: nn.Module, norm: nn.InstanceNorm3d) -> bool:
@@ -61,7 +58,7 @@ class _ChannelsLast(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x.contiguous(memory_format=_LAST))
+        return self.network(x.contiguous(memory_format=LAST))
 
 
 class _Norm(nn.Module):
@@ -78,30 +75,15 @@ class _Norm(nn.Module):
         self.register_buffer("shift", zeros if norm.bias is None else norm.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float32 or not x.is_contiguous(memory_format=_LAST):
+        if x.dtype != torch.float32 or not x.is_contiguous(memory_format=LAST):
             scale, shift = self.scale.to(x.dtype), self.shift.to(x.dtype)
             return F.instance_norm(x, weight=scale, bias=shift, eps=self.eps)
-        count, channels = x.shape[:2]
-        rows = x.movedim(1, -1).reshape(count, -1, channels)
-        voxels = rows.shape[1]
-        wide = math.gcd(voxels, _WIDE)
-        flat = rows.view(count, voxels // wide, wide * channels)
-        mean = flat.sum(1).view(count, wide, channels).sum(1) / voxels
-        flat -= mean.repeat(1, wide)[:, None]
-        factor = self.scale * torch.rsqrt(_mean_square(rows) + self.eps)
+        flat, wide = wide_rows(x)
+        voxels = flat.shape[1] * wide
+        flat -= (row_sums(flat, wide) / voxels).repeat(1, wide)[:, None]
+        factor = self.scale * torch.rsqrt(row_products(flat, flat, wide) / voxels + self.eps)
         torch.addcmul(self.shift.repeat(wide), flat, factor.repeat(1, wide)[:, None], out=flat)
         return x
-
-
-def _mean_square(rows: Tensor) -> Tensor:
-    """Mean of the squares over the voxels of (N, voxels, C): diagonals of matrix products, which need no copy."""
-    count, voxels, channels = rows.shape
-    block = math.gcd(voxels, _BLOCK)
-    if block < 32 and voxels <= 4096:
-        block = voxels
-    parts = rows.view(-1, block, channels)
-    squares = torch.bmm(parts.transpose(1, 2), parts).diagonal(dim1=1, dim2=2)
-    return squares.reshape(count, -1, channels).sum(1) / voxels
 
 
 class _Pointwise(nn.Module):
@@ -119,6 +101,6 @@ class _Pointwise(nn.Module):
         rows = x.movedim(1, -1)
         out = rows.reshape(-1, rows.shape[-1]) @ self.weight.to(x.dtype).T
         if self.bias is not None:
-            wide = math.gcd(len(out), _WIDE)
+            wide = math.gcd(len(out), WIDE)
             out.view(-1, wide * out.shape[1]).add_(self.bias.to(x.dtype).repeat(wide))
         return out.view(*rows.shape[:-1], -1).movedim(-1, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from VoCoCore.devices import Machine
+from VoCoCore.models.norms import norms_in_place_of
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
 
@@ -50,10 +51,12 @@ def placed(module: SomeModule, machine: Machine) -> SomeModule:
     """``module`` on its machine's device, laid out as suits it; values and names stay.
 
     On a CPU the weights' channels become the innermost axis, and with them the maps': oneDNN's 3D convolutions then
-    train in 0.7 of the time. Batches of one crop get these too, see `SingleConv3d`.
+    train in 0.7 of the time. Batches of one crop get these too, see `SingleConv3d`; instance norms stay in that
+    order, see `norms.py`.
     """
     module = module.to(machine.device)
     if machine.device.type != "cpu":
         return module
     quick_with_one(module)
+    norms_in_place_of(module)
     return module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
