@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-GOOD, BAD, NAME_WIDTH = "#2a7f62", "#c2622d", 72
+GOOD, BAD, NAME_WIDTH, EQUAL = "#2a7f62", "#c2622d", 72, 0.95
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -51,12 +51,14 @@ def bars(axes: Axes, rows: list[dict[str, Any]], names: list[str]) -> list[float
         place = below + height / 2
         places.append(place)
         below += height
-        enough = ratio >= (1 if goal is None else goal)
+        enough = ratio >= (EQUAL if goal is None else goal)
+        # Beside the goal's mark where that would strike through the number.
+        at = goal if goal is not None and ratio < goal < 1.5 * ratio else ratio
         axes.barh(place, ratio - 1, 0.66, left=1, color=GOOD if enough else BAD)
-        away, side = (4, "left") if ratio >= 1 else (-4, "right")
+        away, side = (4, "left") if ratio >= 1 or at > 1 else (-4, "right")
         axes.annotate(
             f"{ratio:.3g}",
-            (ratio, place),
+            (at, place),
             xytext=(away, 0),
             textcoords="offset points",
             ha=side,
@@ -73,7 +75,7 @@ def scale(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """A logarithmic axis with plain numbers, the baseline's line, and what the colours mean."""
     least, most = (pick(row["ratio"] for row in rows) for pick in (min, max))
     axes.set_xscale("log")
-    axes.set_xlim(min(0.8, least / 1.5), max(1.5, most * 1.5))
+    axes.set_xlim(min(0.8, least / 2), max(1.5, most * 1.5))
     axes.set_xticks([tick for tick in TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.minorticks_off()
@@ -84,7 +86,7 @@ def scale(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.spines[side].set_visible(False)
     axes.set_xlabel("baseline / ours (1: equal; to the right, ours is better)")
     handles = [
-        Patch(color=GOOD, label="goal met; at least equal where there is none"),
+        Patch(color=GOOD, label="goal met, or equal where there is none"),
         Patch(color=BAD, label="below"),
         Line2D([], [], color="black", marker="|", linestyle="", markersize=9, label="goal"),
     ]
