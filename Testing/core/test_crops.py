@@ -73,6 +73,14 @@ def test_crops_of_the_sizes_of_training_are_torchs(edges, whole_numbers):
     assert ours.dtype == torch.float32 and ours.is_contiguous()
 
 
+def test_mixed_precision_leaves_crops_as_they_are():
+    volumes = torch.randint(0, 256, (1, 1, 20, 20, 20), dtype=torch.uint8)
+    places = torch.tensor([[[1, 2, 3]]]), torch.tensor([[[11, 12, 13]]])
+    crops = cut_crops(volumes, *places, (8, 8, 8), largest=(11, 12, 13))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cut_crops(volumes, *places, (8, 8, 8), largest=(11, 12, 13)), crops)
+
+
 def test_uneven_bases_are_cut_where_the_grid_says():
     grid = Grid((13, 10, 7), (3, 4, 2))
     starts, sizes = (torch.tensor(a)[None] for a in grid.starts_and_sizes)

@@ -68,10 +68,12 @@ def cut_crops(
     flip, swap = as_flips_and_swap(flip, turn)
     if out_size[0] != out_size[1]:
         swap = torch.zeros_like(swap)
-    if volumes.device.type == "cpu":
-        added = None if shifts is None else shifts.flatten().tolist()
-        return cut_on_host(volumes, starts, sizes, out_size, flip, swap, added)
-    crops = cut_at_once(volumes, starts, sizes, out_size, flip, swap, largest=largest)
+    # Mixed precision is for the network: in bfloat16 a resized voxel would keep 8 bits of its value and its place.
+    with torch.autocast(volumes.device.type, enabled=False):
+        if volumes.device.type == "cpu":
+            added = None if shifts is None else shifts.flatten().tolist()
+            return cut_on_host(volumes, starts, sizes, out_size, flip, swap, added)
+        crops = cut_at_once(volumes, starts, sizes, out_size, flip, swap, largest=largest)
     return crops if shifts is None else shift_intensities(crops, shifts.flatten())
 
 
