@@ -12,6 +12,8 @@ from faults import meet
 from made_scores import AFFINE, SHAPE, cohort, dataset, organs, save, scored
 
 from VoCoCore.data.images import write_image
+from VoCoCore.errors import DataError
+from VoCoCore.evaluation.pairs import find_predictions
 
 POSIX = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 
@@ -129,6 +131,15 @@ def test_two_predictions_of_one_name(capsys, folders):
     write_image(folders / "predictions" / "case0.nrrd", organs(0), AFFINE)
     says = ["predictions of one name", "case0.nii.gz", "case0.nrrd"]
     meet(capsys, "two predictions of one name", 3, words(folders), says)
+
+
+def test_probabilities_beside_label_maps_are_no_predictions(folders):
+    (folders / "predictions" / "probabilities").mkdir()
+    write_image(folders / "predictions" / "probabilities" / "case0.nii.gz", organs(0) * 0.5, AFFINE)
+    with pytest.raises(DataError, match="of one name"):
+        find_predictions(folders / "predictions")
+    (folders / "predictions" / "labels.json").write_text("{}")  # as `voco predict` leaves it
+    assert all(path.parent.name == "predictions" for path in find_predictions(folders / "predictions"))
 
 
 def test_lists_without_what_is_needed(capsys, tmp_path):

@@ -113,7 +113,7 @@ def test_an_image(kind, write, says, capfd, tmp_path):
     path.parent.mkdir()
     write(path)
     store = ["--store", tmp_path / "store"]
-    meet(capfd, kind, 3, ["data", "check", path, "--workers", "0", "--json"], ["1 of 1 cases", path])
+    meet(capfd, kind, 3, ["data", "check", path, "--workers", "0", "--json"], ["1 of 1 case cannot", path])
     meet(capfd, kind, 3, ["data", "prepare", path.parent, *GRID, *store], [says, path])
     meet(capfd, kind, 3, ["crops", path, "-o", tmp_path / "x.png", *GRID], [says, path])
     assert not (tmp_path / "x.png").exists() and not list((tmp_path / "store" / "partial").iterdir())
@@ -170,7 +170,7 @@ def test_a_volume_too_small_for_the_grid(capsys, tmp_path):
         "a volume too small for the grid",
         3,
         words,
-        ["1 of 1 cases", "the grid needs", "small.nii.gz"],
+        ["1 of 1 case cannot", "the grid needs", "small.nii.gz"],
     )
 
 
@@ -321,7 +321,7 @@ def test_outputs_that_cannot_be_written(capsys, tmp_path):
     before = source.read_bytes()
     (tmp_path / "folder.json").mkdir()
     for kind, code, target, says in (
-        ("an index into no folder", 4, tmp_path / "gone" / "i.json", "i.json"),
+        ("an index into no folder", 4, tmp_path / "gone" / "i.json", "there is no folder"),
         ("an index onto a folder", 4, tmp_path / "folder.json", "folder.json"),
         ("an index below a file", 4, source / "i.json", "i.json"),
         ("an index onto an image", 2, source, "is no index of cases"),

@@ -254,7 +254,8 @@ def test_the_report_for_people_and_programs(tmp_path: Path) -> None:
     assert content["skipped"][0]["path"].endswith("lonely_seg.nii")
     shown = io.StringIO()
     Console(file=shown, width=200).print(report.table())
-    assert "1 errors, 0 warnings" in shown.getvalue() and "[bold]x.nii" in shown.getvalue()
+    assert "1 error, 0 warnings" in shown.getvalue() and "[bold]x.nii" in shown.getvalue()
+    assert "skipped" in shown.getvalue() and "lonely_seg.nii" in shown.getvalue()
 
 
 def test_real_cases(shared_data: Path) -> None:

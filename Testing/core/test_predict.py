@@ -220,7 +220,7 @@ def test_what_is_done_is_not_done_again(model, images, tmp_path, capsys) -> None
     (tmp_path / "out" / "case1.nii.gz").unlink()
     capsys.readouterr()
     assert main(words) == 0
-    assert "1 case predicted" in (said := capsys.readouterr().out) and "1 were done before" in said
+    assert "1 case predicted" in (said := capsys.readouterr().out) and "1 was done before" in said
     assert (tmp_path / "out" / "case0.nii.gz").stat().st_mtime_ns == before
     assert (tmp_path / "out" / "case1.nii.gz").is_file()
 

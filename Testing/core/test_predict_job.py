@@ -103,7 +103,7 @@ def test_an_interrupt_ends_after_the_case_in_work(place, capsys, monkeypatch):
     assert len(seen) == 1 and {"c0.nii.gz", "volumes.csv"} <= names(place / "out")
     monkeypatch.setattr(Predictor, "segment_prepared", usual)
     assert main(words(place)) == 0
-    assert "2 cases predicted" in (said := capsys.readouterr().out) and "1 were done before" in said
+    assert "2 cases predicted" in (said := capsys.readouterr().out) and "1 was done before" in said
     assert names(place / "out") == WHOLE
     rows = list(csv.DictReader((place / "out" / "volumes.csv").open()))
     assert [row["case"] for row in rows] == ["c0", "c1", "c2"]

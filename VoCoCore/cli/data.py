@@ -11,6 +11,7 @@ from VoCoCore.cli.main import Parser, choose_action
 from VoCoCore.cli.options import add_settings, given_settings, read_config
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.presets import resolve_pretrain
+from VoCoCore.runs.narrate import counted
 from VoCoCore.settings import BODY_PARTS, PretrainSettings
 
 ACTIONS = {
@@ -93,7 +94,7 @@ def _index(words: list[str]) -> int:
         index = assign_splits(index, val=asked.val, test=asked.test, folds=asked.folds, seed=asked.seed)
     save_index(index, asked.output)
     _show_rich(summarise(index))
-    print(f"{len(index.cases)} cases written to {asked.output}")
+    print(f"{counted(len(index.cases), 'case')} written to {asked.output}")
     return 0
 
 
@@ -116,13 +117,12 @@ def _check(words: list[str]) -> int:
         print(report.to_json())
     else:
         _show_rich(report.table())
-        others = f", {len(report.skipped)} files or series are no case" if report.skipped else ""
-        print(f"{report.checked} cases checked{others}")
+        print(f"{counted(report.checked, 'case')} checked")
     bad = len(report.bad_cases)
     if bad:
         first = next(row.message for row in report.rows if row.severity == "error")
         raise DataError(
-            f"{bad} of {report.checked} cases cannot be used; the first: {first}",
+            f"{bad} of {counted(report.checked, 'case')} cannot be used; the first: {first}",
             "mend them, or go on without them with --skip-bad",
         )
     return 0

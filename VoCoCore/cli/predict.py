@@ -8,6 +8,7 @@ from typing import Any
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.errors import DataError, SettingsError, StopRequested, nearest
+from VoCoCore.runs.narrate import counted
 
 _FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "dicom-seg")
 _SPLITS = ("all", "train", "val", "test")
@@ -45,7 +46,11 @@ def parser() -> Parser:
     )
     made.add_argument("--largest", action="store_true", help="keep the largest connected part of each label")
     made.add_argument("--probabilities", action="store_true", help="also write probabilities/CASE.nii.gz")
-    made.add_argument("--overwrite", action="store_true", help="replace predictions of another model")
+    made.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace predictions of another model, or files that lie there",
+    )
     made.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
     made.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
     made.add_argument("--threads", type=int, help="CPU threads; default: torch's choice")
@@ -83,13 +88,13 @@ def run(words: Sequence[str]) -> int:
         scratch=Path(asked.output),
     )
     made = Predictions(Path(asked.output), predictor, paths, {**options, "overwrite": asked.overwrite})
-    print(f"{_count(len(models), 'network')} on {machine.words}, {_count(len(cases), 'case')}")
+    print(f"{counted(len(models), 'network')} on {machine.words}, {counted(len(cases), 'case')}")
     with interrupts("the case in work") as should_stop, Progress("predicting") as progress:
         done = made.predict(cases, progress, should_stop)
     for case, reason in done.failed:
         print(f"left out {case}: {reason}")
-    before = f", {done.skipped} were done before" * bool(done.skipped)
-    print(f"{_count(done.predicted, 'case')} predicted into {asked.output}{before}")
+    before = f", {done.skipped} {'was' if done.skipped == 1 else 'were'} done before" * bool(done.skipped)
+    print(f"{counted(done.predicted, 'case')} predicted into {asked.output}{before}")
     if done.stopped:
         raise StopRequested(
             f"{done.predicted + done.skipped} of {len(cases)} cases are done", "run it again to go on"
@@ -119,10 +124,6 @@ def _checked(asked: Any) -> tuple[int, ...]:
     return tuple("xyz".index(letter) for letter in sorted(asked.mirror))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _cases(asked: Any, channels: int) -> list[Any]:
     from VoCoCore.data.cases import with_unique_ids
     from VoCoCore.data.sources import index_source
@@ -133,7 +134,8 @@ def _cases(asked: Any, channels: int) -> list[Any]:
     found = [index_source(source, channels=patterns, volumes=volumes) for source in asked.inputs]
     skipped = sum(item.count for index in found for item in index.skipped)
     if skipped:
-        print(f"{_count(skipped, 'file')} of the inputs are no case: 'voco data check' says why")
+        word = "is" if skipped == 1 else "are"
+        print(f"{counted(skipped, 'file')} of the inputs {word} no case: 'voco data check' says why")
     cases = with_unique_ids(case for index in found for case in index.cases)
     chosen = [case for case in cases if asked.split in ("all", case.split)]
     if not chosen:

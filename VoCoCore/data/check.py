@@ -17,7 +17,7 @@ from VoCoCore.data.check_case import Examined, Finding, Rules, examine
 from VoCoCore.data.check_pool import Died, run_each
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 Progress = Callable[[int, int, str], None]
 _MOST_WORKERS = 8
@@ -48,11 +48,11 @@ class CheckReport:
         }
         return json.dumps(content, indent=1)
 
-    def table(self) -> Table:
-        """The findings as a rich table."""
+    def table(self) -> RenderableType:
+        """The findings, and what the index skipped, as tables that `rich` prints."""
         from VoCoCore.data.tables import findings_table
 
-        return findings_table(self.rows)
+        return findings_table(self.rows, self.skipped)
 
 
 def check_index(

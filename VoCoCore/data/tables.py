@@ -9,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from VoCoCore.data.cases import Index
+from VoCoCore.data.cases import Index, Skipped
 from VoCoCore.data.check_case import Finding
+from VoCoCore.runs.narrate import counted
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 _EXAMPLES = 3
@@ -21,21 +22,29 @@ def summarise(index: Index) -> RenderableType:
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in _facts(index):
         facts.add_row(Text(name, style="bold"), Text(value))
-    if not index.skipped:
-        return facts
-    skipped = Table(title="skipped", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    return Group(facts, Text(), _skipped_table(index.skipped)) if index.skipped else facts
+
+
+def _skipped_table(skipped: Sequence[Skipped]) -> Table:
+    table = Table(title="skipped", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for heading in ("files", "why", "for example"):
-        skipped.add_column(heading, justify="right" if heading == "files" else "left", overflow="fold")
-    for reason, paths, count in _by_reason(index):
+        table.add_column(heading, justify="right" if heading == "files" else "left", overflow="fold")
+    for reason, paths, count in _by_reason(skipped):
         examples = "\n".join(paths[:_EXAMPLES])
-        skipped.add_row(str(count), Text(reason), Text(examples, style="dim"))
-    return Group(facts, Text(), skipped)
+        table.add_row(str(count), Text(reason), Text(examples, style="dim"))
+    return table
 
 
-def findings_table(rows: Sequence[Finding]) -> Table:
-    """One row per finding, errors in red."""
+def findings_table(rows: Sequence[Finding], skipped: Sequence[Skipped] = ()) -> RenderableType:
+    """One row per finding, errors in red; below, what was found to be no case, and why."""
+    findings = _findings(rows)
+    return Group(findings, Text(), _skipped_table(skipped)) if skipped else findings
+
+
+def _findings(rows: Sequence[Finding]) -> Table:
     errors = sum(row.severity == "error" for row in rows)
-    title = f"{errors} errors, {len(rows) - errors} warnings" if rows else "nothing wrong was found"
+    others = len(rows) - errors
+    title = f"{counted(errors, 'error')}, {counted(others, 'warning')}" if rows else "nothing wrong was found"
     table = Table(title=title, title_justify="left", show_header=bool(rows), show_edge=bool(rows))
     for heading in ("case", "", "what is wrong", "what to do"):
         table.add_column(heading, overflow="fold")
@@ -57,11 +66,10 @@ def _facts(index: Index) -> Iterable[tuple[str, str]]:
     if series := sum(bool(case.images[0].files) for case in cases):
         yield "from DICOM", f"{series} series, {sum(len(case.images[0].files) for case in cases)} files"
     for name in ("split", "fold", "body_part", "target"):
-        counted = Counter(getattr(case, name) for case in cases)
-        if set(counted) != {None}:
+        values = Counter(getattr(case, name) for case in cases)
+        if set(values) != {None}:
             parts = [
-                f"{value if value is not None else 'open'}: {count}"
-                for value, count in counted.most_common(8)
+                f"{value if value is not None else 'open'}: {count}" for value, count in values.most_common(8)
             ]
             yield "class" if name == "target" else name.replace("_", " "), ", ".join(parts)
 
@@ -73,10 +81,10 @@ def _declared(index: Index) -> str:
     return f" ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
 
 
-def _by_reason(index: Index) -> list[tuple[str, list[str], int]]:
+def _by_reason(skipped: Sequence[Skipped]) -> list[tuple[str, list[str], int]]:
     reasons: dict[str, list[str]] = {}
     counts: Counter[str] = Counter()
-    for item in index.skipped:
+    for item in skipped:
         reasons.setdefault(item.reason, []).append(item.path)
         counts[item.reason] += item.count
     return [(reason, reasons[reason], count) for reason, count in counts.most_common()]

@@ -15,6 +15,7 @@ from VoCoCore.data.sources import index_source
 from VoCoCore.data.sources_names import LABEL_WORDS
 from VoCoCore.data.sources_walk import DATASET
 from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.inference.results import LABELS, PROBABILITIES
 
 T = TypeVar("T")
 
@@ -115,7 +116,10 @@ def _with_images(found: tuple[Reference, ...], folder: Path) -> tuple[tuple[Refe
 
 
 def find_predictions(folder: str | Path) -> tuple[Path, ...]:
-    """All label maps below ``folder``. Raises DataError where there is none, or where two have one name."""
+    """All label maps below ``folder``, without the probabilities that `voco predict` wrote beside its own.
+
+    Raises DataError where there is none, or where two have one name.
+    """
     return _label_maps(Path(os.path.abspath(os.path.expanduser(folder))), "prediction")
 
 
@@ -139,7 +143,8 @@ def _label_maps(folder: Path, what: str) -> tuple[Path, ...]:
 
 def _files(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        beside = {PROBABILITIES} if LABELS in names else set()
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in beside]
         yield from (Path(place, name) for name in names if is_image_name(name) and not name.startswith("."))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -22,7 +23,6 @@ from VoCoCore.runs.files import FULL, fault, read_json, write_json, writing
 from VoCoCore.runs.narrate import duration
 
 MEMORY = ".voco-predictions.json"
-PROBABILITIES = "probabilities"
 _CHANGING = ("overlap", "mirror", "largest", "probabilities")  # options that change what is predicted
 Progress = Callable[[int, int, str], None]
 
@@ -49,7 +49,8 @@ class Predictions:
     """A folder of predictions by one model.
 
     ``options``: ``format``, ``overwrite``, and those of the predictor that change what is predicted. Raises
-    SettingsError where the folder holds another model's predictions, EnvironmentFault where it cannot be written.
+    SettingsError where the folder holds another model's predictions or is a run, DataError for a table in it that
+    another program has changed, EnvironmentFault where it cannot be written.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Predictions:
                 "name a new folder, or use --overwrite",
             )
         cases = kept.get("cases")
+        self.strange = not kept and not options.get("overwrite")
         self.known: dict[str, Any] = dict(cases) if same and isinstance(cases, dict) else {}
         self.table = folder / (results.DIAGNOSES if self.classifies else results.VOLUMES)
-        self.rows = [list(row.values()) for row in results.read_table(self.table)] if same else []
+        self.rows = results.read_table(self.table, self._header()) if same else []
+        self.listed = {row[0] for row in self.rows}
 
     @property
     def classifies(self) -> bool:
@@ -80,17 +83,52 @@ class Predictions:
         return self.predictor.card.task == "classification"
 
     def predict(self, cases: Sequence[Case], progress: Progress, should_stop: Callable[[], bool]) -> Done:
-        """Predict what is not done. Raises EnvironmentFault for a disk or a folder; bad cases are counted."""
+        """Predict what is not done; bad cases are counted.
+
+        Raises SettingsError, before anything is written, where a prediction would replace an image or a label map of
+        the cases, or a file that no earlier call has left; EnvironmentFault for a disk or a folder.
+        """
+        named = list(zip(cases, file_names([case.id for case in cases]), strict=True))
+        self._refuse_to_replace(named)
         done, clock = Done(), _Clock(progress, len(cases))
+        self._remember()  # first: whatever lies here from now on is ours
         if not self.classifies:
             results.write_names(self.folder, self.predictor.card)
-        for case, name in zip(cases, file_names([case.id for case in cases]), strict=True):
+        for case, name in named:
             if should_stop():
                 done.stopped = True
                 break
             done.add(case, self._attempt(case, name, clock))
             clock.next()
         return done
+
+    def _refuse_to_replace(self, named: Sequence[tuple[Case, str]]) -> None:
+        targets = [self.table, self.folder / results.LABELS]
+        if not self.classifies:
+            targets += [path for _, name in named for path in self._files(name)]
+        there = [path for path in targets if path.exists()]
+        sources = [source for case, _ in named for source in (*case.images, case.label) if source and there]
+        given = {os.path.realpath(path) for source in sources for path in source.paths}
+        if path := next((path for path in there if os.path.realpath(path) in given), None):
+            raise SettingsError(
+                f"{path} is an image or a label map of the cases, and a prediction would replace it",
+                "name another folder with -o",
+            )
+        if there and self.strange:
+            raise SettingsError(
+                f"{there[0]} is there already, and no earlier prediction has left it",
+                "name a new folder with -o, or use --overwrite",
+            )
+
+    def _files(self, name: str) -> list[Path]:
+        """Where the files of one case to segment go."""
+        labels = self.folder / (name + results.FORMATS[self.options["format"]])
+        if not self.options.get("probabilities"):
+            return [labels]
+        return [labels, self.folder / results.PROBABILITIES / f"{name}.nii.gz"]
+
+    def _remember(self) -> None:
+        write_json(self.folder / MEMORY, {"maker": self.maker, "cases": self.known}, durable=False)
 
     def _attempt(self, case: Case, name: str, clock: _Clock) -> bool | str:
         """Whether the case had to be predicted, or why it cannot be."""
@@ -109,38 +147,42 @@ class Predictions:
 
     def _one(self, case: Case, name: str, clock: _Clock) -> bool:
         content = hashlib.sha256(case_content(case).encode()).hexdigest()
-        path = self.folder / (name + results.FORMATS[self.options["format"]])
-        if self.known.get(case.id) == content and (self.classifies or path.is_file()):
+        if self.known.get(case.id) == content and self._is_all_there(case, name):
             clock.lightly()
             return False
         if self.known.get(case.id, content) != content:
             self.predictor.say(f"{case.id}: its images are not those of the last call: it is predicted again")
-        rows = self._diagnose(case) if self.classifies else self._segment(case, path, clock)
+        rows = self._diagnose(case) if self.classifies else self._segment(case, name, clock)
         self.rows = [row for row in self.rows if row[0] != case.id] + rows
         results.write_table(self.table, self._header(), self.rows)
         self.known[case.id] = content
-        write_json(self.folder / MEMORY, {"maker": self.maker, "cases": self.known}, durable=False)
+        self.listed.add(case.id)
+        self._remember()
         return True
+
+    def _is_all_there(self, case: Case, name: str) -> bool:
+        """Whether nobody has deleted what an earlier call wrote of ``case``: its files, or its rows in the table."""
+        whole = self.classifies or all(path.is_file() for path in self._files(name))
+        return whole and case.id in self.listed
 
     def _header(self) -> list[str]:
         if self.classifies:
             return ["case", "predicted", *(kind.name for kind in self.predictor.card.classes)]
-        return ["case", "label", "value", "volume_ml"]
+        return list(results.VOLUME_COLUMNS)
 
     def _diagnose(self, case: Case) -> list[list[Any]]:
         found = self.predictor.classify(*read_case(case))
         name = self.predictor.card.classes[int(found.argmax())].name
         return [[case.id, name, *(f"{value:.6f}" for value in found)]]
 
-    def _segment(self, case: Case, path: Path, clock: _Clock) -> list[list[Any]]:
+    def _segment(self, case: Case, name: str, clock: _Clock) -> list[list[Any]]:
         predictor, card = self.predictor, self.predictor.card
+        path, *probabilities = self._files(name)
         array, affine = read_case(case)
         prepared = predictor.prepare(array, affine)
         del array  # of a large case it is hundreds of megabytes, which the windows need
         sink: Any = nullcontext()
-        if self.options.get("probabilities"):
-            stem = path.name.removesuffix(results.FORMATS[self.options["format"]])
-            target = self.folder / PROBABILITIES / f"{stem}.nii.gz"
+        for target in probabilities:
             sink = Probabilities(target, card, prepared.plan, predictor.axis(prepared.plan))
         with sink as taken:
             labels = predictor.segment_prepared(prepared, taken, clock.within)

@@ -14,12 +14,15 @@ from VoCoCore.data.cases import Case
 from VoCoCore.data.dicom_seg import write_dicom_seg
 from VoCoCore.data.images import write_image
 from VoCoCore.data.segmentations import write_label_nrrd, write_segmentation
+from VoCoCore.errors import DataError
 from VoCoCore.models.card import ModelCard
 from VoCoCore.runs.files import replacing, write_json
 
 # Formats of label maps, and how their files end.
 FORMATS = {"nii.gz": ".nii.gz", "nrrd": ".nrrd", "seg.nrrd": ".seg.nrrd", "dicom-seg": ".dcm"}
 LABELS, VOLUMES, DIAGNOSES = "labels.json", "volumes.csv", "predictions.csv"
+PROBABILITIES = "probabilities"  # folder beside these
+VOLUME_COLUMNS = ("case", "label", "value", "volume_ml")
 
 
 def segments_of(card: ModelCard) -> dict[str, tuple[int, tuple[int, int, int]]]:
@@ -74,12 +77,24 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
         beside.write_text(text.getvalue(), encoding="utf-8")
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV that an earlier call wrote; none where it is not there."""
+def read_table(path: Path, header: Sequence[str]) -> list[list[str]]:
+    """Rows, below ``header``, of a CSV that an earlier call wrote; none where it is not there.
+
+    Raises DataError where another program has saved it in another form: its rows would be lost.
+    """
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            first, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error):
+        first, rows = [], []
+    if first != list(header) or any(len(row) != len(first) for row in rows):
+        raise DataError(
+            f"{path} is not as it was written: another program has changed its form",
+            "put the table back, or move it away: its cases are then predicted again",
+        )
+    return rows
 
 
 def as_rows(case: str, volumes: Mapping[str, float], values: Mapping[str, int]) -> list[list[Any]]:

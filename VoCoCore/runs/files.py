@@ -111,6 +111,10 @@ def fault(path: Path, error: OSError) -> EnvironmentFault:
     if error.errno in _FORBIDDEN:
         hint = "choose a folder that you may write to, or change its permissions"
         return EnvironmentFault(f"{path} could not be written: permission denied", hint)
+    if error.errno == errno.ENOENT and not path.parent.exists():
+        return EnvironmentFault(
+            f"{path} could not be written: there is no folder {path.parent}", "make it, or name another place"
+        )
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
         what = "is a folder" if error.errno == errno.EISDIR else "is a file, or lies below one"
         return EnvironmentFault(

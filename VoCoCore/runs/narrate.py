@@ -35,6 +35,11 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def counted(count: int, what: str) -> str:
+    """How many of what: ``1 case``, ``2 cases``."""
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def setting(value: Any) -> str:
     """A setting's value: ``1 x 1 x 3`` for a size, ``-175 to 250`` for a range, else as it is."""
     if not isinstance(value, list | tuple):
