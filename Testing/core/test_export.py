@@ -123,7 +123,13 @@ def test_mistakes_of_an_export_say_what_to_do(run: Path, tmp_path: Path, capsys)
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.docx").touch()
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "log.txt").write_text(
+        "of another program: a run may begin beside it, an export takes the folder's place"
+    )
     export = ["jobs", "export", run, "-o"]
+    meet(capsys, "export onto another program's log", 2, [*export, notes], ["not empty", notes])
     new = tmp_path / "new"
     meet(capsys, "export into a folder in use", 2, [*export, full], ["not empty", full])
     meet(capsys, "export of no run", 2, ["jobs", "export", full, "-o", new], ["not a run", full])

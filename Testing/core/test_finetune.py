@@ -286,9 +286,11 @@ def test_other_data_are_refused_on_resume(labelled_cohort, tmp_path) -> None:
 
     run = tmp_path / "run"
     finetune(labelled_cohort.settings(), run, **stopping_after(1))
+    before = (run / "private" / "index.json").read_text()
     other = make_cohort(tmp_path / "other", cases=6, size=(40, 40, 24), seed=5)
     with pytest.raises(SettingsError, match="not the cases that the run"):
         finetune(labelled_cohort.settings(data__source=str(other)), run, resume=True)
+    assert (run / "private" / "index.json").read_text() == before
 
 
 def test_no_label_at_all_is_an_error_that_names_the_source(small_cohort, labelled_cohort, tmp_path) -> None:

@@ -20,9 +20,10 @@ from VoCoCore.runs.status import BEAT, Status, StatusWriter, Watch, read_status
 
 _FOLDERS = ("checkpoints", "weights", "private", "images", "validation")
 _SIGNS = ("status.json", "environment.json", "events.jsonl")  # other programs have a settings.json too
-# What may lie in a folder that counts as empty: a launcher's log, a creation cut short, a file
-# manager's notes.
-_HARMLESS = {"log.txt", "environment.json", ".DS_Store", "Thumbs.db", "desktop.ini"}
+# What may lie in a folder that counts as empty: a file manager's notes; where a run is to be made also a launcher's
+# log and what a creation that was cut short left.
+_NOTES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_BEGUN = {"log.txt", "environment.json"}
 
 SETTLE = 1.0  # seconds in which another claim on a file system without locks becomes visible
 
@@ -252,8 +253,11 @@ def is_run(path: Path) -> bool:
     return (path / "settings.json").is_file() and any((path / name).is_file() for name in _SIGNS)
 
 
-def check_usable(path: Path) -> None:
-    """Raise SettingsError unless a new run may be made at ``path``: no such folder, or an empty one."""
+def check_usable(path: Path, *, begun: bool = True) -> None:
+    """Raise SettingsError unless a new run may be made at ``path``: no such folder, or an empty one.
+
+    ``begun``: what a run that was cut short at its very start left may lie there too.
+    """
     try:
         names = {entry.name for entry in os.scandir(path)}
     except FileNotFoundError:
@@ -263,5 +267,6 @@ def check_usable(path: Path) -> None:
         raise SettingsError(f"{path} {what}", "name a new or an empty folder") from None
     except OSError as error:
         raise files.fault(path, error) from error
-    if any(name not in _HARMLESS and not files.is_leftover(name) for name in names):
+    harmless = _NOTES | _BEGUN if begun else _NOTES
+    if any(name not in harmless and not files.is_leftover(name) for name in names):
         raise SettingsError(f"{path} is not empty and is not a run", "name a new or an empty folder")

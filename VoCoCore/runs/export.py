@@ -91,7 +91,7 @@ def export_run(
     """
     run, cluster = RunDirectory.open(path), cluster or Cluster()
     folder = Path(os.path.abspath(Path(target).expanduser()))
-    check_usable(folder)
+    check_usable(folder, begun=False)
     settings = _without_places(run.read_settings())
     cluster.check(settings)
     index = _read_index(run)
@@ -124,9 +124,8 @@ def is_export(path: Path) -> bool:
 
 
 def _move(draft: Path, folder: Path) -> None:
-    if (
-        folder.exists()
-    ):  # empty but for what a file manager leaves: Windows renames onto nothing that is there
+    # Empty but for what a file manager leaves; Windows renames onto nothing that is there.
+    if folder.exists():
         shutil.rmtree(folder)
     files.patiently(lambda: os.rename(draft, folder))
 

@@ -67,12 +67,14 @@ def gather_cohort(
     kept, places = _kept(run), places_of(settings)
     if kept is not None and _all_there(kept) and read_json(run.private / PLACES) == places:
         return kept
-    index = _divided(settings)
-    save_index(index, run.private / "index.json")
+    index, listed = _divided(settings), run.private / "index.json"
+    if kept is None:
+        save_index(index, listed)
     prepared, store = prepare_cases(index, settings, settings.data, run, emit, should_stop)
     cohort = _cohort(index, prepared, store)
     if kept is not None and kept.fingerprint != cohort.fingerprint:
         raise other_content(run, "volumes")
+    save_index(index, listed)  # not before: other data must not take the place of the run's own list
     if kept is not None and {*kept.train, *kept.val} == {*cohort.train, *cohort.val}:
         # Elsewhere they may have other names, and so another order and another division: the first one stands.
         cohort = replace(kept, store=cohort.store)

@@ -205,8 +205,9 @@ def gather_labelled(
 
     Raises DataError when nothing usable is found, SettingsError when a resumed run's data have changed.
     """
-    kept = kept_cohort(run)
-    save_index(index, run.private / "index.json")
+    kept, listed = kept_cohort(run), run.private / "index.json"
+    if kept is None:
+        save_index(index, listed)
     values, ignored = declared_values(index, classes), ignored_value(index.labels)
     wanted = wanted_of(settings, values, ignored)
     seen = replace(index, cases=tuple(case for case in index.cases if case.split != "test"))
@@ -220,6 +221,7 @@ def gather_labelled(
         cohort = replace(kept, store=str(store))
     else:
         raise other_content(run, "cases")
+    save_index(index, listed)  # not before: other data must not take the place of the run's own list
     write_json(run.private / "cohort.json", asdict(cohort))
     write_json(run.private / PLACES, places_of(settings))
     return cohort
