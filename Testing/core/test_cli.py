@@ -210,3 +210,14 @@ def test_the_first_interrupt_asks_and_the_second_stops():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_in_the_middle_of_printing_counts(monkeypatch):
+    def reentrant(*words, **how):
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
+
+    with interrupts() as should_stop:
+        with monkeypatch.context() as patched:
+            patched.setattr("builtins.print", reentrant)
+            signal.raise_signal(signal.SIGINT)
+        assert should_stop()

@@ -76,6 +76,14 @@ def test_equal_weights_make_equal_files(tmp_path):
     assert words.items() <= inspect_weights(tmp_path / "a").file.metadata.items()
 
 
+def test_weights_are_on_the_disk_before_they_take_their_name(tmp_path, monkeypatch):
+    done, usual = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("named"), usual(old, new)))
+    save_weights(nn.Linear(2, 2), tmp_path / "m.safetensors")
+    assert done == [(tmp_path / "m.safetensors").stat().st_size, "named"]
+
+
 def test_shared_tensors_are_found_under_each_name(tmp_path):
     module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     module["b"].weight = module["a"].weight

@@ -35,11 +35,11 @@ def interrupts(after: str = "this step, with a checkpoint") -> Iterator[Callable
             return  # a process forked meanwhile, told together with its parent, which decides
         if caught and number not in _PATIENT:
             raise KeyboardInterrupt
-        if not caught:
-            # The terminal may be gone.
-            with suppress(OSError, ValueError):
-                print(f"\nstopping after {after}; once more to stop at once", flush=True)
         caught.append(number)
+        if len(caught) == 1:
+            # The terminal may be gone, or the block in the middle of printing (RuntimeError): it counts all the same.
+            with suppress(OSError, ValueError, RuntimeError):
+                print(f"\nstopping after {after}; once more to stop at once", flush=True)
 
     ignored = {number for number in _TERMINAL if signal.getsignal(number) is signal.SIG_IGN}
     before = {number: signal.signal(number, catch) for number in _CAUGHT - ignored}

@@ -25,7 +25,7 @@ COMMANDS = {
     "compare": "say whether one run's scores differ from another's, case by case",
     "crops": "draw base crops, random crops and their position labels on a volume",
     "weights": "look into files of weights, convert and export them",
-    "jobs": "list, show, follow, stop, resume and export runs, and free space",
+    "jobs": "list, show, follow, stop, kill, resume, forget and export runs, and free space",
     "doctor": "say what this machine can do",
 }
 
@@ -87,9 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None and not sys.warnoptions:
-        warnings.simplefilter(
-            "ignore"
-        )  # libraries speak to programmers; what users must know is said in our words
+        # Libraries speak to programmers; what users must know is said in our words.
+        warnings.simplefilter("ignore")
     _speak_unicode()
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())

@@ -37,7 +37,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Map
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(_separate(tensors), beside, facts)
-        _sort_metadata(beside)
+        _settle(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
         message = f"cannot write weights to {path}: {error}"
@@ -64,8 +64,10 @@ def load_weights(
     return coverage
 
 
-def _sort_metadata(path: Path) -> None:
-    """Equal weights should make equal files, but the library writes their metadata in a random order."""
+def _settle(path: Path) -> None:
+    """Order a file's metadata, which the library writes in a random order (equal weights should make equal files), and
+    have it all on the disk.
+    """
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -74,6 +76,9 @@ def _sort_metadata(path: Path) -> None:
         if len(text) <= length:  # otherwise the library wrote in another style, and may keep its order
             file.seek(8)
             file.write(text.ljust(length))
+        # A run says on the disk that it is finished; after a power cut its weights must be there too.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
