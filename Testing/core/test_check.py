@@ -147,6 +147,12 @@ def test_faults_of_a_label(
     assert row.severity == ("warning" if kind == "label_empty" else "error")
 
 
+def test_a_negative_label_where_nothing_is_declared(tmp_path: Path) -> None:
+    source = save(tmp_path / "l.nii.gz", np.full(SHAPE, -1, np.int16), AFFINE)
+    (row,) = check(Case("a", (save(tmp_path / "a.nii"),), source)).rows
+    assert row.severity == "error" and "the values -1, a label map has whole numbers from 0 on" in row.message
+
+
 def test_labels_without_a_declaration_may_have_any_whole_value(tmp_path: Path) -> None:
     label = np.zeros(SHAPE, np.float32)
     label[0, 0, :3] = (7, 70_000, 9_000_000)

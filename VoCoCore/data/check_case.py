@@ -197,8 +197,9 @@ def _check_label(label: Source, image: Source, first: Header, rules: Rules, resu
     odd = [value for value in values if rules.label_values is not None and value not in rules.label_values]
     if odd or min(values) < 0:
         shown = ", ".join(map(str, odd or [value for value in values if value < 0][:8]))
-        declared = ", ".join(map(str, sorted(rules.label_values or ()))) or "0, 1, 2, ..."
-        message = f"{label.path} has the values {shown}, declared are {declared}"
+        declared = ", ".join(map(str, sorted(rules.label_values or ())))
+        known = f"declared are {declared}" if declared else "a label map has whole numbers from 0 on"
+        message = f"{label.path} has the values {shown}, {known}"
         result.add("error", "label_values", message, "correct the label, or the list of labels")
     elif values == [0]:
         result.add(
