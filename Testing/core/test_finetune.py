@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from VoCoCore.data.cases import load_index, save_index
+from VoCoCore.data.images import case_content
+from VoCoCore.data.sources import index_source
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.models.card import ModelCard
 from VoCoCore.models.model_files import load_model
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
+from VoCoCore.training.cohort import short_hash
 from VoCoCore.training.finetune import finetune
+from VoCoCore.training.labelled_cohort import labelled_index
 from VoCoCore.training.pretrain import pretrain
 
 
@@ -291,6 +297,29 @@ def test_other_data_are_refused_on_resume(labelled_cohort, tmp_path) -> None:
     with pytest.raises(SettingsError, match="not the cases that the run"):
         finetune(labelled_cohort.settings(data__source=str(other)), run, resume=True)
     assert (run / "private" / "index.json").read_text() == before
+
+
+def test_a_resumed_run_keeps_its_division_whatever_its_cases_are_called_now(
+    labelled_cohort, tmp_path
+) -> None:
+    """The last look must not score a case as held out that the first attempt has trained on."""
+    run, divisions = tmp_path / "run", set()
+    finetune(labelled_cohort.settings(), run, **stopping_after(3))
+    index = index_source(labelled_cohort.source)
+    ids = [case.id for case in index.cases]
+    held = {member["content"] for member in json.loads((run / "private/cohort.json").read_text())["val"]}
+    for turn in range(1, len(ids)):
+        names = ids[turn:] + ids[:turn]
+        cases = (replace(c, id=name, patient=name) for c, name in zip(index.cases, names, strict=True))
+        save_index(replace(index, cases=tuple(cases)), tmp_path / f"{turn}.json")
+        settings = labelled_cohort.settings(data__source=str(tmp_path / f"{turn}.json"))
+        divisions.add(frozenset(c.images for c in labelled_index(settings)[0].cases if c.split == "val"))
+    assert len(divisions) > 1, "names decide the division, or this test shows nothing"
+    for turn in range(1, len(ids)):
+        settings = labelled_cohort.settings(data__source=str(tmp_path / f"{turn}.json"))
+        finetune(settings, run, resume=True, should_stop=lambda: True)
+        listed = load_index(run / "private" / "index.json").cases
+        assert {short_hash(case_content(c)) for c in listed if c.split == "val"} == held
 
 
 def test_no_label_at_all_is_an_error_that_names_the_source(small_cohort, labelled_cohort, tmp_path) -> None:

@@ -218,13 +218,25 @@ def gather_labelled(
     if kept is None:
         cohort = _cohort(index, prepared, store, classes, unlabelled, fingerprint)
     elif kept.fingerprint == fingerprint:
-        cohort = replace(kept, store=str(store))
+        cohort, index = replace(kept, store=str(store)), _as_kept(index, kept, prepared)
     else:
         raise other_content(run, "cases")
     save_index(index, listed)  # not before: other data must not take the place of the run's own list
     write_json(run.private / "cohort.json", asdict(cohort))
     write_json(run.private / PLACES, places_of(settings))
     return cohort
+
+
+def _as_kept(index: Index, cohort: LabelledCohort, prepared: PreparedSet) -> Index:
+    """The index divided as the run began: cases with other names may fall into other parts, and were trained on."""
+    members = [(m, part) for part in ("train", "val") for m in getattr(cohort, part)]
+    parts = {m.content: part for m, part in members}
+    parts |= {(m.content, m.id): part for m, part in members}  # the same image may be there under two names
+    held = {
+        case.id: parts.get((content, case.id), parts.get(content))
+        for case, content in zip(prepared.cases, map(short_hash, prepared.content), strict=True)
+    }
+    return replace(index, cases=tuple(replace(c, split=held.get(c.id) or c.split) for c in index.cases))
 
 
 def wanted_of(settings: FinetuneSettings, values: tuple[int, ...], ignored: int | None) -> Wanted:
