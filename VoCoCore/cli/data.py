@@ -123,7 +123,7 @@ def _check(words: list[str]) -> int:
         first = next(row.message for row in report.rows if row.severity == "error")
         raise DataError(
             f"{bad} of {counted(report.checked, 'case')} cannot be used; the first: {first}",
-            "mend them, or go on without them with --skip-bad",
+            "mend them, or let a job go on without them by its --skip-bad",
         )
     return 0
 
