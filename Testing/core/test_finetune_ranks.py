@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from VoCoCore.models.model_files import model_tensors
 from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.runs.events import read_events
-from VoCoCore.training.finetune import Finetuning, finetune
+from VoCoCore.training.finetune import finetune
+from VoCoCore.training.finetune_plan import Planned
 
 
 def metrics(run: Path, split: str) -> list[dict[str, float]]:
@@ -33,14 +34,14 @@ def test_two_ranks_equal_one(labelled_cohort, tmp_path, monkeypatch) -> None:
         optim__steps=3, run__validate_every=3, optim__lr=1e-5, optim__ema=0.5, **certain
     )
     begun: list[dict[str, torch.Tensor]] = []
-    network = Finetuning.network
+    network = Planned.network
 
-    def remember(attempt: Finetuning) -> SegmentationNetwork:
-        made = network(attempt)
+    def remember(plan: Planned) -> SegmentationNetwork:
+        made = network(plan)
         begun.append({name: value.clone() for name, value in model_tensors(made).items()})
         return made
 
-    monkeypatch.setattr(Finetuning, "network", remember)
+    monkeypatch.setattr(Planned, "network", remember)
     alone = finetune(settings, tmp_path / "one")
     config = tmp_path / "one" / "settings.json"
     assert json.loads(config.read_text())["optim"]["batch"] == 2

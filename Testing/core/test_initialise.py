@@ -11,10 +11,11 @@ from made_models import card_of, network_of, published
 from VoCoCore.errors import DataError
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.initialise import initialise
-from VoCoCore.models.model_files import save_model, weights_file
+from VoCoCore.models.model_files import save_model
 from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
 from VoCoCore.models.weights import save_weights
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.weights import weights_file
 
 pytestmark = pytest.mark.usefixtures("own_config")
 

@@ -331,6 +331,10 @@ def test_resume_goes_on_in_the_background_and_in_front(small_cohort, tmp_path: P
         "in the background" in said and "checkpoint is of step" in said and f"voco jobs follow {run}" in said
     )
     assert "is finished" in say(capsys, "follow", run)
+    wait = time.monotonic() + 120
+    while RunDirectory(run).is_locked():  # it says so before it has left everything
+        assert time.monotonic() < wait
+        time.sleep(0.02)
     status(run, state="stopped")
     assert "weights:" in say(capsys, "resume", run, "--foreground")
 

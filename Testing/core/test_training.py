@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from VoCoCore.data import sampling
+from VoCoCore.data import crops, sampling
 from VoCoCore.devices import Machine
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.presets import resolve_pretrain
@@ -160,6 +160,8 @@ def small_batch(settings, numbers=(0, 1)):
 @pytest.mark.parametrize("recipe", ["paper", "v1", "v2"])
 def test_nothing_in_a_step_waits_for_the_device(recipe, monkeypatch):
     """Reading a number from a tensor is what makes a GPU wait: in a step nobody may."""
+    # On a processor crops are cut in a way that reads their places: here they are cut as on an accelerator.
+    monkeypatch.setattr(crops, "_on_host", lambda volumes: False)
     settings, task = small_task(recipe)
     updater = Updater(task.parameters(), settings.optim, CPU)
     batch = small_batch(settings)
@@ -246,8 +248,4 @@ def test_a_collapse_is_said_with_what_to_change():
     for step in range(1, 101):
         monitor.after_step(step, 1e-3, outcome, step == 100)
     warnings = [fields for kind, fields in told if kind == "warning"]
-    assert (
-        len(warnings) == 1
-        and "collapse" in warnings[0]["message"]
-        and "pretext.lambda" in warnings[0]["hint"]
-    )
+    assert len(warnings) == 1 and "collapse" in warnings[0]["message"] and "optim.clip" in warnings[0]["hint"]

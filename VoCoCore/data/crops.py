@@ -70,11 +70,15 @@ def cut_crops(
         swap = torch.zeros_like(swap)
     # Mixed precision is for the network: in bfloat16 a resized voxel would keep 8 bits of its value and its place.
     with torch.autocast(volumes.device.type, enabled=False):
-        if volumes.device.type == "cpu":
+        if _on_host(volumes):
             added = None if shifts is None else shifts.flatten().tolist()
             return cut_on_host(volumes, starts, sizes, out_size, flip, swap, added)
         crops = cut_at_once(volumes, starts, sizes, out_size, flip, swap, largest=largest)
     return crops if shifts is None else shift_intensities(crops, shifts.flatten())
+
+
+def _on_host(volumes: Tensor) -> bool:
+    return volumes.device.type == "cpu"
 
 
 def cut_at_once(

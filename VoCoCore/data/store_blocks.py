@@ -35,11 +35,14 @@ def read_blocks(
     out = np.empty([part.stop - part.start for part in region], dtype)
     with (folder / SHARD).open("rb", buffering=0) as file:
         places = _places(file, grid)
+        end = file.tell()
         for number in product(
             *(range(p.start // b, -(-p.stop // b)) for p, b in zip(region, block, strict=True))
         ):
             inner, outer = zip(*_overlaps(number, block, region), strict=True)
-            offset, length = places[number]
+            offset, length = map(int, places[number])
+            if offset != _MISSING and offset + length > end:
+                raise ValueError("its table of blocks is damaged")
             out[outer] = 0 if offset == _MISSING else _block(file, offset, length, block, dtype)[inner]
     return out
 
@@ -63,6 +66,6 @@ def _overlaps(
 def _block(file: BinaryIO, offset: int, length: int, block: Sequence[int], dtype: np.dtype) -> np.ndarray:
     from numcodecs import zstd
 
-    file.seek(int(offset))
-    content = zstd.decompress(file.read(int(length)))
+    file.seek(offset)
+    content = zstd.decompress(file.read(length))
     return np.frombuffer(content, dtype.newbyteorder("<")).reshape(block)

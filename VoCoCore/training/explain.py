@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import traceback
 from collections.abc import Callable
 
 from VoCoCore.data.loading import worker_killed
@@ -31,6 +33,9 @@ def explained(
     if killed := worker_killed(error):
         return killed
     if is_out_of_memory(error):
+        # What the failed step holds is let go first: to find settings that fit takes a little memory.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
         return out_of_memory()
     if ranks > 1 and isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _PEER_GONE):
         return EnvironmentFault(
