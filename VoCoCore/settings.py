@@ -22,9 +22,9 @@ THIN_INPUTS = ("unet",)
 # What the feature size must be a multiple of: attention heads share the channels evenly.
 FEATURE_MULTIPLES = {"swin_unetr": 12, "unetr": 4, "unet": 1}
 
-# Voxels of an input along each axis to one of the lowest map whose instance norm sees nothing but that map. A norm over
-# fewer than FEW_VOXELS takes away most of what they show; over two it leaves nothing but signs, and no gradient.
-NORMED_STEPS = {"swin_unetr": 32, "unet": 16}
+# Their lowest map, one voxel to each step of the input, is normed by itself. A norm over fewer than FEW_VOXELS takes
+# away most of what they show; over two it leaves nothing but signs, and no gradient.
+NORMED = ("swin_unetr", "unet")
 FEW_VOXELS = 8
 
 BODY_PARTS = ("auto", "abdomen", "abdomen_without_label", "chest", "headneck")
@@ -39,7 +39,8 @@ def suits(encoder: str, size: Sequence[int]) -> bool:
 
 def normed_voxels(encoder: str, size: Sequence[int]) -> int:
     """Voxels of the lowest map that ``encoder`` norms by itself, for inputs of ``size`` (3,), or all."""
-    return prod(edge // NORMED_STEPS.get(encoder, 1) for edge in size)
+    step = ENCODER_LIMITS[encoder][1] if encoder in NORMED else 1
+    return prod(edge // step for edge in size)
 
 
 def needed_size(encoder: str) -> str:
