@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -14,6 +12,7 @@ import torch
 from VoCoCore.devices import Machine, available, choose
 from VoCoCore.presets import PRESETS, resolve_pretrain
 from VoCoCore.runs.environment import environment
+from VoCoCore.runs.files import free_bytes
 from VoCoCore.runs.space import default_store
 from VoCoCore.training.estimate import estimate
 
@@ -29,7 +28,10 @@ def examine(recipe: str = "v1", encoder: str = "swin_unetr") -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / GB, 1),
         "memory_free_gb": round(psutil.virtual_memory().available / GB, 1),
-        "store": {"folder": str(default_store()), "free_gb": round(_free(default_store()) / GB, 1)},
+        "store": {
+            "folder": str(default_store()),
+            "free_gb": round((free_bytes(default_store()) or 0) / GB, 1),
+        },
         "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
         "versions": environment(),
         "presets": {name: _preset(name, recipe, encoder, machine) for name in PRESETS},
@@ -49,12 +51,6 @@ def _device(kind: str) -> dict[str, Any]:
         "memory_gb": round(facts.total_memory / GB, 1),
         "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
     }
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _preset(name: str, recipe: str, encoder: str, machine: Machine) -> dict[str, Any]:

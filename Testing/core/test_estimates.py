@@ -14,7 +14,7 @@ from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
-from VoCoCore.training import memory, needs
+from VoCoCore.training import memory
 
 pytestmark = pytest.mark.usefixtures("own_config")
 MB = 2**20
@@ -102,7 +102,7 @@ def test_a_machine_that_is_too_small_is_said_with_what_to_change(words, capsys, 
 
     monkeypatch.setattr(memory, "room_mb", lambda machine: 1.0)
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(needs.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     lacking = figures(capsys, words())["lacking"]
     assert [each["message"].split(":")[0] for each in lacking] == [
         "this job may run out of memory",

@@ -56,7 +56,7 @@ def estimate_finetuning(settings: FinetuneSettings, asked: Any) -> int:
 
     machine, reasons = choose(settings.run), list[str]()
     room = room_mb(machine)
-    needs, _ = estimate_finetune(settings, machine, reasons.append)
+    needs = estimate_finetune(settings, machine, reasons.append)
     return _say(needs, machine, room, asked, f"in a new run folder, {LESS_MEMORY}", reasons)
 
 

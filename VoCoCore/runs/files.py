@@ -123,3 +123,12 @@ def fault(path: Path, error: OSError) -> EnvironmentFault:
     return EnvironmentFault(
         f"{path} could not be written: {error.strerror or error}", "check the disk and the path"
     )
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Free space on the disk on which ``folder`` is or will be; None where the system does not say."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    try:
+        return None if there is None else shutil.disk_usage(there).free
+    except OSError:
+        return None

@@ -107,10 +107,8 @@ def network_of(settings: FinetuneSettings, channels: int, classes: int) -> Any:
     return ClassificationNetwork(encoder, classes, model.dropout)
 
 
-def estimate_finetune(
-    settings: FinetuneSettings, machine: Machine, say: Say
-) -> tuple[FinetuneNeeds, Planned]:
-    """What the fine-tuning that ``settings`` describe will need, and its plan; all folds where data.fold is "all".
+def estimate_finetune(settings: FinetuneSettings, machine: Machine, say: Say) -> FinetuneNeeds:
+    """What the fine-tuning that ``settings`` describe will need; all folds where data.fold is "all".
 
     Looks at the cases as the job itself will, and prepares none.
     """
@@ -122,7 +120,7 @@ def estimate_finetune(
     needs = needs_of(plan.settings, plan.network(), len(plan.channels), machine)
     # Each fold prepares the same cases, those to train on in one and to validate on in another.
     cases = sum(case.split != "test" for case in plan.index.cases)
-    return replace(needs, runs=runs, cases=cases, volume_mb=_volume_mb(plan)), plan
+    return replace(needs, runs=runs, cases=cases, volume_mb=_volume_mb(plan))
 
 
 def _volume_mb(plan: Planned) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.runs.files import free_bytes
 from VoCoCore.runs.narrate import duration
 
 KEPT = 3  # checkpoints that lie on the disk at one time: two, and one being written
@@ -100,8 +100,7 @@ def lack_of_memory(needs: Needs, room: float) -> str:
 
 def lack_of_disk(needs: Needs, folder: Path) -> str:
     """What to say where the disk on which ``folder`` is or will be has less room than a job needs."""
-    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    free = shutil.disk_usage(there).free / 2**20 if there is not None else float("inf")
-    if needs.disk_mb <= free:
+    free = free_bytes(folder)
+    if free is None or needs.disk_mb <= free / 2**20:
         return ""
-    return f"the disk is too small: the job needs about {needs.disk_mb:,.0f} MB, and {free:,.0f} MB are free"
+    return f"the disk is too small: the job needs about {needs.disk_mb:,.0f} MB, and {free / 2**20:,.0f} MB are free"

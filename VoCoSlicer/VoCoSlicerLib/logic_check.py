@@ -52,10 +52,7 @@ class CheckJob(Steps):
     def start(self) -> CheckJob:
         """Begin, and return itself; `poll` goes on."""
         if self._index is None:
-            self._export = self._logic.makeExport(
-                self._cases, self._logic.exportFolder(self._logic.folder / "check")
-            )
-            self._export.start()
+            self._beginExport(self._logic, self._logic.folder / "check", self._cases)
         return self
 
     def _giveUp(self) -> None:

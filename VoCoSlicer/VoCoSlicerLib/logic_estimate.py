@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import VocoError
+from VoCoCore.runs.files import free_bytes
 from VoCoSlicerLib.logic_settings import asOptions, resolve
 from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 
@@ -84,9 +84,7 @@ class EstimateJob(Steps):
     def start(self) -> EstimateJob:
         """Begin, and return itself; `poll` goes on. Raises DataError for nodes that cannot be exported."""
         if self._kind == "finetune":
-            folder = self._logic.exportFolder(self._run)
-            self._export = self._logic.makeExport(self._cases, folder, self._folders)
-            self._export.start()
+            self._beginExport(self._logic, self._run, self._cases, self._folders)
         return self
 
     def _step(self) -> Progress:
@@ -117,18 +115,7 @@ def lacking(needs: Needs, folder: Path, cases: int) -> list[str]:
     if needs.memoryMb > needs.roomMb:
         gb, room = (mb * 2**20 / 1e9 for mb in (needs.memoryMb, needs.roomMb))
         said.append(f"about {gb:.1f} GB of memory are needed, and {room:.1f} GB are free")
-    free, wanted = freeBytes(folder), needs.diskMb(cases) * 2**20
+    free, wanted = free_bytes(folder), needs.diskMb(cases) * 2**20
     if free is not None and wanted > free:
         said.append(f"about {wanted / 1e9:.1f} GB of disk are needed, and {free / 1e9:.1f} GB are free")
     return said
-
-
-def freeBytes(folder: Path) -> int | None:
-    """Free space where ``folder`` is or will be; None where the system does not say."""
-    for place in (folder, *folder.parents):
-        if place.exists():
-            try:
-                return shutil.disk_usage(place).free
-            except OSError:
-                return None
-    return None

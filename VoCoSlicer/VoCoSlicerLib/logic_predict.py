@@ -74,8 +74,7 @@ class PredictJob(Steps):
         from VoCoSlicerLib.snapshots import SceneCase
 
         cases = [SceneCase(volumeIds=tuple(node.GetID() for node in group)) for group in self.groups]
-        self._export = self._logic.makeExport(cases, self._logic.exportFolder(self.output))
-        self._export.start()
+        self._beginExport(self._logic, self.output, cases)
         self._hashing = threading.Thread(target=self._hashWeights, name="hash of weights", daemon=True)
         self._hashing.start()
         return self

@@ -60,9 +60,7 @@ class StartJob(Steps):
     def start(self) -> StartJob:
         """Begin, and return itself; `poll` goes on."""
         if self._index is None:
-            folder = self._logic.exportFolder(self.run)
-            self._export = self._logic.makeExport(self._cases, folder, self._folders)
-            self._export.start()
+            self._beginExport(self._logic, self.run, self._cases, self._folders)
         return self
 
     def _giveUp(self) -> None:

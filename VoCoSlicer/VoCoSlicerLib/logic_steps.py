@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,13 @@ class Steps:
 
     def _end(self, error: VocoError | None) -> None:
         self._last = Progress(ENDED, finished=True, error=error)
+
+    def _beginExport(
+        self, logic: Any, place: Path, cases: Sequence[Any], folders: Sequence[Path] = ()
+    ) -> None:
+        """Begin to write ``cases`` where a job in ``place`` reads them; `_awaitExport` goes on with it."""
+        self._export = logic.makeExport(cases, logic.exportFolder(place), folders)
+        self._export.start()
 
     def _awaitExport(self) -> Progress | None:
         """How far the export is, None once there is nothing to wait for. Raises what went wrong with it."""
