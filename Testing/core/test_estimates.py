@@ -14,7 +14,7 @@ from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
-from VoCoCore.training import memory
+from VoCoCore.training import memory, needs
 
 pytestmark = pytest.mark.usefixtures("own_config")
 MB = 2**20
