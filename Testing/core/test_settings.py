@@ -47,6 +47,13 @@ def test_base_has_the_published_sizes():
     assert v2.crops.counts == (3, 3, 1) and v2.model.projector_width == 1024 and v2.pretext.drop_crops == 0.2
 
 
+def test_only_the_recipe_whose_loss_is_steep_clips_its_gradient():
+    """Without it small pre-trainings of `paper` collapsed; the published code of the others clips nothing."""
+    clips = {recipe: resolve_pretrain({}, {"recipe": recipe}).optim.clip for recipe in ("paper", "v1", "v2")}
+    assert clips == {"paper": 1.0, "v1": None, "v2": None}
+    assert resolve_pretrain({}, {"recipe": "paper", "optim.clip": "none"}).optim.clip is None
+
+
 def test_command_line_goes_before_config_before_preset():
     config = {"preset": "tiny", "optim.steps": 7, "optim.lr": 0.5}
     made = resolve_pretrain(config, {"optim.lr": "0.25"})
