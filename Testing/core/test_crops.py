@@ -73,7 +73,9 @@ def test_crops_of_the_sizes_of_training_are_torchs(edges, whole_numbers):
     assert ours.dtype == torch.float32 and ours.is_contiguous()
 
 
-def test_mixed_precision_leaves_crops_as_they_are():
+@pytest.mark.parametrize("on_host", [True, False])
+def test_mixed_precision_leaves_crops_as_they_are(on_host, monkeypatch):
+    monkeypatch.setattr("VoCoCore.data.crops._on_host", lambda volumes: on_host)
     volumes = torch.randint(0, 256, (1, 1, 20, 20, 20), dtype=torch.uint8)
     places = torch.tensor([[[1, 2, 3]]]), torch.tensor([[[11, 12, 13]]])
     crops = cut_crops(volumes, *places, (8, 8, 8), largest=(11, 12, 13))
