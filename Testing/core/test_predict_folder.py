@@ -8,9 +8,13 @@ import json
 import numpy as np
 import pytest
 from faults import meet
-from test_predict_job import WHOLE, model_in, names, place, words
+from test_predict import blobs
+from test_predict_job import AFFINE, WHOLE, model_in, names, place, words
 
 from VoCoCore.cli import main
+from VoCoCore.data.images import write_image
+from VoCoCore.inference import results_table
+from VoCoCore.inference.predict import Predictor
 
 __all__ = ["place"]  # the fixture
 
@@ -78,3 +82,85 @@ def test_a_table_that_another_program_has_saved_is_not_lost(place, capsys, form)
     says = ["volumes.csv is not as it was written", "move it away"]
     meet(capsys, "a table of volumes that a spreadsheet has saved", 3, words(place), says)
     assert table.read_bytes() == changed and np.any([path.suffix == ".gz" for path in table.parent.iterdir()])
+
+
+def cases_in(place) -> list[str]:
+    """The cases of the table, each as often as it has rows."""
+    return [row["case"] for row in csv.DictReader((place / "out" / "volumes.csv").open())]
+
+
+def killed_in_case(number: int, monkeypatch) -> None:
+    """Let the process end within a case, as a kill does: nothing is tidied up."""
+    usual, seen = Predictor.segment_prepared, []
+
+    def last(self, *given, **named):
+        seen.append(1)
+        if len(seen) > number:
+            raise SystemExit
+        return usual(self, *given, **named)
+
+    monkeypatch.setattr(Predictor, "segment_prepared", last)
+
+
+def test_a_case_adds_lines_and_a_kill_loses_none_that_is_done(place, capsys, monkeypatch):
+    written = []
+    usual = results_table.write_table
+    monkeypatch.setattr(results_table, "write_table", lambda *given: written.append(1) or usual(*given))
+    with monkeypatch.context() as within:
+        killed_in_case(2, within)
+        with pytest.raises(SystemExit):
+            main(words(place))
+    assert cases_in(place) == ["c0", "c1"] and len(written) == 1
+    assert main(words(place)) == 0
+    assert "1 case predicted" in (said := capsys.readouterr().out) and "2 were done before" in said
+    assert cases_in(place) == ["c0", "c1", "c2"] and len(written) == 1
+
+
+def test_lines_that_a_kill_has_cut_off_are_as_if_they_were_not_there(place, capsys):
+    assert main(words(place)) == 0
+    for name in ("volumes.csv", ".voco-predictions.jsonl"):
+        path = place / "out" / name
+        path.write_bytes(path.read_bytes()[:-12])
+    capsys.readouterr()
+    assert main(words(place)) == 0
+    assert "1 case predicted" in capsys.readouterr().out
+    assert cases_in(place) == ["c0", "c1", "c2"]
+    assert main(words(place)) == 0
+    assert "0 cases predicted" in capsys.readouterr().out
+
+
+def test_a_case_predicted_again_stands_once_in_the_table(place, monkeypatch):
+    assert main(words(place)) == 0
+    write_image(place / "images" / "c0.nii.gz", blobs((36, 33, 20), 9) * 100, AFFINE)
+    before = (place / "out" / "volumes.csv").read_text()
+    with monkeypatch.context() as within:
+        (place / "out" / "c1.nii.gz").unlink()
+        killed_in_case(1, within)
+        with pytest.raises(SystemExit):
+            main(words(place))
+    assert (place / "out" / "volumes.csv").read_text().startswith(before)
+    assert main(words(place)) == 0
+    assert sorted(cases_in(place)) == ["c0", "c1", "c2"]
+    assert (place / "out" / "volumes.csv").read_text() != before
+
+
+def test_what_another_model_made_of_other_cases_is_said_until_it_is_gone(place, capsys):
+    assert main(words(place, "--probabilities")) == 0
+    for name in ("c1", "c2"):
+        (place / "images" / f"{name}.nii.gz").rename(place / f"{name}.nii.gz")
+    model_in(place / "model.safetensors", seed=1)
+    says = "of another model or with other options"
+    meet(capsys, "predictions into another model's folder", 2, words(place), [says, "--overwrite"])
+    assert main(words(place, "--overwrite")) == 0
+    said = capsys.readouterr().out
+    theirs = "probabilities/c0.nii.gz, c1.nii.gz, probabilities/c1.nii.gz, c2.nii.gz, probabilities/c2.nii.gz"
+    assert "warning: 5 files in" in said and f"by another model, or with other options: {theirs}  (" in said
+    assert cases_in(place) == ["c0"]
+    (place / "c1.nii.gz").rename(place / "images" / "c1.nii.gz")
+    (place / "out" / "c2.nii.gz").unlink()
+    for path in (place / "out" / "probabilities").iterdir():
+        path.unlink()
+    assert main(words(place)) == 0
+    said = capsys.readouterr().out
+    assert "1 case predicted" in said and "1 was done before" in said and "warning" not in said
+    assert cases_in(place) == ["c0", "c1"]

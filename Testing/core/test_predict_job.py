@@ -57,7 +57,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-WHOLE = {"c0.nii.gz", "c1.nii.gz", "c2.nii.gz", "labels.json", "volumes.csv", ".voco-predictions.json"}
+WHOLE = {"c0.nii.gz", "c1.nii.gz", "c2.nii.gz", "labels.json", "volumes.csv", ".voco-predictions.jsonl"}
 
 
 @contextmanager
@@ -147,10 +147,12 @@ def test_an_image_that_has_changed_is_predicted_again_and_said(place, capsys):
     assert sorted(row["case"] for row in rows) == ["c0", "c1", "c2"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"maker": 3, "cases": []}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1, 2]\n\xff", '{"maker": 3}\n{"maker": "m", "case"', '"maker"\n']
+)
 def test_a_memory_of_the_folder_that_is_damaged(place, content):
     (place / "out").mkdir()
-    (place / "out" / ".voco-predictions.json").write_text(content)
+    (place / "out" / ".voco-predictions.jsonl").write_text(content)
     assert main(words(place, "--overwrite")) == 0
     assert names(place / "out") == WHOLE
 
@@ -220,7 +222,7 @@ def test_splits_and_ids_of_a_list(place, capsys):
     given[3] = str(place / "index.json")
     assert main(given) == 0
     maps = {"a_b.nii.gz", "a_b-2.nii.gz", "case.nii.gz"}
-    assert names(place / "out") == maps | {"labels.json", "volumes.csv", ".voco-predictions.json"}
+    assert names(place / "out") == maps | {"labels.json", "volumes.csv", ".voco-predictions.jsonl"}
     assert main(given) == 0 and "3 were done before" in capsys.readouterr().out
 
 

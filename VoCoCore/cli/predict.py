@@ -95,6 +95,8 @@ def run(words: Sequence[str]) -> int:
         print(f"left out {case}: {reason}")
     before = f", {done.skipped} {'was' if done.skipped == 1 else 'were'} done before" * bool(done.skipped)
     print(f"{counted(done.predicted, 'case')} predicted into {asked.output}{before}")
+    if done.of_others:
+        print(f"warning: {_strangers(done.of_others, asked.output)}")
     if done.stopped:
         raise StopRequested(
             f"{done.predicted + done.skipped} of {len(cases)} cases are done", "run it again to go on"
@@ -102,6 +104,17 @@ def run(words: Sequence[str]) -> int:
     if done.failed:
         raise failures(done)
     return 0
+
+
+def _strangers(files: Sequence[str], folder: str) -> str:
+    """What is said of files that --overwrite has left, since they belong to other cases than those predicted now."""
+    verb = "is" if len(files) == 1 else "are"
+    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+    return (
+        f"{counted(len(files), 'file')} in {folder} {verb} by another model, or with other options: "
+        f"{', '.join(files[:5])}{more}  (the tables and labels.json do not speak of them: predict these cases too, "
+        "or move them away)"
+    )
 
 
 def _checked(asked: Any) -> tuple[int, ...]:

@@ -18,23 +18,28 @@ from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoErro
 from VoCoCore.inference import results
 from VoCoCore.inference.predict import Predictor
 from VoCoCore.inference.probabilities import Probabilities
+from VoCoCore.inference.provenance import Provenance
+from VoCoCore.inference.results_table import Table
 from VoCoCore.runs.directory import is_run
-from VoCoCore.runs.files import FULL, fault, read_json, write_json, writing
+from VoCoCore.runs.files import FULL, fault, writing
 from VoCoCore.runs.narrate import duration
 
-MEMORY = ".voco-predictions.json"
 _CHANGING = ("overlap", "mirror", "largest", "probabilities")  # options that change what is predicted
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass
 class Done:
-    """What came of the cases: how many were predicted, how many had been before, and what failed."""
+    """What came of the cases: how many were predicted, how many had been before, and what failed.
+
+    ``of_others``: files in the folder that another model, or other options, have made.
+    """
 
     predicted: int = 0
     skipped: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     stopped: bool = False
+    of_others: list[str] = field(default_factory=list)
 
     def add(self, case: Case, outcome: bool | str) -> None:
         """Count a case: predicted, done before, or failed for a reason."""
@@ -62,20 +67,17 @@ class Predictions:
             raise SettingsError(f"{folder} is the folder of a run", "name a new folder for predictions")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        kept = read_json(folder / MEMORY)
-        kept = kept if isinstance(kept, dict) else {}
-        same = kept.get("maker") == self.maker
-        if kept and not same and not options.get("overwrite"):
+        self.made = Provenance(folder, self.maker)
+        same = self.made.last == self.maker
+        if self.made.last and not same and not options.get("overwrite"):
             raise SettingsError(
                 f"{folder} holds predictions of another model or with other options",
                 "name a new folder, or use --overwrite",
             )
-        cases = kept.get("cases")
-        self.strange = not kept and not options.get("overwrite")
-        self.known: dict[str, Any] = dict(cases) if same and isinstance(cases, dict) else {}
-        self.table = folder / (results.DIAGNOSES if self.classifies else results.VOLUMES)
-        self.rows = results.read_table(self.table, self._header()) if same else []
-        self.listed = {row[0] for row in self.rows}
+        self.strange = not self.made.last and not options.get("overwrite")
+        table = folder / (results.DIAGNOSES if self.classifies else results.VOLUMES)
+        keys = 1 if self.classifies else 2
+        self.table = Table(table, self._header(), keys, same, self.made.cases_of_others())
 
     @property
     def classifies(self) -> bool:
@@ -91,7 +93,7 @@ class Predictions:
         named = list(zip(cases, file_names([case.id for case in cases]), strict=True))
         self._refuse_to_replace(named)
         done, clock = Done(), _Clock(progress, len(cases))
-        self._remember()  # first: whatever lies here from now on is ours
+        self.made.begin()  # first: whatever lies here from now on is ours
         if not self.classifies:
             results.write_names(self.folder, self.predictor.card)
         for case, name in named:
@@ -100,12 +102,13 @@ class Predictions:
                 break
             done.add(case, self._attempt(case, name, clock))
             clock.next()
+        self.table.tidy()
+        done.of_others = self.made.files_of_others()
         return done
 
     def _refuse_to_replace(self, named: Sequence[tuple[Case, str]]) -> None:
-        targets = [self.table, self.folder / results.LABELS]
-        if not self.classifies:
-            targets += [path for _, name in named for path in self._files(name)]
+        targets = [self.table.path, self.folder / results.LABELS]
+        targets += [path for _, name in named for path in self._files(name)]
         there = [path for path in targets if path.exists()]
         sources = [source for case, _ in named for source in (*case.images, case.label) if source and there]
         given = {os.path.realpath(path) for source in sources for path in source.paths}
@@ -121,14 +124,13 @@ class Predictions:
             )
 
     def _files(self, name: str) -> list[Path]:
-        """Where the files of one case to segment go."""
+        """Where the files of one case go; none for a diagnosis."""
+        if self.classifies:
+            return []
         labels = self.folder / (name + results.FORMATS[self.options["format"]])
         if not self.options.get("probabilities"):
             return [labels]
         return [labels, self.folder / results.PROBABILITIES / f"{name}.nii.gz"]
-
-    def _remember(self) -> None:
-        write_json(self.folder / MEMORY, {"maker": self.maker, "cases": self.known}, durable=False)
 
     def _attempt(self, case: Case, name: str, clock: _Clock) -> bool | str:
         """Whether the case had to be predicted, or why it cannot be."""
@@ -147,23 +149,20 @@ class Predictions:
 
     def _one(self, case: Case, name: str, clock: _Clock) -> bool:
         content = hashlib.sha256(case_content(case).encode()).hexdigest()
-        if self.known.get(case.id) == content and self._is_all_there(case, name):
+        paths = self._files(name)
+        files = [path.relative_to(self.folder).as_posix() for path in paths]
+        before = self.made.content(case.id, files)
+        # Nobody has deleted what an earlier call wrote: its files, and its rows in the table.
+        whole = all(path.is_file() for path in paths) and case.id in self.table
+        if before == content and whole:
             clock.lightly()
             return False
-        if self.known.get(case.id, content) != content:
+        if before not in (None, content):
             self.predictor.say(f"{case.id}: its images are not those of the last call: it is predicted again")
         rows = self._diagnose(case) if self.classifies else self._segment(case, name, clock)
-        self.rows = [row for row in self.rows if row[0] != case.id] + rows
-        results.write_table(self.table, self._header(), self.rows)
-        self.known[case.id] = content
-        self.listed.add(case.id)
-        self._remember()
+        self.table.add(case.id, rows)
+        self.made.add(case.id, content, files)
         return True
-
-    def _is_all_there(self, case: Case, name: str) -> bool:
-        """Whether nobody has deleted what an earlier call wrote of ``case``: its files, or its rows in the table."""
-        whole = self.classifies or all(path.is_file() for path in self._files(name))
-        return whole and case.id in self.listed
 
     def _header(self) -> list[str]:
         if self.classifies:

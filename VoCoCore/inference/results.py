@@ -69,24 +69,32 @@ def volumes_ml(labels: np.ndarray, affine: np.ndarray, card: ModelCard) -> dict[
     }
 
 
+def as_csv(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as lines of a CSV."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a CSV, beside its place and then in it."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     with replacing(path) as beside:
-        beside.write_text(text.getvalue(), encoding="utf-8")
+        beside.write_text(as_csv([header, *rows]), encoding="utf-8")
 
 
 def read_table(path: Path, header: Sequence[str]) -> list[list[str]]:
     """Rows, below ``header``, of a CSV that an earlier call wrote; none where it is not there.
 
-    Raises DataError where another program has saved it in another form: its rows would be lost.
+    A last line that a kill has cut off is left out. Raises DataError where another program has saved the table in
+    another form: its rows would be lost.
     """
     if not path.is_file():
         return []
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            first, *rows = list(csv.reader(file, strict=True)) or [[]]
+        text = path.read_bytes().decode("utf-8")
+        first, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
+        if rows and not text.endswith("\n") and len(rows[-1]) < len(first):
+            rows.pop()
     except (UnicodeDecodeError, csv.Error):
         first, rows = [], []
     if first != list(header) or any(len(row) != len(first) for row in rows):

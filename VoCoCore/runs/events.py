@@ -57,7 +57,7 @@ class EventWriter:
         self._guard = threading.Lock()
         with files.writing(path):
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  open as long as the writer
-            self._end_torn_line()
+            files.end_torn_line(self._file, path)
         roomy = os.fstat(self._file.fileno()).st_size <= FREE_BYTES
         self._streams: dict[str, Stream[Event]] = {
             name: Stream(free if roomy else 1, interval) for name, (free, interval) in RULES.items()
@@ -88,14 +88,7 @@ class EventWriter:
     def _write(self, event: Event) -> None:
         line = json.dumps(strict(_cut(event)), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         with files.writing(self._path):
-            start = os.fstat(self._file.fileno()).st_size
-            rest = memoryview(line)
-            try:
-                while rest:
-                    rest = rest[self._file.write(rest) :]
-            except OSError:
-                self._file.truncate(start)
-                raise
+            files.write_or_nothing(self._file, line)
 
     def close(self) -> None:
         """Write what is held back, and close the file."""
@@ -105,15 +98,6 @@ class EventWriter:
             with suppress(EnvironmentFault, TypeError):  # the job has ended, and has said how
                 self._let_go(stream.take() for stream in self._streams.values())
             self._file.close()
-
-    def _end_torn_line(self) -> None:
-        if self._file.tell() == 0:
-            return
-        with open(self._path, "rb") as written:
-            written.seek(-1, os.SEEK_END)
-            torn = written.read(1) != b"\n"
-        if torn:
-            self._file.write(b"\n")
 
 
 def _stream_of(event: Event) -> str:

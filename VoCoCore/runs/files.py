@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +101,40 @@ def replacing(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Add ``text`` (whole lines) to the end of ``path``, all of it or nothing, below a last line that was cut off.
+
+    A reader, and whoever comes after a kill, sees what was there before and perhaps a part of ``text``. Raises like
+    `writing`.
+    """
+    with writing(path), open(path, "ab", buffering=0) as file:
+        end_torn_line(file, path)
+        write_or_nothing(file, text.encode())
+
+
+def write_or_nothing(file: FileIO, data: bytes) -> None:
+    """Write at the end of a file that was opened without a buffer; where there is no room, the file is as it was."""
+    start = os.fstat(file.fileno()).st_size
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(start)
+        raise
+
+
+def end_torn_line(file: FileIO, path: Path) -> None:
+    """Write an end of line where ``file``, opened at the end of ``path``, lacks one: a kill may have cut it off."""
+    if file.tell() == 0:
+        return
+    with open(path, "rb") as written:
+        written.seek(-1, os.SEEK_END)
+        torn = written.read(1) != b"\n"
+    if torn:
+        file.write(b"\n")
 
 
 def fault(path: Path, error: OSError) -> EnvironmentFault:

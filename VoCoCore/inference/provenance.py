@@ -1,0 +1,79 @@
+"""Which model made which file in a folder of predictions, and from which images: one line a file, added as it is made.
+
+The next call skips what is done by this, and a folder that two models wrote into says which files are whose.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from VoCoCore.runs.files import append
+
+MEMORY = ".voco-predictions.jsonl"
+
+
+class Provenance:
+    """What is known of ``folder`` to ``maker``, the fingerprint of a model and its options.
+
+    ``last``: who has written into the folder last, empty where nobody has. A damaged line is as if it were not there.
+    """
+
+    def __init__(self, folder: Path, maker: str) -> None:
+        self.folder, self.maker, self.last = folder, maker, ""
+        self._made: dict[tuple[str, str], tuple[str, str, str]] = {}  # maker, case, content of its images
+        try:
+            lines = (folder / MEMORY).read_bytes().splitlines()
+        except OSError:
+            lines = []
+        for line in lines:
+            self._take(line)
+
+    def begin(self) -> None:
+        """Say that this maker writes from now on. Raises EnvironmentFault."""
+        append(self.folder / MEMORY, json.dumps({"maker": self.maker}) + "\n")
+
+    def add(self, case: str, content: str, files: list[str]) -> None:
+        """Keep that ``files``, none for a row of a table alone, were made from images with ``content``.
+
+        Raises EnvironmentFault.
+        """
+        facts = {"maker": self.maker, "case": case, "content": content}
+        lines = [json.dumps({**facts, "file": file}).encode() for file in files or [""]]
+        append(self.folder / MEMORY, "".join(line.decode() + "\n" for line in lines))
+        for line in lines:
+            self._take(line)
+
+    def content(self, case: str, files: list[str]) -> str | None:
+        """Of the images that this maker has made ``files`` from for ``case``; None where it has not made them all."""
+        found = {self._made.get(_place(case, file)) for file in files or [""]}
+        if len(found) != 1 or not (one := found.pop()) or one[:2] != (self.maker, case):
+            return None
+        return one[2]
+
+    def cases_of_others(self) -> set[str]:
+        """Cases of which this maker has made nothing, but another one has."""
+        ours = {case for maker, case, _ in self._made.values() if maker == self.maker}
+        return {case for _, case, _ in self._made.values()} - ours
+
+    def files_of_others(self) -> list[str]:
+        """Files of other makers that still lie there, in the order in which they were made."""
+        theirs = [file for (file, _), (maker, *_) in self._made.items() if file and maker != self.maker]
+        return [file for file in theirs if (self.folder / file).is_file()]
+
+    def _take(self, line: bytes) -> None:
+        try:
+            facts = json.loads(line)
+            if not all(isinstance(value, str) for value in facts.values()):
+                return
+            self.last = facts["maker"]
+            place = _place(facts["case"], facts["file"])
+            self._made.pop(place, None)
+            self._made[place] = (facts["maker"], facts["case"], facts["content"])
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            return  # a line of who begins, or one that was cut off
+
+
+def _place(case: str, file: str) -> tuple[str, str]:
+    """A file is one place whichever case it is of; a row of a table belongs to its case."""
+    return file, "" if file else case
