@@ -103,6 +103,40 @@ def test_a_config_file_and_its_mistakes(capsys, tmp_path):
         assert code == 2 and said in err
 
 
+@pytest.mark.parametrize(
+    ("words", "at"),
+    [
+        (["predict", "--model=~/gone", "images", "-o", "out"], "gone"),
+        (["pretrain", "--run", "r", "--data=~/gone"], "gone"),
+        (["finetune", "--run", "r", "--data=~/labelled", "--init=~/gone"], "gone"),
+        (["pretrain", "--run", "r", "--config=~/lists/in.yaml"], "there"),
+        (["jobs", "show", "~/gone"], "gone"),
+        (["compare", "~/gone", "~/labelled", "--name=~/gone=old"], "gone"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_tilde_is_the_users_folder_also_where_no_shell_sees_it(words, at, capsys, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / "lists").mkdir(parents=True)
+    (home / "lists" / "in.yaml").write_text("data: {source: ~/there}\n")
+    (home / "labelled").mkdir()
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, *words)
+    assert code in (2, 3) and str(home / at) in err
+    assert not (tmp_path / "~").exists()
+
+
+def test_prepared_volumes_go_to_a_folder_below_home(small_cohort, capsys, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = ["--preset", "tiny", "--crops.counts", "2,2,1", "--data.limit", "1", "--workers", "0"]
+    assert call(capsys, "data", "prepare", small_cohort.source, "--store=~/kept", *words)[0] == 0
+    assert (tmp_path / "kept").is_dir() and not (tmp_path / "~").exists()
+
+
 def test_the_main_job_leaves_weights_and_a_report(finished_run):
     assert RunDirectory(finished_run).state() == "finished"
     assert (finished_run / "weights" / "encoder.safetensors").is_file()

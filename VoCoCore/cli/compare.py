@@ -80,7 +80,7 @@ def _diagnoses(asked: Any, names: Mapping[str, str]) -> int:
 
 
 def _folder(output: str) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(output)))
+    return Path(os.path.abspath(output))
 
 
 def _tell(written: Sequence[Path]) -> None:
@@ -98,6 +98,6 @@ def _pair(word: str) -> tuple[str, str]:
 
 def _named(baseline: str, folders: Sequence[str], names: Sequence[str]) -> str:
     """The baseline's name, also where its folder was given."""
-    wanted = os.path.abspath(os.path.expanduser(baseline))
-    places = [os.path.abspath(os.path.expanduser(folder)) for folder in folders]
+    wanted = os.path.abspath(baseline)
+    places = [os.path.abspath(folder) for folder in folders]
     return names[places.index(wanted)] if baseline and wanted in places else baseline

@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from VoCoCore import __version__
 from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested, VocoError, nearest
@@ -43,12 +43,24 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(message, f"{self.prog} --help lists all options")
 
     def parse_args(self, args=None, namespace=None):
-        """Parse everything; an unknown option is answered with the one it may have meant."""
+        """Parse everything; an unknown option is answered with the one it may have meant, and a ~ is followed."""
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             known = [word for action in self._actions for word in action.option_strings]
             self.error(f"unknown argument '{rest[0]}'.{nearest(rest[0].partition('=')[0], known)}")
+        for name, value in vars(found).items():
+            setattr(found, name, at_home(value))
         return found
+
+
+def at_home(value: Any) -> Any:
+    """A value, or a list of them, in which a ~ at the beginning is the user's folder.
+
+    A shell does so for a word of its own, but not for ``--model=~/x``, and nobody does it in a file of settings.
+    """
+    if isinstance(value, list):
+        return [at_home(each) for each in value]
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def choose_action(program: str, actions: Mapping[str, str], words: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.cli.main import at_home
 from VoCoCore.errors import SettingsError
 from VoCoCore.fields import Group, Option, flatten
 
@@ -111,11 +112,12 @@ def _flat(values: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The values by dotted name; one name may be written nested and dotted, but not both."""
     try:
         # Aliases of YAML can make a file of a few lines billions of names; so many are never all right.
-        return _once(list(islice(flatten(values), _MOST_NAMES)))
+        found = _once(list(islice(flatten(values), _MOST_NAMES)))
     except _TwiceError as twice:
         raise _twice(path, twice) from None
     except RecursionError:
         raise SettingsError(f"the settings file {path} holds itself", _EXAMPLE) from None
+    return {name: at_home(value) for name, value in found.items()}
 
 
 class _TwiceError(Exception):
