@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -19,10 +20,18 @@ from VoCoCore.training.estimate import estimate
 GB = 2**30
 
 
-def examine(recipe: str = "v1", encoder: str = "swin_unetr") -> dict[str, Any]:
-    """Facts about this machine as plain values, with an estimate of every preset for ``recipe`` and ``encoder``."""
-    machine = choose(resolve_pretrain({}, {"preset": "tiny"}).run)
-    return {
+def examine(
+    recipe: str = "v1",
+    encoder: str = "swin_unetr",
+    progress: Callable[[int, int, str], None] = lambda done, total, words: None,
+) -> dict[str, Any]:
+    """Facts about this machine as plain values, with an estimate of every preset for ``recipe`` and ``encoder``.
+
+    ``progress`` hears how many presets are estimated, of how many, and what comes next: the first one takes the
+    encoder through a step, which lasts some seconds.
+    """
+    machine, presets = choose(resolve_pretrain({}, {"preset": "tiny"}).run), {}
+    facts = {  # first: the trial takes memory
         "devices": [_device(kind) for kind in available()],
         "chosen": machine.words,
         "cpu_cores": os.cpu_count(),
@@ -34,10 +43,12 @@ def examine(recipe: str = "v1", encoder: str = "swin_unetr") -> dict[str, Any]:
         },
         "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
         "versions": environment(),
-        "presets": {name: _preset(name, recipe, encoder, machine) for name in PRESETS},
-        "recipe": recipe,
-        "encoder": encoder,
     }
+    for done, name in enumerate(PRESETS):
+        progress(done, len(PRESETS), f"a trial step of {encoder} for preset {name}")
+        presets[name] = _preset(name, recipe, encoder, machine)
+    progress(len(PRESETS), len(PRESETS), "")
+    return {**facts, "presets": presets, "recipe": recipe, "encoder": encoder}
 
 
 def _device(kind: str) -> dict[str, Any]:

@@ -217,6 +217,14 @@ def test_crops_draws_a_picture_and_a_page(small_cohort, capsys, tmp_path):
         assert code == 0 and (tmp_path / name).stat().st_size > 5000 and "CT, decided" in out
 
 
+def test_doctor_says_what_it_is_doing_beside_its_report(capsys):
+    code, out, err = call(capsys, "doctor", "--encoder", "unet")
+    assert code == 0 and "estimating presets 0/4  loading torch first" in err and "4/4" in err
+    assert "presets    (recipe v1, encoder unet; estimates)" in out and "estimating" not in out
+    code, out, err = call(capsys, "doctor", "--encoder", "unet", "--json")
+    assert (code, err) == (0, "") and set(json.loads(out)["presets"]) == {"tiny", "base", "large", "huge"}
+
+
 def test_estimate_starts_nothing(capsys, tmp_path):
     code, out, _ = call(capsys, "pretrain", "--run", tmp_path / "r", "--estimate", *TINY)
     assert code == 0 and "trained parameters" in out and not (tmp_path / "r").exists()

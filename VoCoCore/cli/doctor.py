@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from VoCoCore.cli.data import Progress
 from VoCoCore.cli.main import Parser
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.runs.narrate import duration
-from VoCoCore.settings import ENCODER_LIMITS, RECIPES
+from VoCoCore.settings import ENCODER_LIMITS, PRESETS, RECIPES
 
 
 def run(words: Sequence[str]) -> int:
@@ -25,13 +26,15 @@ def run(words: Sequence[str]) -> int:
         "--encoder", default="swin_unetr", choices=tuple(ENCODER_LIMITS), help="encoder likewise"
     )
     asked = parser.parse_args(list(words))
-    try:
-        from VoCoCore.doctor import examine
-    except ImportError as error:
-        raise EnvironmentFault(
-            f"the package {error.name} is missing or broken: {error}", "install VoCoCore again with pip"
-        ) from None
-    facts = examine(asked.recipe, asked.encoder)
+    with Progress("estimating presets", quiet=asked.json) as progress:
+        progress(0, len(PRESETS), "loading torch first")
+        try:
+            from VoCoCore.doctor import examine
+        except ImportError as error:
+            raise EnvironmentFault(
+                f"the package {error.name} is missing or broken: {error}", "install VoCoCore again with pip"
+            ) from None
+        facts = examine(asked.recipe, asked.encoder, progress)
     print(json.dumps(facts, indent=1) if asked.json else _report(facts))
     return 0
 
