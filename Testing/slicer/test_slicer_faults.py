@@ -157,7 +157,7 @@ def test_garbage_in_the_events_harms_neither_table_nor_plot(tmp_path, scene):
     follower, plots = table.follower(run), RunPlots(scene)
     follower.read_all()
     plots.update(follower)
-    found = plots.chart.GetNthPlotSeriesNode(0).GetTableNode().GetTable()
+    found = plots.charts["loss"].GetNthPlotSeriesNode(0).GetTableNode().GetTable()
     values = [found.GetValueByName(n, "training loss").ToDouble() for n in range(found.GetNumberOfRows())]
     assert values == [2.0, 1.5]
 

@@ -52,7 +52,10 @@ class PlotView(Window):
         drawn.SetTitle(chart.GetTitle())
         drawn.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle(chart.GetXAxisTitle())
         drawn.GetAxis(vtk.vtkAxis.LEFT).SetTitle(chart.GetYAxisTitle())
-        drawn.SetShowLegend(True)
+        drawn.SetShowLegend(chart.GetLegendVisibility())
+        if not chart.GetYAxisRangeAuto():
+            drawn.GetAxis(vtk.vtkAxis.LEFT).SetBehavior(vtk.vtkAxis.FIXED)
+            drawn.GetAxis(vtk.vtkAxis.LEFT).SetUnscaledRange(chart.GetYAxisRange())
         for number in range(chart.GetNumberOfPlotSeriesNodes()):
             series = chart.GetNthPlotSeriesNode(number)
             line = drawn.AddPlot(vtk.vtkChart.LINE)
@@ -61,6 +64,8 @@ class PlotView(Window):
             line.SetLabel(series.GetName())
             line.SetColorF(*series.GetColor())
             line.SetWidth(2)
+            dashed = series.GetLineStyle() == series.LineStyleDash
+            line.GetPen().SetLineType(vtk.vtkPen.DASH_LINE if dashed else vtk.vtkPen.SOLID_LINE)
             line.SetMarkerStyle(series.GetMarkerStyle())
 
 

@@ -1,4 +1,4 @@
-"""The button that plots the chosen run, and lets the views come back as they were."""
+"""The button that plots the chosen run, the choice of what is plotted, and the views as they were afterwards."""
 
 from __future__ import annotations
 
@@ -8,32 +8,69 @@ from typing import Any
 
 import slicer
 
+from VoCoSlicerLib import adapter
+from VoCoSlicerLib.plots import CHARTS
+
+_SOON = 50  # milliseconds to the next look at a run of which there is more to read
+
 
 class JobPlot:
-    """Follows the checkable ``button``: pressed, the run ``selected()`` is plotted, also when it becomes another."""
+    """Follows the checkable ``button``: pressed, the run ``selected()`` is plotted, also when it becomes another.
 
-    def __init__(self, logic: Any, button: Any, selected: Callable[[], Path | None]) -> None:
-        self._logic, self._button, self._selected = logic, button, selected
-        self._plotted: Path | None = None
+    ``combo`` says which of CHARTS, in their order; it follows a choice made in the plot view itself.
+    """
+
+    def __init__(self, logic: Any, button: Any, combo: Any, selected: Callable[[], Path | None]) -> None:
+        self._logic, self._button, self._combo, self._selected = logic, button, combo, selected
+        self._charts: dict[str, Any] = {}  # those that were put into the views
+        self._soon = adapter.makeTimer(_SOON, self.update)
+
+    @property
+    def on(self) -> bool:
+        """Whether the button is pressed."""
+        return bool(self._button.isChecked())
 
     def toggled(self) -> None:
         """The button was pressed, or let go. Raises VocoError for a run that cannot be read."""
-        if not self._button.isChecked():
-            self._plotted = None
+        if not self.on:
+            self.stop()
+            self._charts = {}
             self._logic.plots.cleanup()
             return
         self.update()
         layouts = getattr(slicer.app, "layoutManager", lambda: None)()
-        self._logic.plots.show(layouts.layoutLogic().GetLayoutNode() if layouts is not None else None)
+        self._show(layouts.layoutLogic().GetLayoutNode() if layouts is not None else None)
+
+    def chosen(self) -> None:
+        """Another chart was chosen."""
+        if self.on:
+            self._show()
 
     def update(self) -> None:
-        """Bring the plot in step with the run, where the button is pressed."""
-        run = self._selected()
-        if not self._button.isChecked() or run is None:
+        """Bring the plot in step with the run, where the button is pressed; without a run it is let go."""
+        if not self.on:
             return
-        follower = self._logic.jobs.follower(run)
-        follower.poll()
-        self._logic.plots.update(follower)
-        if self._plotted != run:
-            self._plotted = run
-            self._logic.plots.show()
+        run = self._selected()
+        if run is None:
+            self._button.setChecked(False)
+            return
+        plots, follower = self._logic.plots, self._logic.jobs.follower(run)
+        self._soon.start() if follower.poll() else self._soon.stop()
+        plots.update(follower)
+        if plots.charts != self._charts:  # the first ones in this scene
+            self._show()
+        elif (shown := plots.shown) and self._name not in shown:
+            with adapter.blocked(self._combo):
+                self._combo.setCurrentIndex(CHARTS.index(shown[0]))
+
+    def stop(self) -> None:
+        """Read no more."""
+        self._soon.stop()
+
+    @property
+    def _name(self) -> str:
+        return CHARTS[max(0, int(adapter.read(self._combo, "currentIndex")))]
+
+    def _show(self, layoutNode: Any = None) -> None:
+        self._logic.plots.show(self._name, layoutNode)
+        self._charts = self._logic.plots.charts

@@ -36,7 +36,7 @@ class JobsPanel(Panel):
         ui = self.ui
         self._table = JobRowsTable(ui.runsTable, self._onSelection)
         self._space = JobSpace(ui, logic, host)
-        self._plot = JobPlot(logic, ui.plotButton, lambda: self.selected)
+        self._plot = JobPlot(logic, ui.plotButton, ui.plotCombo, lambda: self.selected)
         self._rows: dict[Path, JobRow] = {}
         self._tasks: list[tuple[Task, str]] = []  # exports, and what to say when they are done
         self._entered = False
@@ -55,6 +55,7 @@ class JobsPanel(Panel):
         ):
             button.clicked.connect(lambda *_, work=work: self._guarded(work))
         ui.plotButton.toggled.connect(lambda *_: self._guarded(self._plot.toggled))
+        adapter.connect(ui.plotCombo, "currentIndexChanged(int)", lambda *_: self._guarded(self._plot.chosen))
         ui.spaceButton.clicked.connect(lambda *_: self._timer.start())
         self._show()
 
@@ -76,6 +77,7 @@ class JobsPanel(Panel):
     def cleanup(self) -> None:
         """Read no more; jobs go on."""
         self._timer.stop()
+        self._plot.stop()
         super().cleanup()
 
     def update(self) -> None:
@@ -262,7 +264,7 @@ class JobsPanel(Panel):
             "useButton": ""
             if jobs.result(row.path) and self.parameters is not None
             else _("It has left no weights yet"),
-            "plotButton": there,
+            "plotButton": "" if self._plot.on else there,
             "logButton": "" if (row.path / "log.txt").is_file() else _("It has written no log"),
             "reportButton": "" if jobs.report(row.path) else _("The report is written when the job ends"),
             "exportButton": there,

@@ -1,0 +1,78 @@
+"""The curves of a run that a person looks at, kept up to date at the cost of what is new."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from VoCoCore.runs.events import finite
+from VoCoCore.runs.follow import Follower
+from VoCoSlicerLib.job_rows import SCORES
+
+MOST = 2000  # points of a drawn curve
+LOSS, HELD_OUT, CHANCE = ("train", "loss"), ("val", "loss"), ("val", "chance")
+_KEPT = (LOSS, HELD_OUT, CHANCE, *(("val", name) for name in SCORES))
+
+Points = tuple[list[float], list[float]]  # steps and values
+
+
+class RunCurves:
+    """What ``follower`` has polled of one run: losses, the score on held-out volumes, and what chance would reach."""
+
+    def __init__(self, follower: Follower) -> None:
+        self.follower = follower
+        self._forget()
+
+    def update(self) -> bool:
+        """Take what is new; False where nothing is. Points beyond a checkpoint that the run went back to vanish."""
+        metrics = self.follower.metrics
+        taken = self._taken
+        if taken and (len(metrics) < taken or metrics[taken - 1] is not self._last):
+            self._forget()
+        for event in metrics[self._taken :]:
+            self._take(event)
+        self._taken, self._last = len(metrics), metrics[-1] if metrics else None
+        changed, self._changed = self._changed, False
+        return changed
+
+    @property
+    def score(self) -> str:
+        """The name of the score by which this run's states are compared; "" where it has said none yet."""
+        return next((name for name in SCORES if self._points["val", name][0]), "")
+
+    def drawn(self, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and values of a curve to be drawn: float64, at most MOST of each, NaN for a value that is none."""
+        points = self._points.get((split, name), ([], []))
+        steps, values = (np.array(numbers, np.float64) for numbers in points)
+        kept = thinned(values)
+        return steps[kept], values[kept]
+
+    def _forget(self) -> None:
+        self._points: dict[tuple[str, str], Points] = {key: ([], []) for key in _KEPT}
+        self._taken, self._last, self._changed = 0, None, True
+
+    def _take(self, event: dict[str, Any]) -> None:
+        values, step = event["values"], finite(event.get("step"))
+        for (split, name), (steps, numbers) in self._points.items():
+            if step is None or split != event.get("split") or name not in values:
+                continue
+            number = finite(values[name])
+            steps.append(float(step))
+            numbers.append(math.nan if number is None else float(number))
+            self._changed = True
+
+
+def thinned(values: np.ndarray) -> np.ndarray:
+    """Which of ``values`` (n,) to draw: all, or the smallest and the largest of each stretch, so that no spike is lost.
+
+    Stretches are powers of two long: a growing curve then stays as it is drawn, and only grows.
+    """
+    count = len(values)
+    if count <= MOST:
+        return np.arange(count)
+    length = 1 << math.ceil(math.log2(count / (MOST // 2 - 1)))
+    starts = np.arange(0, count - length + 1, length)
+    rows = values[: len(starts) * length].reshape(-1, length)
+    return np.unique(np.concatenate([[0], starts + rows.argmin(1), starts + rows.argmax(1), [count - 1]]))
