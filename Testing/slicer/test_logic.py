@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import made_scene as made
@@ -13,11 +15,13 @@ import numpy as np
 import pytest
 import slicer
 
+from VoCoCore.data.cases import Case, Index, Source, load_index, save_index
 from VoCoCore.errors import DataError, SettingsError, VocoError
 from VoCoSlicerLib import choices, logic_cases, logic_estimate, logic_settings
 from VoCoSlicerLib.choices import CaseChoice, FolderChoice
 from VoCoSlicerLib.logic import VoCoLogic
 from VoCoSlicerLib.model_info import readModel
+from VoCoSlicerLib.snapshots import SceneCase
 from VoCoSlicerLib.volume_table import VolumeTable, merged
 
 SMALL = {"preset": "tiny", "encoder": "unet", "device": "cpu", "workers": 0}
@@ -255,6 +259,86 @@ def test_what_the_machine_lacks_is_said(tmp_path):
 def test_an_estimate_of_another_version_is_an_error_in_words(text):
     with pytest.raises(VocoError, match="cannot be understood"):
         logic_estimate.readNeeds(text)
+
+
+class PlayedTask:
+    """A command that has ended already with figures; ``words`` are its arguments, ``listed`` its list of cases."""
+
+    def __init__(self, words):
+        source = next((word.split("=", 1)[1] for word in map(str, words) if "data.source" in word), "")
+        self.words, self.source = words, source
+        self.listed = load_index(source) if source else None
+
+    def start(self):
+        return self
+
+    def poll(self):
+        return SimpleNamespace(running=False)
+
+    def error(self):
+        return None
+
+    def cancel(self):
+        pass
+
+    def result(self):
+        figures = dict.fromkeys(("memory_mb", "checkpoints_mb", "volume_mb", "seconds", "room_mb"), 1)
+        return json.dumps({**figures, "device": "cpu", "cases": 1, "plan": []})
+
+
+@pytest.fixture
+def tasks(logic, monkeypatch):
+    """The commands that were played."""
+    played = []
+    monkeypatch.setattr(logic, "backgroundTask", lambda words: played.append(PlayedTask(words)) or played[-1])
+    return played
+
+
+def estimated(logic, tmp_path, **chosen):
+    job = logic.estimate("pretrain", tmp_path / "run", {"preset": "tiny"}, **chosen)
+    job.waitFor()
+    return job.needs
+
+
+def test_a_pre_training_is_estimated_for_the_channels_of_its_cases(logic, scene, tasks, tmp_path):
+    grouped = [
+        SceneCase(
+            tuple(body(scene, f"{case}_{name}", edge=8).GetID() for name in ("t1", "t1ce", "t2", "flair"))
+        )
+        for case in ("a", "b")
+    ]
+    needs = estimated(logic, tmp_path, cases=grouped)
+    assert len(tasks[0].listed.channels) == len(tasks[0].listed.cases[0].images) == 4
+    assert needs.cases is None and needs.diskMb(2) == 3, "the list stands for both cases"
+    assert not Path(tasks[0].source).exists() and not (tmp_path / "exported volumes").exists()
+    alone = [SceneCase(case.volumeIds[:1]) for case in grouped]
+    estimated(logic, tmp_path, cases=alone)
+    assert len(tasks[1].listed.channels) == 1
+    with pytest.raises(DataError, match="1 and 4 volumes"):
+        estimated(logic, tmp_path, cases=[grouped[0], alone[1]])
+
+
+def test_a_pre_training_on_cohorts_alone_is_estimated_for_their_channels(logic, tasks, tmp_path):
+    images = tuple(Source(str(tmp_path / name)) for name in ("t1.nii", "t2.nii"))
+    save_index(Index((Case("one", images),), ("t1", "t2")), tmp_path / "index.json")
+    estimated(logic, tmp_path, folders=[tmp_path / "index.json"])
+    assert tasks[0].listed.channels == ("t1", "t2") and (tmp_path / "index.json").exists()
+    assert estimated(logic, tmp_path).cases == 1 and tasks[1].listed is None
+
+
+def test_an_estimate_that_is_given_up_leaves_no_file(logic, tasks, tmp_path, scene, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    case = SceneCase((body(scene, "one", edge=8).GetID(),))
+    job = logic.estimate("pretrain", tmp_path / "run", {"preset": "tiny"}, cases=[case])
+    job.cancel()
+    assert job.poll().finished and tasks == []
+    job = logic.estimate("pretrain", tmp_path / "run", {"preset": "tiny"}, cases=[case])
+    monkeypatch.setattr(PlayedTask, "poll", lambda self: SimpleNamespace(running=True))
+    job.poll()
+    assert len(list((tmp_path / "scratch").iterdir())) == 1
+    job.cancel()
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 # Models

@@ -292,16 +292,17 @@ def test_a_script_trains_fine_tunes_and_predicts_with_real_jobs(logic, scene, tm
     for volume in volumes:
         made.segmentation(scene, volume, {"ball": labels}, f"{volume.GetName()} segmentation")
     small = {"crops.counts": (2, 2, 1), "data.val_fraction": 0.0}
-    estimate = logic.estimate(
-        "pretrain", tmp_path / "pre", {**SMALL_SETTINGS, **small}
-    )  # beside the other processes
+    channels = casesOf(scene, [volumes])  # the three as one case, for the estimate alone
+    estimate = logic.estimate(  # beside the other processes
+        "pretrain", tmp_path / "pre", {**SMALL_SETTINGS, **small}, cases=channels
+    )
     said = []
     code = logic.pretrain(volumes, tmp_path / "pre", steps=2, settings=small, progress=said.append, **SMALL)
     assert code == 0 and (tmp_path / "pre" / "weights" / "encoder.safetensors").is_file()
     assert any("exporting" in line for line in said) and said[-1].startswith("finished") and "2/2" in said[-1]
     estimate.waitFor()
     needs = estimate.needs
-    assert 1 < needs.memoryMb < 2000 and needs.volumeMb == pytest.approx(64 * 64 * 32 / 2**20, abs=0.06)
+    assert 1 < needs.memoryMb < 2000 and needs.volumeMb == pytest.approx(3 * 64 * 64 * 32 / 2**20, abs=0.06)
     options = {"encoder": "unet", "device": "cpu", "workers": 0, "steps": 2, "init": str(tmp_path / "pre")}
     sizes = {"patches.size": (32, 32, 32), "model.feature_size": 12, "data.val_fraction": 0.34}
     cases = casesOf(scene, volumes, labelled=True)

@@ -145,6 +145,24 @@ def test_the_estimate_says_figures_and_what_the_machine_lacks(section, voco, hos
     assert "21.0 GB of memory are needed, and 16.8 GB are free" in warning and "No GPU" in warning
 
 
+def test_a_pre_training_is_estimated_anew_when_volumes_become_channels(section, voco, host, monkeypatch):
+    asked = []
+
+    def estimate(kind, run, values, **chosen):
+        asked.append([len(case.volumeIds) for case in chosen["cases"]])
+        return PlayedEstimate(NEEDS)
+
+    monkeypatch.setattr(voco.logic, "estimate", estimate)
+    volumes = [ball(host.scene, f"{case}_{name}") for case in "ab" for name in ("t1", "t2")]
+    hand = section("pretrain")
+    choose(voco, *(CaseChoice(volume.GetID(), True) for volume in volumes))
+    hand.settle()
+    hand.click("estimateButton")
+    hand.panel.parameters.groupChannels = True
+    hand.until(lambda: len(asked) == 2)
+    assert asked == [[1, 1, 1, 1], [2, 2]]
+
+
 def test_an_estimate_that_was_left_is_not_said_to_go_on(section, voco, host, monkeypatch):
     hand = section("pretrain")
     choose(voco, CaseChoice(ball(host.scene).GetID(), True))

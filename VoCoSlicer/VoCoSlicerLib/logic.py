@@ -132,7 +132,7 @@ class VoCoLogic:
     def estimate(self, kind: str, run: str | Path, values: Mapping[str, Any], **chosen: Any) -> EstimateJob:
         """The estimate, to be polled, of what a ``pretrain`` or ``finetune`` job of these settings needs.
 
-        ``chosen``: ``cases`` and ``folders`` as of `EstimateJob`, which a fine-tuning wants.
+        ``chosen``: ``cases`` and ``folders`` as of `EstimateJob`; without them a pre-training has one channel.
         """
         return EstimateJob(self, kind, run, values, **chosen).start()
 

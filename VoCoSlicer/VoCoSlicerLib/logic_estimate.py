@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import VocoError
-from VoCoCore.runs.files import free_bytes
+from VoCoCore.data.cases import Case, Index, Source, save_index
+from VoCoCore.errors import DataError, VocoError
+from VoCoCore.runs.files import free_bytes, writing
 from VoCoSlicerLib.logic_settings import asOptions, resolve
 from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 
@@ -60,7 +63,8 @@ class EstimateJob(Steps):
     """The estimate of a ``pretrain`` or ``finetune`` job of these ``values`` (dotted names) in the folder ``run``.
 
     A fine-tuning depends on its cases, so that those of the scene are written first, where the job would read them:
-    it finds them there. ``needs`` are the figures once it has ended without error.
+    it finds them there. Of a pre-training's cases only the number of channels counts, and no volume is written.
+    ``needs`` are the figures once it has ended without error.
     """
 
     what = "the estimate"
@@ -80,11 +84,16 @@ class EstimateJob(Steps):
         self._logic, self._kind, self._run, self._values = logic, kind, Path(run), dict(values)
         self._cases, self._folders = list(cases), [Path(folder) for folder in folders]
         self._task: Any = None
+        self._scratch: Path | None = None
 
     def start(self) -> EstimateJob:
-        """Begin, and return itself; `poll` goes on. Raises DataError for nodes that cannot be exported."""
+        """Begin, and return itself; `poll` goes on. Raises DataError for cases that cannot be trained on together."""
         if self._kind == "finetune":
             self._beginExport(self._logic, self._run, self._cases, self._folders)
+        elif self._cases:
+            self._index = self._listOne(channelsOf(self._cases))
+        elif self._folders:
+            self._index = self._folders[0]
         return self
 
     def _step(self) -> Progress:
@@ -94,7 +103,11 @@ class EstimateJob(Steps):
             return Progress(ESTIMATING)
         if error := self._task.error():
             raise error
-        self.needs = readNeeds(self._task.result())
+        needs = readNeeds(self._task.result())
+        # A list that a pre-training was given here stands for the cases: it need not name them all.
+        stands = self._kind == "pretrain" and self._index is not None
+        self.needs = replace(needs, cases=None) if stands else needs
+        self._tidy()
         return Progress(ENDED, finished=True)
 
     def _ask(self) -> Progress:
@@ -107,6 +120,34 @@ class EstimateJob(Steps):
         super()._giveUp()
         if self._task is not None:
             self._task.cancel()
+
+    def _end(self, error: VocoError | None) -> None:
+        super()._end(error)
+        self._tidy()
+
+    def _listOne(self, channels: int) -> Path:
+        """A list with one case of so many images, which are not there: an estimate looks at none."""
+        with writing(Path(tempfile.gettempdir())):
+            self._scratch = Path(tempfile.mkdtemp(prefix="voco-"))
+        images = tuple(Source(str(self._scratch / f"{number}.nii.gz")) for number in range(channels))
+        names = tuple(f"channel_{number}" for number in range(channels))
+        save_index(Index((Case("case", images),), names), self._scratch / "index.json")
+        return self._scratch / "index.json"
+
+    def _tidy(self) -> None:
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def channelsOf(cases: Sequence[Any]) -> int:
+    """How many images each of ``cases`` (SceneCase) has. Raises DataError where they have not the same number."""
+    counts = sorted({len(case.volumeIds) for case in cases})
+    if len(counts) > 1:
+        raise DataError(
+            f"cases with {' and '.join(map(str, counts))} volumes are chosen together",
+            "choose the same channels for all cases",
+        )
+    return counts[0]
 
 
 def lacking(needs: Needs, folder: Path, cases: int) -> list[str]:

@@ -40,6 +40,7 @@ class TrainingPanel(WorkingPanel):
         self._advanced: SettingsForm | None = None
         self._problem = ""
         self._values: dict[str, Any] | None = None  # the settings that were shown last
+        self._channels: Any = None  # and the channels of the cases
         self._weights = StartWeights(logic, ui.initCombo, ui.initButton, self._onInit)
         self._estimating = Estimating(logic, self._showNeeds)
         self._settle = adapter.makeTimer(_SETTLED, self._onSettled)
@@ -96,11 +97,11 @@ class TrainingPanel(WorkingPanel):
         """
         if self.parameters is None or self._problems(plan := self._plan()):
             return
-        values, folder, chosen = readSettings(self.parameters, self.kind), self._folder(), {}
-        if self.kind == "finetune":
-            chosen = {"cases": plan.cases, "folders": plan.indexes}
+        values, folder = readSettings(self.parameters, self.kind), self._folder()
+        chosen = {"cases": plan.cases, "folders": plan.indexes}
+        question = values, chosen if self.kind == "finetune" else plan.channels
         self._estimating.ask(
-            (values, chosen), lambda: self.logic.estimate(self.kind, folder, values, **chosen), again
+            question, lambda: self.logic.estimate(self.kind, folder, values, **chosen), again
         )
 
     def start(self) -> None:
@@ -205,6 +206,9 @@ class TrainingPanel(WorkingPanel):
         if self.parameters is None:
             return
         plan = self._plan()
+        if self.kind == "pretrain" and self._estimating.asked and plan.channels != self._channels:
+            self._settle.start()
+        self._channels = plan.channels
         problems = self._problems(plan)
         self._problem = str(problems[0]) if problems else ""
         self.ui.problemLabel.setText(self._problem)

@@ -51,6 +51,11 @@ class TrainingPlan:
         """How many cases there are in all."""
         return len(self.cases) + sum(folder.cases for folder in self.folders)
 
+    @cached_property
+    def channels(self) -> tuple[Any, ...]:
+        """What of the cases the figures of a pre-training depend on: how many channels they have."""
+        return tuple(sorted({len(case.volumeIds) for case in self.cases})) or tuple(self.indexes[:1])
+
     def words(self) -> str:
         """How many cases, and the names of their labels or classes."""
         count = self.count
