@@ -84,8 +84,8 @@ def slicerHost(tmp_path, noTorch):
     # Tests of other files hold on to what they have imported, and put faults into it by its name.
     before = {name: module for name, module in sys.modules.items() if isLibrary(name)}
 
-    def make():
-        made.append(Host(tmp_path / "slicer"))
+    def make(mainWindow=True):
+        made.append(Host(tmp_path / "slicer", mainWindow))
         made[-1].answers.clear()
         return made[-1]
 

@@ -21,9 +21,15 @@ FOLDER = Path(tempfile.mkdtemp(prefix="VoCo-test-"))
 os.environ["VOCO_CONFIG_HOME"] = str(FOLDER / "config")
 os.environ["XDG_CACHE_HOME"] = str(FOLDER / "cache")
 
-import session  # noqa: E402
-import session_safe  # noqa: E402
 import slicer  # noqa: E402
+
+try:
+    import session
+    import session_safe
+except BaseException:  # the module was not loaded, say: without --testing Slicer would stay open
+    traceback.print_exc()
+    slicer.util.exit(1)
+    raise
 
 
 class Failures:

@@ -10,7 +10,7 @@ from preview_scene import VIEWS, addView, chosen, composites, countObservers, no
 from vtk.util.numpy_support import vtk_to_numpy
 
 from VoCoSlicerLib.preview import CropPreview
-from VoCoSlicerLib.preview_layers import layersOf
+from VoCoSlicerLib.preview_layers import layersOf, restoreSaved
 
 
 @pytest.fixture
@@ -159,19 +159,43 @@ def test_views_that_come_later_show_it_too(scene, preview):
     assert later.GetLabelVolumeID() is None and later.GetBackgroundVolumeID() is None
 
 
-def test_a_saved_scene_knows_nothing_of_it(scene, preview, tmp_path):
-    kept = set(nodeIds(scene))
+def test_a_scene_saved_meanwhile_gets_the_users_layers_back(scene, preview, tmp_path):
+    """Slicer tells nobody that it saves: the views' own layers come back when the scene is loaded."""
+    other = torso(scene, "plain", "other")
+    mine, views = composites(scene)[0], len(composites(scene))
+    mine.SetForegroundVolumeID(other.GetID())
+    mine.SetForegroundOpacity(0.15)
+    mine.SetLabelOpacity(0.85)
     up(preview)
+    preview.present(heat=True, prepared=True, opacity=0.6)
+    preview.wait(60)
     path = tmp_path / "scene.mrml"
     scene.SetURL(str(path))
-    scene.InvokeEvent(scene.StartSaveEvent)
     assert scene.Commit(str(path))
-    scene.InvokeEvent(scene.EndSaveEvent)
-    assert composites(scene)[0].GetLabelVolumeID() == preview.nodes.cells.cells.GetID(), "and it is up again"
-    text = path.read_text(encoding="utf-8")
-    own = set(nodeIds(scene)) - kept
-    assert own and not [nodeId for nodeId in own if f'"{nodeId}"' in text or f":{nodeId};" in text]
-    assert "VoCo" not in text and "torso" in text
+    assert mine.GetForegroundVolumeID() == preview.nodes.cells.heat.GetID(), "it is still up"
+    assert "VoCo base" not in path.read_text(encoding="utf-8")
+
+    loaded = sceneWithViews()
+    loaded.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "first")  # the saved ones get other IDs
+    loaded.SetURL(str(path))
+    assert loaded.Import()
+    restoreSaved(loaded)
+    assert len(composites(loaded)) == views
+    layers = layersOf(composites(loaded)[0])
+    assert loaded.GetNodeByID(layers.foreground).GetName() == "other"
+    assert (layers.background, layers.label) == (None, None)
+    assert np.allclose((layers.foregroundOpacity, layers.labelOpacity), (0.15, 0.85))
+    composites(loaded)[0].SetForegroundOpacity(0.5)
+    restoreSaved(loaded)
+    assert composites(loaded)[0].GetForegroundOpacity() == 0.5, "once is enough"
+
+
+def test_after_the_preview_nothing_is_noted_on_the_views(scene, preview, tmp_path):
+    up(preview).hide()
+    path = tmp_path / "scene.mrml"
+    scene.SetURL(str(path))
+    assert scene.Commit(str(path))
+    assert "VoCo" not in path.read_text(encoding="utf-8")
 
 
 def test_closing_the_scene(scene, preview):

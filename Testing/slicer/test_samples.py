@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+from host import sampledata
 
 from VoCoCore.data.phantom import make_case
 from VoCoCore.data.phantom_shapes import LABELS
@@ -48,19 +49,16 @@ def test_the_small_cases_are_usable_ct_volumes_of_their_own(scene):
 @pytest.fixture
 def registered(monkeypatch):
     """What Slicer's module Sample Data was told, by sample."""
-    told = {}
-    logic = SimpleNamespace(
-        registerCustomSampleDataSource=lambda **facts: told.update({facts["sampleName"]: facts})
-    )
-    monkeypatch.setitem(sys.modules, "SampleData", SimpleNamespace(SampleDataLogic=logic))
+    module = sampledata.makeModule()
+    monkeypatch.setitem(sys.modules, "SampleData", module)
     samples.registerSamples()
-    return told
+    return {facts["sampleName"]: facts for facts in module.SampleDataLogic.sources}
 
 
 def test_sample_data_finds_the_files_by_address_and_checksum(registered, tmp_path):
     assert registered.keys() == set(samples.SAMPLES)
     for facts in registered.values():
-        lists = [facts[name] for name in ("uris", "fileNames", "nodeNames", "checksums", "loadFileType")]
+        lists = [facts[name] for name in ("uris", "fileNames", "nodeNames", "checksums", "loadFileTypes")]
         assert len({len(each) for each in lists}) == 1 and facts["category"] == "VoCo"
         for uri, name, _, checksum, kind in zip(*lists, strict=True):
             copied, _ = urlretrieve(uri, tmp_path / name)

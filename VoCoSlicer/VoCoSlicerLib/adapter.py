@@ -9,7 +9,10 @@ import qt
 import slicer
 import vtk
 
+from VoCoSlicerLib.core import MODULE_FOLDER
+
 PARAMETER = "SlicerParameterName"  # dynamic property in the .ui files: the parameter that a control shows
+_texts: list[Any] = []  # the last window of `showText`: without a main window nobody else holds it
 
 
 def read(widget: Any, name: str) -> Any:
@@ -132,9 +135,10 @@ def makeTimer(milliseconds: int, slot: Callable[[], Any]) -> Any:
     return timer
 
 
-def loadUi(widget: Any, name: str) -> tuple[Any, Any]:
-    """The form ``Resources/UI/name`` and its children by name, told of the scene; ``widget`` is the module's."""
-    made = slicer.util.loadUI(widget.resourcePath(f"UI/{name}"))
+def loadUi(name: str) -> tuple[Any, Any]:
+    """The form ``Resources/UI/name`` and its children by name, told of the scene."""
+    # Not by resourcePath: with a relative --additional-module-paths that is lost when the current folder changes.
+    made = slicer.util.loadUI(str(MODULE_FOLDER / "Resources" / "UI" / name))
     made.setMRMLScene(slicer.mrmlScene)
     return made, slicer.util.childWidgetVariables(made)
 
@@ -196,4 +200,5 @@ def showText(title: str, text: str) -> Any:
     window.resize(900, 500)
     window.setAttribute(qt.Qt.WA_DeleteOnClose)
     window.show()
+    _texts[:] = [window]
     return window

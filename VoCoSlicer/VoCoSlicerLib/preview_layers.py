@@ -1,4 +1,8 @@
-"""What the slice views show while the preview is on; the user's own layers and opacities come back afterwards."""
+"""What the slice views show while the preview is on; the user's own layers and opacities come back afterwards.
+
+Slicer tells nobody that it is about to save a scene. So the user's layers are also noted on the views' own nodes, and a
+scene that was saved meanwhile gets them back when it is loaded (`restoreSaved`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from typing import Any
 from VoCoSlicerLib.preview_nodes import nodesByClass
 
 COMPOSITE = "vtkMRMLSliceCompositeNode"
+_NOTE = "VoCo.own"  # attribute with the user's opacities, and how the references to his volumes begin
+_VOLUMES = ("background", "foreground", "label")
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,11 @@ class SliceLayers:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what was remembered, without touching the views (they are gone)."""
+        """Forget what was remembered, without touching what the views show."""
+        for nodeId in self._own:
+            composite = self._scene.GetNodeByID(nodeId)
+            if composite is not None:
+                _strike(composite)
         for kept in (self._own, self._set, self._wanted):
             kept.clear()
 
@@ -80,6 +90,7 @@ class SliceLayers:
             if value is not None and not (name in changed and before.get(name) == value)
         }
         self._own[nodeId], self._wanted[nodeId] = own, wanted
+        _note(composite, own)
         self._set[nodeId] = replace(self._alive(own), **ours)
         _write(composite, self._set[nodeId])
 
@@ -92,10 +103,36 @@ class SliceLayers:
         """``layers`` without volumes that have left the scene."""
         gone = {
             name: None
-            for name in ("background", "foreground", "label")
+            for name in _VOLUMES
             if getattr(layers, name) and self._scene.GetNodeByID(getattr(layers, name)) is None
         }
         return replace(layers, **gone)
+
+
+def restoreSaved(scene: Any) -> None:
+    """Give the views of a scene that was saved while the preview was on, and loaded now, their user's layers back."""
+    for composite in nodesByClass(scene, COMPOSITE):
+        opacities = (composite.GetAttribute(_NOTE) or "").split()
+        if len(opacities) == 2:
+            volumes = (composite.GetNodeReferenceID(f"{_NOTE}.{name}") for name in _VOLUMES)
+            _write(composite, Layers(*volumes, *map(float, opacities)))
+            _strike(composite)
+
+
+def _note(composite: Any, own: Layers) -> None:
+    blocked = composite.StartModify()
+    composite.SetAttribute(_NOTE, f"{own.foregroundOpacity} {own.labelOpacity}")
+    for name in _VOLUMES:
+        composite.SetNodeReferenceID(f"{_NOTE}.{name}", getattr(own, name))
+    composite.EndModify(blocked)
+
+
+def _strike(composite: Any) -> None:
+    blocked = composite.StartModify()
+    composite.RemoveAttribute(_NOTE)
+    for name in _VOLUMES:
+        composite.RemoveNodeReferenceIDs(f"{_NOTE}.{name}")
+    composite.EndModify(blocked)
 
 
 def _write(composite: Any, layers: Layers) -> None:

@@ -79,10 +79,6 @@ class PreviewScene:
         heat = self.cells.heat.GetID() if shown.heat else None
         self._layers.show(background, cells, heat, shown.opacity)
 
-    def stepAside(self) -> None:
-        """Give the views back to their user for a moment, such as while the scene is saved."""
-        self._layers.restore()
-
     def close(self) -> None:
         """Take all nodes out of the scene; the user's own layers come back."""
         self._layers.restore()
@@ -96,14 +92,12 @@ class SceneEvents:
 
     def __init__(self, scene: Any, volumes: Sequence[Any], actions: dict[str, Callable[[], None]]) -> None:
         """Actions are bound methods: ``volume`` (image, place or transform of one changed), ``views`` (a slice view
-        came), ``removed`` (some node), ``closing``, ``saving`` and ``saved`` (the scene)."""
+        came), ``removed`` (some node), ``closing`` (the scene)."""
         self._viewsCame = weakly(actions["views"])
         self._observed: list[tuple[Any, int]] = []
         for event, name in (
             (scene.NodeRemovedEvent, "removed"),
             (scene.StartCloseEvent, "closing"),
-            (scene.StartSaveEvent, "saving"),
-            (scene.EndSaveEvent, "saved"),
         ):
             self._observe(scene, event, _plain(actions[name]))
         self._observe(scene, scene.NodeAddedEvent, vtk.calldata_type(vtk.VTK_OBJECT)(weakly(self._added)))

@@ -212,18 +212,12 @@ class PreviewInStep:
                 "views": self._viewsCame,
                 "removed": self._nodeRemoved,
                 "closing": self.hide,
-                "saving": self._stepAside,
-                "saved": self._viewsCame,
             }
             self._events = SceneEvents(self._scene, self.channels, actions)
 
     def _viewsCame(self) -> None:
         if self._nodes is not None:
             self._nodes.present(self._shown, self._volumeId)
-
-    def _stepAside(self) -> None:
-        if self._nodes is not None:
-            self._nodes.stepAside()
 
     def _nodeRemoved(self) -> None:
         if self._volumeId and self.volume is None:

@@ -56,7 +56,7 @@ def registerSamples() -> None:
             nodeNames=[nodeName(path) for path in paths],
             # A file of an earlier version in Slicer's cache is thus replaced.
             checksums=[f"SHA256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths],
-            loadFileType=["SegmentationFile" if isSegmentation(path) else "VolumeFile" for path in paths],
+            loadFileTypes=["SegmentationFile" if isSegmentation(path) else "VolumeFile" for path in paths],
             thumbnailFileName=str(MODULE_FOLDER / "Resources" / "Icons" / "VoCoSlicer.png"),
         )
 

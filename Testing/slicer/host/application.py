@@ -128,10 +128,10 @@ class HostApplication(QtCore.QObject):
     aboutToQuit = HostSignal("aboutToQuit")
     lastWindowClosed = HostSignal("lastWindowClosed")
 
-    def __init__(self, scene, folder: Path) -> None:
+    def __init__(self, scene, folder: Path, mainWindow: bool = True) -> None:
         super().__init__()
         self._hostScene, self._hostFolder = scene, folder
-        self._hostLayout = HostLayoutManager(scene)
+        self._hostLayout = HostLayoutManager(scene) if mainWindow else None
         self._hostManager = HostModuleManager()
         self._hostTesting = False
         self._hostOptions = _CommandOptions()
@@ -178,7 +178,7 @@ class HostApplication(QtCore.QObject):
         return self._hostScene.scene
 
     def layoutManager(self):
-        """The layout manager."""
+        """The layout manager; None where Slicer was started without its main window."""
         return self._hostLayout
 
     def moduleManager(self) -> HostModuleManager:

@@ -40,9 +40,9 @@ class Host:
         self._application = self._qt.QApplication.instance() or self._qt.QApplication(["Slicer"])
         FAILURES.install()
         application.makeSettings(self.folder)
-        self.setup = SceneSetup(str(self.folder / "tmp"))
+        self.setup = SceneSetup(str(self.folder / "tmp"), views=mainWindow)
         self.scene = self.setup.scene
-        self.app = application.HostApplication(self.setup, self.folder)
+        self.app = application.HostApplication(self.setup, self.folder, mainWindow)
         if not gc.get_freeze_count():
             gc.freeze()  # what is imported stays: collecting garbage after each test is quick then
         self._modules: dict[str, object] = {}

@@ -27,7 +27,7 @@ LOGICS = {
 class SceneSetup:
     """Makes the scene and what watches it, puts it into ``slicer.mrmlScene``, and takes all of it away again."""
 
-    def __init__(self, cacheFolder: str = "") -> None:
+    def __init__(self, cacheFolder: str = "", views: bool = True) -> None:
         import slicer
         import vtk
 
@@ -46,20 +46,25 @@ class SceneSetup:
         )
         self.remote.AddDataIOToScene()
         self.layoutLogic = slicer.vtkMRMLLayoutLogic()
-        self.layoutLogic.SetMRMLScene(self.scene)
+        if views:  # they and their layout come with the layout manager, and that with the main window
+            self.layoutLogic.SetMRMLScene(self.scene)
         self.sliceLogics = {}
         self._sliceCollection = vtk.vtkCollection()
         self.applicationLogic.SetSliceLogics(self._sliceCollection)
-        self._views(slicer)
+        self._singletons(slicer)
+        if views:
+            self._views(slicer)
         slicer.mrmlScene = self.scene
         self.scene.GetSubjectHierarchyNode()
 
-    def _views(self, slicer) -> None:
+    def _singletons(self, slicer) -> None:
         for kind in ("Selection", "Interaction"):
             node = getattr(slicer, f"vtkMRML{kind}Node")()
             node.SetSingletonTag("Singleton")
             if self.scene.GetSingletonNode("Singleton", node.GetClassName()) is None:
                 self.scene.AddNode(node)
+
+    def _views(self, slicer) -> None:
         for name, orientation in SLICE_VIEWS.items():
             logic = slicer.vtkMRMLSliceLogic()
             logic.SetMRMLApplicationLogic(self.applicationLogic)

@@ -18,7 +18,7 @@ class Panel:
 
     def __init__(self, logic: Any, host: Any) -> None:
         self.logic, self.host = logic, host
-        self.widget, self.ui = adapter.loadUi(host, self.form)
+        self.widget, self.ui = adapter.loadUi(self.form)
         self.parameters: Any = None
         self._release: Callable[[], None] | None = None
         self._watch = adapter.Observed(self._onModified)

@@ -13,7 +13,7 @@ from VoCoSlicerLib import adapter
 _LOOK = 500  # milliseconds
 
 
-class _Filter(qt.QWidget):
+class _Filter(qt.QObject):
     """Tells `CloseQuestion` that the main window is about to close, and lets it."""
 
     question: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +108,33 @@ class JobRowsTable:
 
 def cellsOf(row: JobRow) -> list[str]:
     """What the table says of a run, by column."""
-    kinds = {"pretrain": _("pre-training"), "finetune": _("fine-tuning")}
+    words = _words()
     return [
         row.name,
-        kinds.get(row.kind, row.kind),
+        words.get(row.kind, row.kind),
         stateWord(row.state),
         f"{100 * min(row.step, row.total) // row.total} %" if row.total > 0 else "",
         duration(row.etaSeconds) if row.etaSeconds is not None else "",
         number(row.loss) if row.loss is not None else "",
         number(row.score, 3) if row.score is not None else "",
-        _("this machine") if row.local else row.host,
+        words["local"] if row.local else row.host,
     ]
 
 
 def stateWord(state: str) -> str:
     """A state in the user's language."""
-    words = {
+    return _words().get(state, state)
+
+
+@cache
+def _words() -> dict[str, str]:
+    """Words of the table in the user's language, looked up once: `tr` asks the disk who calls it, each time, and the
+    table is filled every second.
+    """
+    return {
+        "pretrain": _("pre-training"),
+        "finetune": _("fine-tuning"),
+        "local": _("this machine"),
         "starting": _("starting"),
         "preparing": _("preparing"),
         "running": _("running"),
@@ -133,4 +145,3 @@ def stateWord(state: str) -> str:
         "lost": _("lost"),
         "gone": _("folder deleted"),
     }
-    return words.get(state, state)
