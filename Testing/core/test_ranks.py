@@ -55,10 +55,16 @@ def test_two_ranks_equal_one(recipe, small_cohort, tmp_path):
         "-m",
         "VoCoCore",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "VOCO_CONFIG_HOME": str(tmp_path)}
+    told = {
+        "OMP_NUM_THREADS": "1",
+        "VOCO_CONFIG_HOME": str(tmp_path),
+        "PYTHONWARNINGS": "always::FutureWarning",
+    }
+    environment = {**os.environ, **told}
     command = [*torchrun, "pretrain", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "FutureWarning" not in done.stderr
     for name, curve in losses(alone.run).items():
         # Terms are sums of float32 in another order; v2's inter-volume term is steep where volumes look alike.
         assert losses(tmp_path / "two")[name] == pytest.approx(curve, rel=2e-2 if recipe == "v2" else 1e-3), (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +223,11 @@ class Attempt:
     def _shared(self) -> nn.Module:
         if self.machine.ranks == 1:
             return self.task
-        return nn.parallel.DistributedDataParallel(self.task, broadcast_buffers=False)
+        parallel = nn.parallel.DistributedDataParallel
+        # Ranks do not give each other their buffers, which are equal at the start. Newer torch calls this otherwise.
+        new, old = "forward_sync_buffers", "broadcast_buffers"
+        option: dict[str, Any] = {new if new in signature(parallel).parameters else old: False}
+        return parallel(self.task, **option)
 
     def _workers(self) -> int:
         if self.settings.data.workers is not None:
