@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from grounds import MODULE
+from hand import Hand
 
 
 def test_views_of_a_loaded_scene_are_the_users_though_the_module_was_never_opened(host, tmp_path):
@@ -24,6 +25,35 @@ def test_views_of_a_loaded_scene_are_the_users_though_the_module_was_never_opene
     composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
     assert (composite.GetForegroundOpacity(), composite.GetLabelOpacity()) == (0.25, 0.75)
     assert composite.GetAttribute("VoCo.own") is None
+
+
+def test_a_scene_saved_with_its_preview_shows_it_again_over_the_users_own_layers(voco, host, tmp_path):
+    import slicer
+
+    from VoCoSlicerLib.samples import loadSample
+
+    type(host.app).startupCompleted.emit(host.app)
+    ((volume, _),) = loadSample(slicer.mrmlScene, "VoCoTorso")
+    view = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    view.SetForegroundVolumeID(volume.GetID())
+    view.SetForegroundOpacity(0.25)
+    hand, preview = Hand(voco.panel("cropPreview").widget, host), voco.logic.preview
+    hand.settle()
+    hand.choose("setting.preset", "tiny")
+    hand.pick("volumeSelector", volume)
+    hand.check("heatCheckBox")
+    hand.check("onCheckBox")
+    hand.until(lambda: preview.ready, what="the preview")
+    assert view.GetForegroundVolumeID() != volume.GetID()
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    host.closeScene()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    hand.until(lambda: preview.ready and preview.shown, what="the preview of the loaded scene")
+    view = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert view.GetForegroundVolumeID() == preview.nodes.cells.heat.GetID()
+    hand.check("onCheckBox", False)
+    own = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID())
+    assert (own.GetName(), view.GetForegroundOpacity()) == (volume.GetName(), 0.25)
 
 
 def test_the_table_of_runs_is_filled_without_translating_its_words_anew(host, monkeypatch):
@@ -44,6 +74,23 @@ def test_the_table_of_runs_is_filled_without_translating_its_words_anew(host, mo
     asked.clear()
     table.fill(rows)
     assert asked == []
+
+
+def test_all_settings_are_put_into_a_form_with_few_translations(host, monkeypatch):
+    """Some eighty controls are made while the user waits for a section to open."""
+    host.loadModule(MODULE)
+    import qt
+
+    from VoCoCore.finetune_settings import FinetuneSettings
+    from VoCoSlicerLib import forms
+
+    asked = []
+    monkeypatch.setattr(forms, "_", lambda text: asked.append(text) or text)
+    window = qt.QWidget()
+    window.setLayout(qt.QVBoxLayout())
+    names = [option.name for option in FinetuneSettings.options()]
+    forms.SettingsForm(window, FinetuneSettings, {"": names}, lambda: None)
+    assert len(names) < len(asked) < 4 * len(names), "each costs some 50 microseconds"
 
 
 @pytest.fixture

@@ -120,8 +120,9 @@ class SettingRow:
         self.note.setVisible(False)
         self.note.setObjectName(f"note.{option.name}")
         self.label = qt.QLabel(title)
+        tip = tooltipOf(option)
         for widget in (self.editor, self.label, self.note):
-            widget.setToolTip(tooltipOf(option))
+            widget.setToolTip(tip)
         if self._words:
             self.editor.addItem("")
             for word in self._words:

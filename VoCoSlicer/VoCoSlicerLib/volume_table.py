@@ -49,7 +49,7 @@ class VolumeTable:
             for number in range(nodes.GetNumberOfItems()):
                 node = nodes.GetItemAsObject(number)
                 if not node.GetHideFromEditors():
-                    found[node.GetID()] = node.GetName()
+                    found[node.GetID()] = node.GetName() or ""  # Qt takes no None for a text
         return found
 
     def _row(self, node: Any) -> VolumeRow:
