@@ -63,7 +63,9 @@ def makeRuns() -> None:
     failed |= {"hint": "take a smaller batch, or crops.base_size, or the preset tiny"}
     known.remember(makeRun(runs / "pretrain 2025-11-12", "failed", 12, [card, failed], failed["message"]))
     going = [*events[: 62 * 2 + 7], progress(620, 4.1, 93.0)]
-    known.remember(makeRun(runs / "pretrain 2025-11-14", "running", 620, going, pid=os.getpid()))
+    running = makeRun(runs / "pretrain 2025-11-14", "running", 620, going, pid=os.getpid())
+    (running / "log.txt").write_text("step 620 of 1000\n")
+    known.remember(running)
 
 
 def fineTuned(logic, cases, done: Path | None) -> Path:
@@ -169,13 +171,14 @@ def takeJobs(pictures: Pictures) -> None:
 
 
 def takeResults(pictures: Pictures, run: Path, volume) -> None:
-    """The plot of a fine-tuning, the section of the prediction, and what is predicted of a case that was not learnt."""
+    """Plots of a fine-tuning, the section of the prediction, and what is predicted of a case that was not learnt."""
     hand = pictures.open("jobs")
     hand.until(lambda: any(row[0] == run.name for row in hand.rows("runsTable")), what="the run")
     hand.selectRow("runsTable", [row[0] for row in hand.rows("runsTable")].index(run.name))
     hand.check("plotButton")
     logic = pictures.widget.logic
-    PlotView(logic.plots.chart).save(pictures.folder / "plot.png")
+    for name, chart in logic.plots.charts.items():
+        PlotView(chart).save(pictures.folder / f"plot-{name}.png")
     hand.check("plotButton", False)
     hand = pictures.open("prediction")
     logic.getParameterNode().model = str(run)
@@ -203,8 +206,8 @@ def takePreview(pictures: Pictures, case) -> None:
     hand.check("onCheckBox")
     preview = pictures.widget.logic.preview
     hand.until(lambda: preview.ready and preview.shown, what="the preview")
-    middle = preview.world.centres[5:11:5].mean(0)
-    preview.roiNode.SetCenterWorld(*middle)
+    x, y, z = preview.world.centres[5:11:5].mean(0)
+    preview.roiNode.SetCenterWorld(x + 14, y - 9, z)  # else all four cells have the same share
     hand.settle()
     pictures.take("crop-preview", "cropPreview")
     for name in ("Red", "Yellow", "Green"):

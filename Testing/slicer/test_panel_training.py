@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import made_scene as made
@@ -139,10 +140,34 @@ def test_the_estimate_says_figures_and_what_the_machine_lacks(section, voco, hos
     text = hand.until(
         lambda: "GB of memory" in hand.find("estimateLabel").text and hand.find("estimateLabel").text
     )
-    assert "21.0 GB of memory" in text and "3 h on the processor" in text
+    assert "21.0 GB of memory" in text and "GB of disk and 3 h on the processor" in text
     assert "0.5 GB of disk" in text, "450 MB of checkpoints, and one volume of 12.2 MB"
     warning = hand.find("warningLabel").text
     assert "21.0 GB of memory are needed, and 16.8 GB are free" in warning and "No GPU" in warning
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (45.4, "45 s"),
+        (1788, "30 min"),
+        (7190, "2 h"),
+        (18_720, "5 h 10 min"),
+        (190_000, "2 d 5 h"),
+        (float("inf"), "unknown"),
+    ],
+)
+def test_an_estimate_of_time_is_not_said_more_exactly_than_it_is(
+    seconds, words, section, voco, host, monkeypatch
+):
+    needs = replace(NEEDS, seconds=seconds)
+    monkeypatch.setattr(voco.logic, "estimate", lambda *_, **__: PlayedEstimate(needs))
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    hand.settle()
+    hand.click("estimateButton")
+    hand.until(lambda: f" and {words} on the processor" in hand.find("estimateLabel").text)
 
 
 def test_a_pre_training_is_estimated_anew_when_volumes_become_channels(section, voco, host, monkeypatch):

@@ -21,7 +21,7 @@ class LabelsTable:
     def __init__(self, table: Any) -> None:
         self._table = table
         self._colours = np.zeros((0, 3))
-        titles = (_("class"), _("i, j, k"), _("overlap y"), _("predicted"), _("similarity"))
+        titles = (_("Class"), _("Place i, j, k"), _("Overlap y"), _("Predicted"), _("Similarity"))
         table.setColumnCount(len(titles))
         table.setHorizontalHeaderLabels(list(titles))
         table.verticalHeader().setVisible(False)

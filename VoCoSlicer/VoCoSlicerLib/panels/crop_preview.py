@@ -20,6 +20,7 @@ from VoCoSlicerLib.logic_settings import resolve
 from VoCoSlicerLib.panels.base import Panel
 from VoCoSlicerLib.panels.crop_labels import LabelsTable
 from VoCoSlicerLib.panels.crop_run import CropRun
+from VoCoSlicerLib.panels.training_forms import mainLabels
 
 SETTINGS = ("recipe", "preset", "crops.counts", "crops.base_size", "crops.random_size", "run.seed")
 _POLL = 40  # milliseconds; each look also gives the thread a turn
@@ -43,7 +44,9 @@ class CropPreviewPanel(Panel):
     def __init__(self, logic: Any, host: Any) -> None:
         super().__init__(logic, host)
         ui, self._preview = self.ui, logic.preview
-        self._form = SettingsForm(ui.settingsFrame, PretrainSettings, {"": SETTINGS}, self._onSettings)
+        self._form = SettingsForm(
+            ui.settingsFrame, PretrainSettings, {"": SETTINGS}, self._onSettings, mainLabels()
+        )
         self._form.alignLabels(ui.volumeLabel)
         self._labels = LabelsTable(ui.labelsTable)
         self._timer = adapter.makeTimer(_POLL, self._poll)

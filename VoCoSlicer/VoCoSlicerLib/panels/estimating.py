@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Estimating:
         facts = self._logic.facts
         said = lacking(self.needs, folder, cases) if self.needs is not None else []
         if facts is not None and facts.device == "cpu":
-            said.append(_("No GPU can be used here: training on the processor takes far longer."))
+            said.append(_("No GPU was found: training runs on the processor and takes much longer."))
         return said
 
     def words(self, cases: int) -> str:
@@ -89,11 +90,11 @@ class Estimating:
             return _("No estimate: {why}").format(why=self.error.message)
         if self.needs is None:
             return ""
-        text = _("Needs about {memory:.1f} GB of memory, {disk:.1f} GB of disk, and {time} {device}.")
+        text = _("Needs about {memory:.1f} GB of memory, {disk:.1f} GB of disk and {time} {device}.")
         return text.format(
             memory=self.needs.memoryMb * 2**20 / 1e9,
             disk=self.needs.diskMb(cases) * 2**20 / 1e9,
-            time=duration(self.needs.seconds),
+            time=roughly(self.needs.seconds),
             device=_deviceWords().get(self.needs.device, ""),
         )
 
@@ -113,6 +114,14 @@ class Estimating:
             self._changed()
         if not self.busy:
             self._timer.stop()
+
+
+def roughly(seconds: float) -> str:
+    """A length of time as exactly as an estimate is: ``30 min`` of 29 min 48 s, ``5 h 10 min`` of 5 h 12 min."""
+    if not math.isfinite(seconds):
+        return duration(seconds)
+    part = next((part for part, below in ((1, 60), (60, 7200), (600, 86400)) if seconds < below), 3600)
+    return duration(max(1, round(seconds / part)) * part)
 
 
 def _deviceWords() -> dict[str, str]:

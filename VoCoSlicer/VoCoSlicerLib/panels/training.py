@@ -46,7 +46,8 @@ class TrainingPanel(WorkingPanel):
         self._settle = adapter.makeTimer(_SETTLED, self._onSettled)
         self._settle.setSingleShot(True)
         ui.runEdit.setProperty(adapter.PARAMETER, f"{self.kind}Run")
-        ui.runEdit.setPlaceholderText(str(logic.newFolder(self.kind)))
+        self._folderTip = adapter.read(ui.runEdit, "toolTip")
+        self._offerFolder()
         adapter.connect(ui.advancedButton, "contentsCollapsed(bool)", self._onAdvanced)
         adapter.onClicked(ui.runButton, self._chooseRun)
         adapter.onClicked(ui.resetButton, self.reset)
@@ -133,7 +134,9 @@ class TrainingPanel(WorkingPanel):
             self.host.selectRun(job.run)
 
     def _offerFolder(self) -> None:
-        self.ui.runEdit.setPlaceholderText(str(self.logic.newFolder(self.kind)))
+        folder = str(self.logic.newFolder(self.kind))
+        self.ui.runEdit.setPlaceholderText(folder)
+        self.ui.runEdit.setToolTip(f"{self._folderTip}\n{folder}")  # the control cuts off how it ends
 
     def _forms(self) -> list[SettingsForm]:
         return [form for form in (self._main, self._advanced) if form is not None]

@@ -41,10 +41,11 @@ def mainLabels() -> dict[str, str]:
     return {
         "crops.counts": _("Base crops along x, y, z"),
         "crops.base_size": _("Size of a base crop [voxels]"),
+        "crops.random_size": _("Size of a random crop [voxels]"),
         "optim.batch": _("Volumes per step"),
-        "data.fold": _("Fold (a number, or all)"),
+        "data.fold": _("Fold (number, or all)"),
         "data.folds": _("Number of folds"),
-        "data.labels": _("Labelled cases (share or number)"),
+        "data.labels": _("Labelled cases to use"),
         "run.hours": _("Time [h]"),
     }
 
