@@ -194,6 +194,18 @@ def test_the_widths_of_a_user_stay_while_a_job_goes_on(panel, hand, tmp_path):
     assert table.columnWidth(0) != 71
 
 
+def test_the_table_is_as_wide_as_its_frame(panel, hand, tmp_path):
+    runKnown(tmp_path, "one")
+    panel.poll()
+    hand.settle()
+    runKnown(tmp_path, "two")
+    panel.poll()
+    hand.settle()
+    table = hand.find("runsTable")
+    right = table.columnViewportPosition(6) + table.columnWidth(6)
+    assert table.isColumnHidden(7) and right == table.viewport().width
+
+
 def plotView(host):
     """The view's node, where the layout has a plot view."""
     found = host.scene.GetNodesByClass("vtkMRMLPlotViewNode")
