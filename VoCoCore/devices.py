@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from VoCoCore.errors import EnvironmentFault
+from VoCoCore.errors import EnvironmentFault, counted
 from VoCoCore.settings import RunSettings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,7 +72,9 @@ def choose(run: RunSettings) -> Machine:
         _join(device)
     if run.threads:
         torch.set_num_threads(run.threads)
-    name = torch.cuda.get_device_name(device) if kind == "cuda" else f"{torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name(device) if kind == "cuda" else counted(torch.get_num_threads(), "thread")
+    )
     reason = f"chosen from {', '.join(kinds)}" if run.device == "auto" else "asked for"
     words = f"{kind} ({name}), {precision}, {reason}" + (f", {ranks} ranks" if ranks > 1 else "")
     return Machine(device, precision, words, rank, ranks)

@@ -1,4 +1,4 @@
-"""Errors that a user can cause or meet, each with one line of text and an exit code of its own.
+"""Errors that a user can cause or meet, each with one line of text and an exit code of its own; and words for them.
 
 VocoError (1: a defect of ours)
 ├── SettingsError (2: usage or settings)
@@ -65,3 +65,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the choice closest to ``word``, or an empty string."""
     found = get_close_matches(str(word), list(choices), n=1, cutoff=0.6)
     return f" Did you mean '{found[0]}'?" if found else ""
+
+
+def counted(count: int, what: str, one: str = "", more: str = "") -> str:
+    """How many of what, for a message, and the verb that goes with it: ``1 case is``, ``2 cases are``."""
+    words = [str(count), f"{what}s" if what and count != 1 else what, one if count == 1 else more]
+    return " ".join(word for word in words if word)

@@ -203,7 +203,7 @@ def test_divisions_that_leave_nothing(call, capsys, tmp_path) -> None:
         shutil.rmtree(tmp_path / "run")
     whose = [f"c{n}.nii.gz,l{n}.nii.gz,,meier" for n in range(4)]
     source = rows(tmp_path / "one", *whose)
-    meet(capsys, "folds of one patient", 2, call(source, "--fold", "0"), ["1 patients do not make 5 folds"])
+    meet(capsys, "folds of one patient", 2, call(source, "--fold", "0"), ["1 patient does not make 5 folds"])
 
 
 def test_no_usable_training_case_is_left(call, capsys, tmp_path) -> None:

@@ -189,7 +189,7 @@ def test_names_that_are_odd_and_folders_that_look_like_images(capsys, tmp_path):
     image(data / "x\ny \u00fc.nii.gz")
     (data / "folder.nii.gz").mkdir()
     words = ["data", "prepare", data, *GRID, "--store", tmp_path / "store"]
-    assert main([str(word) for word in words]) == 0 and "1 cases are prepared" in capsys.readouterr().out
+    assert main([str(word) for word in words]) == 0 and "1 case is prepared" in capsys.readouterr().out
     (data / "x\ny \u00fc.nii.gz").write_bytes(b"")
     meet(capsys, "a name with a line break", 3, words, ["x y \u00fc.nii.gz is empty"])
 

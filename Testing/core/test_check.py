@@ -81,7 +81,7 @@ IMAGES: dict[str, tuple[str, Callable[[Path], Source], str]] = {
     "error unreadable": ("text.nii.gz", text, "text file"),
     "error truncated": ("cut.nii.gz", cut, "ends early"),
     "error not_3d": ("four.nii", lambda p: save(p, noise((20, 18, 16, 5))), "4D with 5 volumes"),
-    "error not_finite": ("nan.nii", lambda p: save(p, with_voxel(np.nan)), "1 voxels that are not finite"),
+    "error not_finite": ("nan.nii", lambda p: save(p, with_voxel(np.nan)), "1 voxel that is not finite"),
     "error not_finite ": ("inf.nii", lambda p: save(p, with_voxel(-np.inf)), "NaN or Inf"),
     "error all_zero": ("zero.nii", lambda p: save(p, np.zeros(SHAPE, np.int16)), "are 0"),
     "error constant": ("same.nii", lambda p: save(p, np.full(SHAPE, -1024, np.int16)), "the value -1024"),
@@ -174,7 +174,7 @@ def test_faults_of_channels(tmp_path: Path) -> None:
     )
     found = {row.case: row for row in report.rows if row.kind != "duplicate"}
     assert found["apart"].kind == "channel_grid" and "1.50 mm apart" in found["apart"].message
-    assert found["few"].kind == "missing_channel" and "1 channels, the index has 2" in found["few"].message
+    assert found["few"].kind == "missing_channel" and "1 channel, the index has 2" in found["few"].message
     assert found["lacks"].kind == "missing_channel" and "no file for t2" in found["lacks"].message
     twice = [row.message for row in report.rows if row.case == "both the same"]
     assert len(twice) == 1 and twice[0].startswith("two channels have the same voxels")

@@ -13,6 +13,7 @@ import pytest
 from VoCoCore.cli import main
 from VoCoCore.cli.interrupts import interrupts
 from VoCoCore.cli.main import COMMANDS
+from VoCoCore.errors import counted
 from VoCoCore.runs.directory import RunDirectory
 
 TINY = [
@@ -215,6 +216,12 @@ def test_crops_draws_a_picture_and_a_page(small_cohort, capsys, tmp_path):
     for name in ("crops.png", "crops.html"):
         code, out, _ = call(capsys, "crops", image, "-o", tmp_path / name, "--preset", "tiny")
         assert code == 0 and (tmp_path / name).stat().st_size > 5000 and "CT, decided" in out
+
+
+def test_counts_are_said_as_people_say_them():
+    said = [counted(n, "case") for n in (0, 1, 2)] + [counted(n, "file", "is", "are") for n in (1, 2)]
+    assert said == ["0 cases", "1 case", "2 cases", "1 file is", "2 files are"]
+    assert [counted(n, "", "was", "were") for n in (1, 2)] == ["1 was", "2 were"]
 
 
 def test_doctor_says_what_it_is_doing_beside_its_report(capsys):

@@ -98,7 +98,7 @@ def test_an_interrupt_ends_after_the_case_in_work(place, capsys, monkeypatch):
         return usual(self, *given, **named)
 
     monkeypatch.setattr(Predictor, "segment_prepared", interrupted)
-    says = ["1 of 3 cases are done", "run it again"]
+    says = ["1 of 3 cases done", "run it again"]
     meet(capsys, "predicting, interrupted", 5, words(place), says)
     assert len(seen) == 1 and {"c0.nii.gz", "volumes.csv"} <= names(place / "out")
     monkeypatch.setattr(Predictor, "segment_prepared", usual)

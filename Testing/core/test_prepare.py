@@ -262,7 +262,7 @@ def test_progress_counts_up_and_says_how_long_it_takes(folder: Folder, store: St
     prepare(folder.index(4), store, progress=lambda *report: shown.append(report))
     assert [done for done, _, _ in shown] == [2, 3, 4]
     assert {total for _, total, _ in shown} == {4}
-    assert shown[0][2] == "2 of 4 cases are prepared already"
+    assert shown[0][2] == "2 of 4 cases prepared already"
     assert shown[1][2].startswith("about")
 
 
@@ -328,7 +328,7 @@ def test_the_disk_is_checked_before_anything_is_read(
 
 def test_stopping_between_two_cases_keeps_what_is_ready(folder: Folder, store: Store) -> None:
     answers = iter([False, False, True])
-    with pytest.raises(StopRequested, match="2 of 4 volumes are ready"):
+    with pytest.raises(StopRequested, match="2 of 4 volumes ready"):
         prepare(folder.index(4), store, should_stop=lambda: next(answers))
     assert len(store.keys()) == 2
     assert len(prepare(folder.index(4), store).keys) == 4

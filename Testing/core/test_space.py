@@ -100,7 +100,9 @@ def test_all_places_are_listed_with_who_needs_them(tmp_path: Path, home: Path, c
     assert found[str(export)]["kind"] == "export" and found[str(export)]["size"] > 1000
     said = say(capsys)
     assert (
-        f"{shared} is used by {a}" in said and "no known run needs 1 cases" in said and str(other) not in said
+        f"{shared} is used by {a}" in said
+        and "no known run needs 1 case: " in said
+        and str(other) not in said
     )
 
 

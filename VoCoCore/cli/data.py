@@ -9,9 +9,8 @@ from typing import Any
 
 from VoCoCore.cli.main import Parser, choose_action
 from VoCoCore.cli.options import add_settings, given_settings, read_config
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.presets import resolve_pretrain
-from VoCoCore.runs.narrate import counted
 from VoCoCore.settings import BODY_PARTS, PretrainSettings
 
 ACTIONS = {
@@ -157,7 +156,7 @@ def _prepare(words: list[str]) -> int:
         )
     for case, reason in prepared.skipped:
         print(f"left out {case}: {reason}")
-    print(f"{len(prepared.keys)} cases are prepared in {store.root}")
+    print(f"{counted(len(prepared.keys), 'case', 'is', 'are')} prepared in {store.root}")
     if asked.sheet:
         _draw_sheet(store, list(dict.fromkeys(prepared.keys)), asked.sheet)
     return 0

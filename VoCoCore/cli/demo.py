@@ -8,7 +8,7 @@ from pathlib import Path
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings
-from VoCoCore.errors import StopRequested
+from VoCoCore.errors import StopRequested, counted
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 
@@ -47,7 +47,7 @@ def _verdict(figures: dict[str, float]) -> str:
         return "  nothing yet: it was stopped before the first look"
     lines = [
         f"  position accuracy {figures['position_accuracy']:.1%}, 95 % interval {figures['accuracy_low']:.1%} to "
-        f"{figures['accuracy_high']:.1%} over {figures['volumes']:.0f} volumes",
+        f"{figures['accuracy_high']:.1%} over {counted(int(figures['volumes']), 'volume')}",
         f"  the best constant answer scores {figures['chance']:.1%}, these answers with labels shuffled "
         f"{figures['shuffled_accuracy']:.1%}",
     ]

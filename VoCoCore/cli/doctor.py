@@ -8,7 +8,7 @@ from typing import Any
 
 from VoCoCore.cli.data import Progress
 from VoCoCore.cli.main import Parser
-from VoCoCore.errors import EnvironmentFault
+from VoCoCore.errors import EnvironmentFault, counted
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import ENCODER_LIMITS, PRESETS, RECIPES
 
@@ -63,6 +63,6 @@ def _report(facts: dict[str, Any]) -> str:
         fits = "fits" if need["fits"] else "does NOT fit"
         lines.append(
             f"  {name:<6} {need['parameters_m']:>7} M parameters, {need['memory_mb'] / 1024:>7.1f} GB: {fits:<12} "
-            f"{need['seconds_per_step']:>8} s a step, {need['steps']} steps in {whole}"
+            f"{need['seconds_per_step']:>8} s a step, {counted(need['steps'], 'step')} in {whole}"
         )
     return "\n".join(lines)

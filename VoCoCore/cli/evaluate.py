@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from VoCoCore.cli.main import Parser
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 
 if TYPE_CHECKING:
     from VoCoCore.evaluation.evaluate import Evaluation, Problems
@@ -117,8 +117,9 @@ def _tell(done: Evaluation, folder: Path) -> None:
     overall = done.summary["overall"]["dice"]
     if overall["low"] is not None:
         print(f"mean Dice {overall['mean']:.1%}, 95 % interval {overall['low']:.1%} to {overall['high']:.1%}")
-    cases = "1 case" if len(done.scores) == 1 else f"{len(done.scores)} cases"
-    print(f"{cases} scored; evaluation.html, per_case.csv and summary.json are in {folder}")
+    print(
+        f"{counted(len(done.scores), 'case')} scored; evaluation.html, per_case.csv and summary.json are in {folder}"
+    )
 
 
 def _name_unscored(problems: Problems) -> None:
@@ -140,7 +141,7 @@ def _fault(problems: Problems, allow_missing: bool, scored: int) -> DataError | 
     if problems.failed:
         first = problems.failed[0]
         return DataError(
-            f"{len(problems.failed)} of {len(problems.failed) + scored} cases could not be scored; "
+            f"{len(problems.failed)} of {counted(len(problems.failed) + scored, 'case')} could not be scored; "
             f"the first: {first.fault}",
             first.hint or "mend the file and evaluate again",
         )

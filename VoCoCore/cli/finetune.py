@@ -10,7 +10,7 @@ from VoCoCore.cli.estimate import add_estimate, estimate_finetuning, wants_estim
 from VoCoCore.cli.job import check_run, detach, kept_settings, run_parser, train
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings, read_config
-from VoCoCore.errors import SettingsError
+from VoCoCore.errors import SettingsError, counted
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.directory import RunDirectory, is_run
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> int:
         )
     for number in range(folds):
         _one_fold(asked, number)
-    print(f"ensemble of {folds} folds: voco predict --model {asked.run} ...")
+    print(f"ensemble of {counted(folds, 'fold')}: voco predict --model {asked.run} ...")
     return 0
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.cli.main import Parser
-from VoCoCore.errors import DataError, SettingsError, StopRequested, nearest
-from VoCoCore.runs.narrate import counted
+from VoCoCore.errors import DataError, SettingsError, StopRequested, counted, nearest
 
 _FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "dicom-seg")
 _SPLITS = ("all", "train", "val", "test")
@@ -93,13 +92,13 @@ def run(words: Sequence[str]) -> int:
         done = made.predict(cases, progress, should_stop)
     for case, reason in done.failed:
         print(f"left out {case}: {reason}")
-    before = f", {done.skipped} {'was' if done.skipped == 1 else 'were'} done before" * bool(done.skipped)
+    before = f", {counted(done.skipped, '', 'was', 'were')} done before" * bool(done.skipped)
     print(f"{counted(done.predicted, 'case')} predicted into {asked.output}{before}")
     if done.of_others:
         print(f"warning: {_strangers(done.of_others, asked.output)}")
     if done.stopped:
         raise StopRequested(
-            f"{done.predicted + done.skipped} of {len(cases)} cases are done", "run it again to go on"
+            f"{done.predicted + done.skipped} of {counted(len(cases), 'case')} done", "run it again to go on"
         )
     if done.failed:
         raise failures(done)
@@ -108,10 +107,9 @@ def run(words: Sequence[str]) -> int:
 
 def _strangers(files: Sequence[str], folder: str) -> str:
     """What is said of files that --overwrite has left, since they belong to other cases than those predicted now."""
-    verb = "is" if len(files) == 1 else "are"
     more = f" and {len(files) - 5} more" if len(files) > 5 else ""
     return (
-        f"{counted(len(files), 'file')} in {folder} {verb} by another model, or with other options: "
+        f"in {folder} {counted(len(files), 'file', 'is', 'are')} by another model, or with other options: "
         f"{', '.join(files[:5])}{more}  (the tables and labels.json do not speak of them: predict these cases too, "
         "or move them away)"
     )
@@ -147,8 +145,8 @@ def _cases(asked: Any, channels: int) -> list[Any]:
     found = [index_source(source, channels=patterns, volumes=volumes) for source in asked.inputs]
     skipped = sum(item.count for index in found for item in index.skipped)
     if skipped:
-        word = "is" if skipped == 1 else "are"
-        print(f"{counted(skipped, 'file')} of the inputs {word} no case: 'voco data check' says why")
+        files = counted(skipped, "file", "of the inputs is", "of the inputs are")
+        print(f"{files} no case: 'voco data check' says why")
     cases = with_unique_ids(case for index in found for case in index.cases)
     chosen = [case for case in cases if asked.split in ("all", case.split)]
     if not chosen:

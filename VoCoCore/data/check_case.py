@@ -20,7 +20,7 @@ from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
 from VoCoCore.data.images import grid_difference, is_invertible, read_header, read_image, read_images
 from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
 from VoCoCore.data.volume import Header, ImageError, Volume
-from VoCoCore.errors import DataError
+from VoCoCore.errors import DataError, counted
 from VoCoCore.geometry import shear_of, spacing_of, to_ras
 
 MIN_BASE_VOXELS = 4
@@ -86,7 +86,7 @@ def _check_channels(case: Case, rules: Rules, result: Examined) -> None:
         message = f"no file for {', '.join(case.missing)} beside {case.images[0].path}"
         result.add("error", "missing_channel", message, "add the file, or leave the case out")
     elif len(case.images) != len(rules.channels):
-        message = f"it has {len(case.images)} channels, the index has {len(rules.channels)}"
+        message = f"it has {counted(len(case.images), 'channel')}, the index has {len(rules.channels)}"
         result.add("error", "missing_channel", message, f"channels: {', '.join(rules.channels)}")
 
 
@@ -164,7 +164,9 @@ def _check_voxels(case: Case, result: Examined) -> None:
         low, high = float(volume.array.min()), float(volume.array.max())
         if not np.isfinite([low, high]).all():
             bad = volume.array.size - int(np.isfinite(volume.array).sum())
-            message = f"{source.path} has {bad} voxels that are not finite numbers (NaN or Inf)"
+            message = (
+                f"{source.path} has {counted(bad, 'voxel', 'that is', 'that are')} not finite (NaN or Inf)"
+            )
             result.add("error", "not_finite", message, "replace them, for example by the lowest value")
         elif max(-low, high) > LARGEST:
             message = f"{source.path} holds values as large as {max(-low, high):.3g}"

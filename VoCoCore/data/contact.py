@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from VoCoCore.data.store import PreparedVolume, Store
+from VoCoCore.errors import counted
 from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.files import patiently, writing
 
@@ -62,7 +63,7 @@ def describe(
     store.check()
     chosen = list(store.keys() if keys is None else dict.fromkeys(keys))
     sizes = [store.size(key) for key in chosen]
-    table = Table(title=escape(f"{store.root}: {len(chosen)} cases, {sum(sizes) / 1e6:.1f} MB"))
+    table = Table(title=escape(f"{store.root}: {counted(len(chosen), 'case')}, {sum(sizes) / 1e6:.1f} MB"))
     for column in ("case", "voxels", "spacing mm", "decided", "MB"):
         table.add_column(column, justify="right" if column == "MB" else "left", overflow="fold")
     for key, size in list(zip(chosen, sizes, strict=True))[:limit]:

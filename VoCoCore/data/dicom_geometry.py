@@ -15,6 +15,7 @@ import numpy as np
 from VoCoCore.data import dicom_tags as tag
 from VoCoCore.data.images_itk import LPS_TO_RAS
 from VoCoCore.data.volume import ImageError
+from VoCoCore.errors import counted
 
 # How much gaps may differ from the usual one (a share), and how far slices may lie beside their line.
 UNEVEN, SIDEWAYS_MM = 0.1, 1.0
@@ -139,7 +140,7 @@ class Stack:
                 return ""
             return f"its slices lie up to {self.sideways:.1f} mm beside a straight line"
         lost = int(np.sum(np.maximum(np.rint(self.gaps / usual) - 1, 0)))
-        guess = f": {lost} slice{'s' * (lost > 1)} missing" if lost else ""
+        guess = f": {counted(lost, 'slice')} missing" if lost else ""
         low, high = self.gaps.min(), self.gaps.max()
         return f"its slices are {low:.2f} to {high:.2f} mm apart, mostly {usual:.2f} mm{guess}"
 

@@ -20,7 +20,7 @@ from VoCoCore.data.plan import largest_shape
 from VoCoCore.data.prepare_case import Prepared, key_of, prepare_case
 from VoCoCore.data.store import Store
 from VoCoCore.data.wanted import Wanted
-from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
+from VoCoCore.errors import DataError, EnvironmentFault, StopRequested, counted
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 
@@ -98,7 +98,8 @@ def check_space(store: Store, cases: Sequence[Case], settings: PretrainSettings 
     needed = sum(_largest_bytes(case, wanted) for case in cases) * _STORED_SHARE + _RESERVE
     free = shutil.disk_usage(store.root).free
     if cases and needed > free:
-        figures = f"{len(cases)} cases need about {needed / 1e9:.2g} GB, but {free / 1e9:.2g} GB are free"
+        figures = f"{counted(len(cases), 'case', 'needs', 'need')} about {needed / 1e9:.2g} GB"
+        figures += f", but {free / 1e9:.2g} GB are free"
         hint = "free some space, or choose a folder on a larger disk (data.store)"
         raise EnvironmentFault(f"{figures} for the store {store.root}", hint)
 
@@ -118,7 +119,7 @@ class _Clock:
     def __init__(self, progress: Progress, done: int, total: int) -> None:
         self.progress, self.done, self.total, self.before = progress, done, total, done
         self.bad, self.started = 0, time.monotonic()
-        progress(done, total, f"{done} of {total} cases are prepared already" if done else "preparing")
+        progress(done, total, f"{done} of {counted(total, 'case')} prepared already" if done else "preparing")
 
     def tick(self, cases: int, outcome: Outcome) -> None:
         self.done += cases
@@ -239,7 +240,7 @@ def _raise_unless_complete(outcomes: dict[int, Outcome], units: int, skip_bad: b
     if bad and (not skip_bad or len(bad) == units):
         raise _all_of(bad)
     if len(outcomes) < units:
-        what = f"preparing was stopped: {len(outcomes) - len(bad)} of {units} volumes are ready"
+        what = f"preparing was stopped: {len(outcomes) - len(bad)} of {counted(units, 'volume')} ready"
         raise StopRequested(what, "run the same command again to go on")
 
 
@@ -250,7 +251,7 @@ def _all_of(errors: Sequence[DataError]) -> DataError:
     named = "; ".join(error.message for error in errors[:NAMED_ERRORS])
     more = f"; and {len(errors) - NAMED_ERRORS} more" if len(errors) > NAMED_ERRORS else ""
     hint = "voco data check lists all that is wrong; data.skip_bad goes on without such cases"
-    return DataError(f"{len(errors)} cases cannot be used: {named}{more}", hint)
+    return DataError(f"{counted(len(errors), 'case')} cannot be used: {named}{more}", hint)
 
 
 def _gather(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> PreparedSet:

@@ -18,6 +18,7 @@ from VoCoCore.data.dicom import find_series
 from VoCoCore.data.dicom_geometry import Slice, read_slice
 from VoCoCore.data.images import is_image_name
 from VoCoCore.data.sources_names import Group, arrange
+from VoCoCore.errors import counted
 
 Progress = Callable[[int, int, str], None]
 
@@ -99,7 +100,7 @@ def look_through(root: Path, progress: Progress, is_dataset: Callable[[Path], bo
         for name in names:
             seen += 1
             if seen % 200 == 0:
-                progress(seen, seen, f"{seen} files seen")
+                progress(seen, seen, f"{counted(seen, 'file')} seen")
             _sort_in(os.path.join(folder, name), name, root, found)
     return found
 

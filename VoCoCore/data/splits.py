@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.data.cases import Case, Index
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 
 
 def assign_splits(index: Index, val: float = 0.1, test: float = 0.0, folds: int = 0, seed: int = 0) -> Index:
@@ -73,7 +73,7 @@ def _with_folds(index: Index, splits: dict[str, Any], opened: Sequence[str], fol
     free = [patient for patient in opened if patient not in given]
     if len({*free, *given}) < folds:
         raise SettingsError(
-            f"{len({*free, *given})} patients do not make {folds} folds",
+            f"{counted(len({*free, *given}), 'patient', 'does', 'do')} not make {folds} folds",
             "ask for fewer folds, or add patients",
         )
     # The emptiest fold takes the next patient, so that given folds are filled up evenly.
@@ -122,7 +122,7 @@ def _drawn(name: str, wished: float, patients: int, kept: int) -> int:
     """How many patients to draw for a split: at least one, and ``kept`` stay for the others."""
     if patients <= kept:
         raise SettingsError(
-            f"no {name} cases can be drawn: {patients} patient{'s' * (patients != 1)} without a given split",
+            f"no {name} cases can be drawn: {counted(patients, 'patient')} without a given split",
             f"set the share for {name} to 0, add patients, or leave the split of some cases open",
         )
     return min(max(1, round(wished)), patients - kept)

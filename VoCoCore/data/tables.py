@@ -11,7 +11,7 @@ from rich.text import Text
 
 from VoCoCore.data.cases import Index, Skipped
 from VoCoCore.data.check_case import Finding
-from VoCoCore.runs.narrate import counted
+from VoCoCore.errors import counted
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 _EXAMPLES = 3
@@ -57,14 +57,15 @@ def _findings(rows: Sequence[Finding]) -> Table:
 
 def _facts(index: Index) -> Iterable[tuple[str, str]]:
     cases = index.cases
-    yield "cases", f"{len(cases)} of {len({case.patient for case in cases})} patients"
+    yield "cases", f"{len(cases)} of {counted(len({case.patient for case in cases}), 'patient')}"
     yield "channels", f"{len(index.channels)} ({', '.join(index.channels)})"
     if incomplete := sum(bool(case.missing) for case in cases):
-        yield "incomplete", f"{incomplete} cases lack a channel"
+        yield "incomplete", f"{counted(incomplete, 'case', 'lacks', 'lack')} a channel"
     labelled = sum(case.label is not None for case in cases)
     yield "with label", f"{labelled}{_declared(index)}"
     if series := sum(bool(case.images[0].files) for case in cases):
-        yield "from DICOM", f"{series} series, {sum(len(case.images[0].files) for case in cases)} files"
+        files = sum(len(case.images[0].files) for case in cases)
+        yield "from DICOM", f"{series} series, {counted(files, 'file')}"
     for name in ("split", "fold", "body_part", "target"):
         values = Counter(getattr(case, name) for case in cases)
         if set(values) != {None}:

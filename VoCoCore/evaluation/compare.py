@@ -11,7 +11,7 @@ from math import nan
 
 import numpy as np
 
-from VoCoCore.errors import DataError, SettingsError, nearest
+from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import RunScores, averaged
 from VoCoCore.evaluation.statistics import Paired, bootstrap_interval, column_means, holm, mean_of, paired
 
@@ -40,7 +40,8 @@ class Group:
     @property
     def title(self) -> str:
         """Name, with the number of training cases where it is known."""
-        return self.name if self.train_cases is None else f"{self.name}, {self.train_cases} training cases"
+        many = self.train_cases
+        return self.name if many is None else f"{self.name}, {counted(many, 'training case')}"
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,8 @@ def _notes(runs: Sequence[RunScores], cases: Sequence[str], labels: Sequence[str
     notes = []
     everything = set().union(*(run.scores for run in runs))
     if len(everything) > len(cases):
-        notes.append(f"{len(everything) - len(cases)} cases are not in all runs and are left out")
+        lost = counted(len(everything) - len(cases), "case", "is", "are")
+        notes.append(f"{lost} not in all runs and left out")
     if len({run.source for run in runs}) > 1:
         told = "; ".join(f"{run.name}: {run.source}" for run in runs)
         notes.append(f"the scores are not all of one kind: {told}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from VoCoCore.errors import DataError, SettingsError, nearest
+from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import WHERE, facts_of_run, folds_of, named_places
 from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, read_diagnoses
 from VoCoCore.evaluation.statistics import DRAWS
@@ -53,7 +53,8 @@ class Scored:
     @property
     def title(self) -> str:
         """Name, with the number of training cases where it is known."""
-        return self.name if self.train_cases is None else f"{self.name}, {self.train_cases} training cases"
+        many = self.train_cases
+        return self.name if many is None else f"{self.name}, {counted(many, 'training case')}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ def compare_diagnoses(runs: Sequence[DiagnosisRun], baseline: str = "") -> Diagn
     everything = set().union(*(run.cases for run in runs))
     notes = []
     if len(everything) > len(cases):
-        notes.append(f"{len(everything) - len(cases)} cases are not in all runs and are left out")
+        lost = counted(len(everything) - len(cases), "case", "is", "are")
+        notes.append(f"{lost} not in all runs and left out")
     if len({run.source for run in runs}) > 1:
         notes.append("not all of one kind: " + "; ".join(f"{run.name}: {run.source}" for run in runs))
     return DiagnosisComparison(len(cases), runs[0].classes, tuple(groups), tuple(notes))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from VoCoCore.errors import counted
 from VoCoCore.evaluation.cases_table import BY_NAME, Measure
 from VoCoCore.evaluation.compare import MEAN, Comparison, Difference, Group
 from VoCoCore.evaluation.pages import COLOURS, INK, png_bytes, styled, write_whole
@@ -45,7 +46,7 @@ def markdown(comparison: Comparison) -> str:
     lines = [
         f"# {measure.title} [{measure.unit}], {way} is better",
         "",
-        f"{len(comparison.cases)} cases that all runs have.",
+        f"{counted(len(comparison.cases), 'case')} that all runs have.",
         "",
         *_means(comparison, measure),
         "",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from VoCoCore.errors import DataError, SettingsError, nearest
+from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.case_names import public_names
 from VoCoCore.evaluation.cases_table import PER_CASE, SUMMARY, read_per_case
 from VoCoCore.evaluation.statistics import mean_of
@@ -83,7 +83,7 @@ def _read(place: Path, metric: str, name: str) -> RunScores:
         name=name,
         train_cases=facts.get("train_cases") if isinstance(facts.get("train_cases"), int) else None,
         init=str(facts.get("init", "")),
-        source=words + (f" of {len(folds)} folds" if folds else ""),
+        source=words + (f" of {counted(len(folds), 'fold')}" if folds else ""),
         scores=parts[0] if len(parts) == 1 else averaged(parts),
         tolerance=tolerances.pop() if len(tolerances) == 1 else None,
     )

@@ -7,6 +7,7 @@ import io
 from math import isfinite
 from pathlib import Path
 
+from VoCoCore.errors import counted
 from VoCoCore.evaluation.compare_diagnoses import METRICS, DiagnosisComparison, Scored
 from VoCoCore.evaluation.compare_output import MARKDOWN, TABLE
 from VoCoCore.evaluation.pages import write_whole
@@ -32,7 +33,7 @@ def diagnosis_markdown(comparison: DiagnosisComparison) -> str:
     lines = [
         f"# Diagnosis of {', '.join(map(cell, comparison.classes))} [%], more is better",
         "",
-        f"{comparison.cases} cases that all runs have.",
+        f"{counted(comparison.cases, 'case')} that all runs have.",
         "",
         *text_grid(["method", *METRICS], [_row(group) for group in comparison.groups], left=1),
         "",

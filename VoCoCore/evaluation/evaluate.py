@@ -12,7 +12,7 @@ from typing import Any
 
 from VoCoCore.data.check_pool import Died, run_each
 from VoCoCore.data.label_maps import ignored_value
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.evaluation.cases_table import (
     PER_CASE,
     SUMMARY,
@@ -106,7 +106,7 @@ def evaluate(
     scores, known = _gathered(scored, names.labels)
     if scores:
         return Evaluation(scores, known, names, rules, pairing.pairs, problems)
-    why = f"none of {len(pairing.pairs)} predictions can be scored"
+    why = f"none of {counted(len(pairing.pairs), 'prediction')} can be scored"
     if problems.failed:
         first = problems.failed[0]
         raise DataError(f"{why}; the first: {first.fault}", first.hint or "mend the files")

@@ -13,7 +13,7 @@ import numpy as np
 
 from VoCoCore.data.images import grid_difference, read_image
 from VoCoCore.data.intensity import decide
-from VoCoCore.errors import DataError
+from VoCoCore.errors import DataError, counted
 from VoCoCore.evaluation.boxes import SHOWN, boxes_figure
 from VoCoCore.evaluation.cases_table import BY_NAME, Scores, table_of
 from VoCoCore.evaluation.metrics import ABSENT, INVENTED, MISSED, Labels
@@ -82,7 +82,7 @@ def _between(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _facts(summary: Mapping[str, Any], labels: int) -> list[tuple[str, str, str]]:
-    facts = [("cases", str(summary["cases"]), f"{labels} label{'' if labels == 1 else 's'} each")]
+    facts = [("cases", str(summary["cases"]), f"{counted(labels, 'label')} each")]
     for name in ("dice", "surface_dice", "hd95", "asd"):
         measure, found = BY_NAME[name], summary["overall"][name]
         title = f"{measure.title}, mean" if name != "asd" else measure.title

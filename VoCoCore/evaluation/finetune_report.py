@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from VoCoCore.errors import counted
 from VoCoCore.evaluation.case_pictures import kept_pictures, legend
 from VoCoCore.evaluation.finetune_curves import DESCRIPTION, class_names, finetune_figure
 from VoCoCore.evaluation.pages import render, svg_text, write_whole
@@ -58,7 +59,7 @@ def judge(val: Mapping[str, Any] | None, test: Mapping[str, Any] | None, active:
     name = "dice" if "dice" in shown else "balanced_accuracy"
     title = f"{'Mean Dice' if name == 'dice' else 'Balanced accuracy'} {percent(number(shown, name))} on {where} cases"
     count = number(shown, "cases")
-    text = f"{count:.0f} cases" if isfinite(count) else "Cases"
+    text = counted(int(count), "case") if isfinite(count) else "Cases"
     low, high = number(shown, f"{name}_low"), number(shown, f"{name}_high")
     text += f", 95 % interval {percent(low)} to {percent(high)}." if isfinite(low) else "."
     if where == "validation":

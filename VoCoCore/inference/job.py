@@ -14,7 +14,7 @@ from typing import Any
 from VoCoCore.data.cases import Case, file_names
 from VoCoCore.data.images import case_content, content_hash, read_case
 from VoCoCore.devices import is_out_of_memory
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError, counted
 from VoCoCore.inference import results
 from VoCoCore.inference.predict import Predictor
 from VoCoCore.inference.probabilities import Probabilities
@@ -233,6 +233,6 @@ def failures(done: Done) -> DataError:
     more = f"; and {len(done.failed) - 5} more" if len(done.failed) > 5 else ""
     count = len(done.failed)
     return DataError(
-        f"{count} case{'s' * (count > 1)} could not be predicted: {named}{more}",
+        f"{counted(count, 'case')} could not be predicted: {named}{more}",
         "all others are done; mend these and run the same command again",
     )

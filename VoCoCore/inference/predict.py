@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.devices import Machine
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.inference.restore import planes
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.tiling import tile
@@ -139,7 +139,7 @@ class Predictor:
     def _plan(self, array: np.ndarray, affine: np.ndarray, size: tuple[int, int, int]) -> Plan:
         if len(array) != self.card.in_channels:
             raise DataError(
-                f"the case has {len(array)} images, the network takes {self.card.in_channels}: "
+                f"the case has {counted(len(array), 'image')}, the network takes {self.card.in_channels}: "
                 f"{', '.join(self.card.channels)}",
                 "name the same channels, in the same order, as in training",
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from VoCoCore.errors import counted
+
 
 def duration(seconds: float | None) -> str:
     """A length of time in the two units that matter: ``45 s``, ``3 min 20 s``, ``5 h 12 min``, ``2 d 4 h``."""
@@ -33,11 +35,6 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-def counted(count: int, what: str) -> str:
-    """How many of what: ``1 case``, ``2 cases``."""
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def setting(value: Any) -> str:
@@ -71,7 +68,9 @@ def _started(event: Mapping[str, Any]) -> str:
     if event.get("step"):
         words += f", going on from step {event['step']} (attempt {event.get('attempt')})"
     if data:
-        words += f": {data.get('train')} volumes to learn from, {data.get('held_out')} held out"
+        words += (
+            f": {counted(data.get('train') or 0, 'volume')} to learn from, {data.get('held_out')} held out"
+        )
         words += f", {data['test']} for the end" if data.get("test") else ""
         words += f", {data['skipped']} left out" if data.get("skipped") else ""
     return words

@@ -21,7 +21,7 @@ from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits
 from VoCoCore.data.store import Store
 from VoCoCore.data.wanted import Wanted
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.fields import Group
 from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.directory import RunDirectory
@@ -110,7 +110,7 @@ def prepare_cases(
         # Names of files may name patients: they stay in the private folder.
         emit(
             "warning",
-            message=f"{len(prepared.skipped)} cases cannot be used and are left out",
+            message=f"{counted(len(prepared.skipped), 'case')} cannot be used: left out",
             hint="private/skipped.json names them and says why",
         )
     if len({len(case.images) for case in prepared.cases}) > 1:

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from VoCoCore.devices import Machine
+from VoCoCore.errors import counted
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.narrate import duration
@@ -42,7 +43,7 @@ class Estimate(Needs):
             f"{self.activations_mb:,.0f} activations), {self.checkpoints_mb:,.0f} MB of disk for checkpoints, "
             f"at most {self.volume_mb:.1f} MB a prepared volume\n"
             f"about {self.step_s:.2g} s a step on {self.machine}: {duration(self.seconds)} for "
-            f"{self.steps} steps, to be corrected by the first of them"
+            f"{counted(self.steps, 'step')}, to be corrected by the first of them"
         )
 
 

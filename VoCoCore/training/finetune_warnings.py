@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from VoCoCore.errors import counted
 from VoCoCore.models.card import OutputClass
 from VoCoCore.training.labelled_cohort import LabelledCohort, absent_classes
 
@@ -15,8 +16,11 @@ def warnings_of(
     seen = set(filter(None, source.get("seen", "").split(",")))
     held_out = {member.content for member in cohort.val} | {content for _, content in cohort.test}
     if leaked := seen & held_out:
+        seen_here = counted(
+            len(leaked), "", "of the cases held out here was", "of the cases held out here were"
+        )
         yield (
-            f"{len(leaked)} of the cases held out here were seen in pre-training, without their labels",
+            f"{seen_here} seen in pre-training, without their labels",
             "pre-train without them, or do not report their scores as those of unseen cases",
         )
     if not cohort.val:

@@ -21,7 +21,7 @@ from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits, use_fold
 from VoCoCore.data.store import Store
 from VoCoCore.data.wanted import Wanted
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import OutputClass, palette
 from VoCoCore.runs.directory import RunDirectory
@@ -132,7 +132,8 @@ def _few(index: Index, settings: FinetuneSettings) -> Index:
     count = max(1, round(wanted * len(train))) if wanted < 1 else int(wanted)
     if count > len(train):
         raise SettingsError(
-            f"data.labels asks for {count} training cases, but there are {len(train)}",
+            f"data.labels asks for {counted(count, 'training case')}, "
+            f"of which there {'is' if len(train) == 1 else 'are'} {len(train)}",
             "ask for fewer, or leave it out for all",
         )
     order = np.random.Generator(np.random.Philox(settings.data.label_seed)).permutation(len(train))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from VoCoCore.devices import Machine
+from VoCoCore.errors import counted
 from VoCoCore.pretext.task import Outcome
 from VoCoCore.settings import RunSettings
 from VoCoCore.training.updates import Updater
@@ -75,7 +76,7 @@ class Monitor:
         if values["skipped_steps"] > max(3, MANY_SKIPPED * done):
             self._warn(
                 "skipped",
-                f"{values['skipped_steps']:.0f} of {done} steps were skipped because their gradient was not finite",
+                f"{values['skipped_steps']:.0f} of {counted(done, 'step')} skipped: their gradient was not finite",
                 "lower optim.lr, set optim.clip to 1, or use run.precision bf16 or fp32",
             )
         if settled and values.get("base_similarity", 0.0) > ALIKE:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.errors import counted
 from VoCoCore.runs.files import free_bytes
 from VoCoCore.runs.narrate import duration
 
@@ -76,10 +77,11 @@ class FinetuneNeeds(Needs):
         """One line."""
         each = f"each of {self.runs} folds: " if self.runs > 1 else ""
         return (
-            f"{each}{self.parameters / 1e6:.1f} M parameters, {self.crops} crops of "
+            f"{each}{self.parameters / 1e6:.1f} M parameters, {counted(self.crops, 'crop')} of "
             f"{' x '.join(map(str, self.crop_size))} a step; "
             f"about {self.memory_mb:,.0f} MB of memory, {KEPT * self.checkpoint_mb:,.0f} MB of disk; "
-            f"{duration(self.step_s * self.steps)} or less for {self.steps} steps, to be corrected by the first of them"
+            f"{duration(self.step_s * self.steps)} or less for {counted(self.steps, 'step')}, "
+            "to be corrected by the first of them"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.devices import Machine
+from VoCoCore.errors import counted
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.runs.narrate import setting
 from VoCoCore.settings import ENCODER_LIMITS
@@ -188,7 +189,7 @@ class Planner:
         cases, each = cases_and_crops(cases, each, fit, (asked, patches.per_case))
         wanted = {"optim.batch": (optim.batch, cases * ranks), "patches.per_case": (patches.per_case, each)}
         chosen = {name: value for name, (given, value) in wanted.items() if given is None}
-        self._choose(chosen, f"{cases * ranks * each} crops a step, {why}")
+        self._choose(chosen, f"{counted(cases * ranks * each, 'crop')} a step, {why}")
 
     def _in_time(self, need: Need, accumulate: int) -> int:
         """Crops a step with which the hours given are enough for the usual number of steps; at least one."""
@@ -204,7 +205,7 @@ class Planner:
         if optim.steps is None and optim.epochs is not None:
             self._choose(
                 {"optim.steps": max(1, round(optim.epochs * per_epoch))},
-                f"{optim.epochs:g} epochs of {self.facts.cases} cases, {optim.batch} a step",
+                f"{optim.epochs:g} epochs of {counted(self.facts.cases, 'case')}, {optim.batch} a step",
             )
         elif optim.steps is None and run.hours is None:
             kind = self.machine.device.type
@@ -215,7 +216,7 @@ class Planner:
                 else f"so many cases take {LEAST_EPOCHS} epochs"
             )
             steps = max(usual, least)
-            epochs = f"{steps / per_epoch:.3g} epochs of {self.facts.cases} cases"
+            epochs = f"{steps / per_epoch:.3g} epochs of {counted(self.facts.cases, 'case')}"
             self._choose({"optim.steps": steps}, f"{epochs}, {why}; set --steps, optim.epochs or --hours")
 
 

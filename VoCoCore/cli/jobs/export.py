@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from VoCoCore.cli.jobs.words import parser_of_run
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.export import Cluster, export_run
 from VoCoCore.runs.files import read_json
@@ -48,9 +48,10 @@ def export_(words: list[str]) -> int:
     cluster = Cluster(asked.nodes, asked.gpus, asked.cpus, asked.time, asked.mem, tuple(asked.sbatch))
     roots = [_pair(word) for word in asked.data_root]
     done = export_run(asked.run, asked.output, cluster, roots, _init_of(RunDirectory.open(asked.run)))
-    moved = f", {done.translated} of {done.paths} paths translated" if asked.data_root else ""
+    moved = f", {done.translated} of {counted(done.paths, 'path')} translated" if asked.data_root else ""
     print(
-        f"{done.folder}: settings, {done.cases} cases{moved}, job.sbatch and README.txt, which says how to go on"
+        f"{done.folder}: settings, {counted(done.cases, 'case')}{moved}, job.sbatch and README.txt, "
+        "which says how to go on"
     )
     print("index.json names files, and so perhaps patients: pass it on only to those who may know them")
     return 0

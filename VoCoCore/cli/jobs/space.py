@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from VoCoCore.cli.jobs.words import parser_of, table
-from VoCoCore.errors import SettingsError, StopRequested
+from VoCoCore.errors import SettingsError, StopRequested, counted
 from VoCoCore.runs import free, space
 from VoCoCore.runs.narrate import duration, one_line, size
 
@@ -62,7 +62,9 @@ def _show(places: list[space.Place]) -> None:
         for run in place.runs:
             print(f"{place.path} is used by {run}{' (under way)' if run in place.busy else ''}")
         if place.unused:
-            print(f"no known run needs {place.unused} cases: voco jobs space --unused {place.path}")
+            print(
+                f"no known run needs {counted(place.unused, 'case')}: voco jobs space --unused {place.path}"
+            )
         if place.kind == space.LEFTOVER:
             print(
                 f"{place.path} is left of a deletion that was cut short: voco jobs space --delete {place.path}"
@@ -79,14 +81,14 @@ def _free(asked: Any) -> int:
             print(f"{path}: {size(space.tree_size(path))}, all of it")
         for path in parts:
             place = space.look(path, used)
-            print(f"{path}: {size(place.unused_size)}, {place.unused} of {place.cases} cases")
+            print(f"{path}: {size(place.unused_size)}, {place.unused} of {counted(place.cases, 'case')}")
         _ask()
     freed = 0
     for path in whole:
         freed += free.delete(path)
     for path in parts:
         cases, count = free.delete_unused(path)
-        print(f"{cases} cases deleted in {path}")
+        print(f"{counted(cases, 'case')} deleted in {path}")
         freed += count
     print(f"{size(freed)} freed")
     return 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from VoCoCore.cli.weights.words import add_encoder, parser_of, show, wanted_encoder
+from VoCoCore.errors import counted
 
 if TYPE_CHECKING:
     from VoCoCore.models.inspection import Inspection
@@ -47,11 +48,11 @@ def _print(found: Inspection) -> None:
     if found.coverage is None:
         _line("remark", found.remark or "this is no encoder of VoCoCore: --encoder compares it with one")
         for name, part in parts.items():
-            _line("", f"{name}: {part['tensors']} tensors, {part['weights']:,} weights")
+            _line("", f"{name}: {counted(part['tensors'], 'tensor')}, {part['weights']:,} weights")
         return
     show(found.coverage)
     for group, count in list(found.stray().items())[:8]:
-        _line("not used", f"{group}: {count} tensor{'s' * (count != 1)}")
+        _line("not used", f"{group}: {counted(count, 'tensor')}")
 
 
 def _line(name: str, text: str) -> None:
