@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from VoCoCore.evaluation.pages import COLOURS, INK, png_bytes, styled, write_whole
+from VoCoCore.evaluation.pages import COLOURS, INK, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,12 +148,6 @@ def charts(metrics: Sequence[Event], panels: Panels, interval: str) -> tuple[Fig
         for axes in grid[1]:
             axes.set_xlabel("step")
     return figure, grid
-
-
-def draw_curves(events: Iterable[Event], path: str | Path) -> Path | None:
-    """Write the charts of ``events`` to ``path`` (PNG) and return it; None where there are no metrics yet."""
-    figure = curves_figure(events)
-    return None if figure is None else write_whole(Path(path), png_bytes(figure))
 
 
 def _draw_line(axes: Axes, line: Line, steps: np.ndarray, values: np.ndarray) -> None:
