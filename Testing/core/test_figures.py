@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from VoCoCore.errors import EnvironmentFault, SettingsError
-from VoCoCore.evaluation.curves import curves_figure, draw_curves, series, thinned
+from VoCoCore.evaluation.curves import curves_figure, series, thinned
 from VoCoCore.evaluation.figures import crop_view, crops_figure, draw_crops
 from VoCoCore.evaluation.pages import svg_text
 from VoCoCore.geometry import Box, Grid, spacing_of, to_ras
@@ -123,6 +123,20 @@ def test_title_tells_hit_from_miss():
     assert first.endswith("a hit") and second.endswith("a miss")
 
 
+@pytest.mark.parametrize("crops", [1, 2, 5])
+def test_what_bars_and_diamonds_are_is_said_in_words_within_the_picture(crops):
+    volume, grid, boxes, labels = example(crops=crops)
+    figure = crops_figure(crop_view(volume, grid, boxes, labels, labels, (1, 1, 1)))
+    figure.draw_without_rendering()
+    said = figure.axes[-1].xaxis.label
+    assert (
+        "position label y, share of the crop's volume" in said.get_text()
+        and "network predicts" in said.get_text()
+    )
+    place = said.get_window_extent()
+    assert figure.bbox.x0 <= place.x0 and place.x1 <= figure.bbox.x1 and figure.bbox.y0 <= place.y0
+
+
 @pytest.mark.parametrize("wrong", ["volume", "labels", "predicted", "ending", "spacing"])
 def test_what_does_not_fit_is_refused(tmp_path, wrong):
     volume, grid, boxes, labels = example()
@@ -200,11 +214,10 @@ def test_thinning_keeps_range_and_mean(values, most):
 
 
 def test_curves_of_any_run(tmp_path):
-    assert curves_figure([]) is None and draw_curves([{"type": "started"}], tmp_path / "none.png") is None
+    assert curves_figure([]) is None and curves_figure([{"type": "started"}]) is None
     events = metrics(*np.random.default_rng(0).normal(size=1000)) + metrics(
         0.1, 0.4, split="val", name="position_accuracy"
     )
-    assert draw_curves(events, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     svg = svg_text(curves_figure(events), "curves", 'a "quoted" <description>')
     assert svg.startswith("<svg") and "&quot;quoted&quot; &lt;description>" in svg and "http" not in svg
     assert len(svg) < 300_000

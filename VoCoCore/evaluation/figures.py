@@ -233,7 +233,8 @@ def _draw_box(axes: Axes, box: Box, colour: str, letter: str, across: int, throu
 def _draw_labels(axes: Axes, view: CropView, crop: int, last: bool) -> None:
     """Draw y (bars) and l (diamonds) of one crop for all bases, its base and the guess in the title."""
     y, n, at = view.labels[crop], view.grid.n, np.arange(view.grid.n)
-    title, legend, lowest = f"crop {_letters(view)[crop]}: most of it in base {y.argmax()}", "bars: y", 0.0
+    title, lowest = f"crop {_letters(view)[crop]}: most of it in base {y.argmax()}", 0.0
+    legend = "base crop\nbars: position label y, share of the crop's volume"
     inside = np.flatnonzero(y > 0)
     axes.bar(inside, y[inside], 0.8, color=COLOURS[crop % len(COLOURS)])
     tops = y.copy()
@@ -244,7 +245,7 @@ def _draw_labels(axes: Axes, view: CropView, crop: int, last: bool) -> None:
         axes.plot(at, guess, "D", ms=4, mfc="none", mec=INK, mew=0.9, clip_on=False)
         tops = np.where(np.abs(guess - y) < 0.12, np.fmax(y, guess) + 0.04, y)  # clear of the diamond
         title += f"; predicted {best}, a {'hit' if best == y.argmax() else 'miss'}"
-        legend += ";  diamonds: l, predicted"
+        legend += "\ndiamonds: l, as the network predicts y"
     for base in inside[y[inside] > (0.005 if n <= 18 else 0.15)]:
         axes.text(base, tops[base] + 0.02, f"{y[base]:.2f}", ha="center", va="bottom", fontsize=6.5)
     axes.set_title(title)
@@ -255,4 +256,4 @@ def _draw_labels(axes: Axes, view: CropView, crop: int, last: bool) -> None:
     axes.set_xticks(at, [str(i) for i in at], fontsize=7.5 if n <= 18 else 6)
     axes.grid(True, axis="y")
     if last:
-        axes.set_xlabel(f"base crop   ({legend})")
+        axes.set_xlabel(legend)
