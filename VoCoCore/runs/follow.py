@@ -46,8 +46,8 @@ class Follower:
         """Return the events that are new since the last call and still hold; an empty list if none.
 
         A ``started`` event among them takes back what this follower returned earlier about steps beyond its
-        step (see `VoCoCore.runs.events`); `metrics` has already forgotten those. One call reads a few
-        megabytes at most: a long history comes in several calls.
+        step (see `VoCoCore.runs.events`); `metrics` has already forgotten those. One call reads half a
+        megabyte at most: a long history comes in several calls.
         """
         new = settled(self._reader.read())
         if self._reader.restarts != self._restarts:  # another file lies there now

@@ -13,7 +13,7 @@ from VoCoSlicerLib.job_rows import SCORES
 
 MOST = 2000  # points of a drawn curve
 LOSS, HELD_OUT, CHANCE = ("train", "loss"), ("val", "loss"), ("val", "chance")
-_KEPT = (LOSS, HELD_OUT, CHANCE, *(("val", name) for name in SCORES))
+_KEPT = {"train": ("loss",), "val": ("loss", "chance", *SCORES)}
 
 Points = tuple[list[float], list[float]]  # steps and values
 
@@ -40,23 +40,28 @@ class RunCurves:
     @property
     def score(self) -> str:
         """The name of the score by which this run's states are compared; "" where it has said none yet."""
-        return next((name for name in SCORES if self._points["val", name][0]), "")
+        return next((name for name in SCORES if self._points["val"][name][0]), "")
 
     def drawn(self, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a curve to be drawn: float64, at most MOST of each, NaN for a value that is none."""
-        points = self._points.get((split, name), ([], []))
+        points = self._points[split].get(name, ([], []))
         steps, values = (np.array(numbers, np.float64) for numbers in points)
         kept = thinned(values)
         return steps[kept], values[kept]
 
     def _forget(self) -> None:
-        self._points: dict[tuple[str, str], Points] = {key: ([], []) for key in _KEPT}
+        self._points: dict[str, dict[str, Points]] = {
+            split: {name: ([], []) for name in names} for split, names in _KEPT.items()
+        }
         self._taken, self._last, self._changed = 0, None, True
 
     def _take(self, event: dict[str, Any]) -> None:
-        values, step = event["values"], finite(event.get("step"))
-        for (split, name), (steps, numbers) in self._points.items():
-            if step is None or split != event.get("split") or name not in values:
+        step, split = finite(event.get("step")), event.get("split")
+        if step is None or split not in ("train", "val"):  # of any kind: a file may hold anything
+            return
+        values = event["values"]
+        for name, (steps, numbers) in self._points[split].items():
+            if name not in values:
                 continue
             number = finite(values[name])
             steps.append(float(step))
@@ -75,4 +80,7 @@ def thinned(values: np.ndarray) -> np.ndarray:
     length = 1 << math.ceil(math.log2(count / (MOST // 2 - 1)))
     starts = np.arange(0, count - length + 1, length)
     rows = values[: len(starts) * length].reshape(-1, length)
-    return np.unique(np.concatenate([[0], starts + rows.argmin(1), starts + rows.argmax(1), [count - 1]]))
+    kept = np.zeros(count, bool)  # np.unique imports half of numpy at its first call
+    kept[0] = kept[-1] = True
+    kept[starts + rows.argmin(1)] = kept[starts + rows.argmax(1)] = True
+    return np.flatnonzero(kept)

@@ -68,7 +68,8 @@ class JobRowsTable:
         if filled != self._filled:  # else the widths are the user's
             self._filled = filled
             self._table.resizeColumnsToContents()
-            head = self._table.horizontalHeader()  # Qt forgets whom to stretch while the last column is hidden
+            head = self._table.horizontalHeader()
+            # Qt forgets whom to stretch while the last column is hidden.
             head.setStretchLastSection(False)
             head.setStretchLastSection(True)
             adapter.fitHeight(self._table, _MOST_HIGH)
