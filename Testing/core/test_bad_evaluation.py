@@ -90,7 +90,7 @@ MAPS = [
     ("a prediction with NaN", np.full(SHAPE, np.nan, np.float32), "nan"),
     ("a prediction with values below zero", np.full(SHAPE, -1, np.int16), "from -1 to -1"),
     ("a prediction with values beyond 65535", np.full(SHAPE, 70_000, np.int32), "70000"),
-    ("a prediction that is 4D", np.zeros((*SHAPE, 2), np.uint8), "4D"),
+    ("a prediction that is 4D", np.zeros((*SHAPE, 2), np.uint8), "one 3D map in which each label"),
 ]
 
 

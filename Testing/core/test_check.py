@@ -131,6 +131,7 @@ def test_the_grid_decides_what_is_too_small_in_patient_axes(tmp_path: Path) -> N
         (np.ones(SHAPE), np.diag([1.0, -1, 2, 1]), "label_grid", "38.00 mm apart"),
         (np.full(SHAPE, 3), AFFINE, "label_values", "has the values 3, declared are 0, 1, 2"),
         (np.full(SHAPE, -1), AFFINE, "label_values", "values -1"),
+        (np.zeros((*SHAPE, 3)), AFFINE, "label_not_3d", "is 4D with 3 volumes"),
         (np.full(SHAPE, 0.5), AFFINE, "label_values", "not whole numbers"),
         (np.full(SHAPE, np.nan), AFFINE, "label_values", "not whole numbers"),
         (np.zeros(SHAPE), AFFINE, "label_empty", "marks nothing"),

@@ -17,8 +17,9 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
-from VoCoCore.data.images import grid_difference, is_invertible, read_header, read_image, read_images
+from VoCoCore.data.images import grid_difference, is_invertible, read_header, read_images
 from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
+from VoCoCore.data.label_maps import read_map
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError, counted
 from VoCoCore.geometry import shear_of, spacing_of, to_ras
@@ -184,7 +185,7 @@ def _check_voxels(case: Case, result: Examined) -> None:
 
 def _check_label(label: Source, image: Source, first: Header, rules: Rules, result: Examined) -> None:
     try:
-        volume = read_image(label)
+        volume = read_map(label)
     except DataError as error:
         _add_error(result, error, "label_")
         return

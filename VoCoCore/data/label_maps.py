@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from VoCoCore.data.cases import Case, Source
-from VoCoCore.data.images import grid_difference, read_image
+from VoCoCore.data.images import grid_difference, read_header, read_image
 from VoCoCore.data.plan import Plan
+from VoCoCore.data.volume import ImageError, Volume
 from VoCoCore.errors import DataError
 
 LARGEST_VALUE = 2**15 - 1
@@ -19,6 +20,20 @@ NOT_COUNTED = -1  # what they are in a prepared label
 def ignored_value(labels: Mapping[str, int] | None) -> int | None:
     """The value of voxels that do not count, among the labels that a list of cases names."""
     return (labels or {}).get(IGNORE)
+
+
+def read_map(source: Source) -> Volume:
+    """A label map as it is stored. Raises ImageError, which for one with a fourth axis speaks of labels."""
+    try:
+        return read_image(source)
+    except ImageError as error:
+        if error.kind != "not_3d" or (maps := read_header(source).channels) < 2:
+            raise
+        raise ImageError(
+            f"the label map {source.path} is 4D with {maps} volumes",
+            "save it as one 3D map in which each label has a value of its own",
+            error.kind,
+        ) from None
 
 
 def read_label(
@@ -35,7 +50,7 @@ def read_label(
     ``declared``.
     """
     assert case.label is not None
-    path, volume = case.label.path, read_image(case.label)
+    path, volume = case.label.path, read_map(case.label)
     if difference := grid_difference(shape, affine, volume.array.shape, volume.affine):
         raise DataError(
             f"the label {path} is not on the grid of its image: {difference}",
@@ -60,7 +75,7 @@ def read_label(
 
 def label_values(source: Source) -> list[int]:
     """The values in a label file, in order. Raises DataError for anything but whole numbers."""
-    return values_of(read_image(source).array, source.path)
+    return values_of(read_map(source).array, source.path)
 
 
 def values_of(array: np.ndarray, path: str) -> list[int]:

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from VoCoCore.data.cases import Case, Index, load_index
-from VoCoCore.data.images import grid_difference, read_case, read_image
-from VoCoCore.data.label_maps import ignored_value
+from VoCoCore.data.images import grid_difference, read_case
+from VoCoCore.data.label_maps import ignored_value, read_map
 from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores, score_name
 from VoCoCore.errors import DataError
@@ -136,7 +136,7 @@ def _segmentations(
 def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None) -> dict[str, LabelMetrics]:
     array, affine = read_case(case)
     assert case.label is not None
-    truth = read_image(case.label)
+    truth = read_map(case.label)
     if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
         raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
     counted = without(ignored, truth.array, predictor.segment(array, affine))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from VoCoCore.data.cases import Source
-from VoCoCore.data.images import grid_difference, is_invertible, read_image
+from VoCoCore.data.images import grid_difference, is_invertible
+from VoCoCore.data.label_maps import read_map
 from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.metrics import LabelMetrics, Labels, case_metrics, whole
@@ -107,7 +108,7 @@ def read_pair(pair: Pair, resample: bool) -> tuple[Volume, Volume, tuple[str, ..
 
 def _read(source: Source) -> Volume:
     """A label map with its axes along R, A, S: whole numbers, as uint8 or uint16."""
-    volume = read_image(source)
+    volume = read_map(source)
     if not is_invertible(volume.affine):
         raise DataError(f"{source.path} has an affine that cannot be inverted", "correct its header")
     try:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.data.cases import Case, Index
-from VoCoCore.data.images import read_case, read_header, read_image
+from VoCoCore.data.images import read_case, read_header
 from VoCoCore.data.intensity import recognise
-from VoCoCore.data.label_maps import ignored_value
+from VoCoCore.data.label_maps import ignored_value, read_map
 from VoCoCore.data.resample import spaced_size
 from VoCoCore.errors import DataError
 from VoCoCore.finetune_settings import FinetuneSettings
@@ -96,7 +96,7 @@ def _values_in(case: Case, task: str, ignored: int | None) -> tuple[str, np.ndar
 
 def _under_label(channel: np.ndarray, case: Case, ignored: int | None) -> np.ndarray | None:
     assert case.label is not None
-    label = read_image(case.label).array
+    label = read_map(case.label).array
     inside = channel[(label > 0) & (label != ignored)] if label.shape == channel.shape else np.empty(0)
     inside = inside[np.isfinite(inside)]
     return inside if len(inside) else None
