@@ -16,6 +16,7 @@ from test_finetune import stopping_after
 from VoCoCore.cli import main
 from VoCoCore.data import labelled
 from VoCoCore.data.images import write_image
+from VoCoCore.data.places import places_of
 from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.case_pictures import kept_pictures
@@ -221,3 +222,26 @@ def test_loader_workers_share_one_cache(tmp_path, monkeypatch) -> None:
             assert samples._read(volume, np.zeros(3, int), np.full(3, 8)).shape == (2, 8, 8, 8)
         kept_by.append(len(samples._kept))
     assert kept_by == [4, 1]
+
+
+def test_the_places_of_labels_take_their_part_of_the_cache(tmp_path, monkeypatch) -> None:
+    """Of ten thousand cases with ten labels they come to 2.6 GB: those without room are read each time."""
+    found = places_of(np.arange(64).reshape(4, 4, 4) % 3, seed=0)
+    assert found.nbytes == 64 * 3 * 2 + 2 * 3 * 8
+    monkeypatch.setattr(labelled, "CACHE_BYTES", 2 * found.nbytes + 2 * 2 * 4**3)
+    samples, read = labelled.LabelledSamples(tmp_path, [], resolve_finetune({}, {})), []
+
+    def case(name: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            folder=Path(name),
+            shape=(2, 4, 4, 4),
+            places=lambda: read.append(name) or found,
+            read=lambda box=None: np.zeros((2, 4, 4, 4), np.int16),
+        )
+
+    for name in "abcabc":
+        assert samples._places_of(case(name)) is found
+    assert read == ["a", "b", "c", "c"]
+    for name in "ab":
+        samples._read(case(name), np.zeros(3, int), np.full(3, 4))
+    assert list(samples._kept) == ["a"], "what places take is not there for volumes"

@@ -19,7 +19,9 @@ from VoCoCore.data.store import PreparedVolume, Store
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import Box, spacing_of
 
-CACHE_BYTES = 1 << 30  # of decompressed cases that a job keeps, all its loader workers together
+CACHE_BYTES = (
+    1 << 30
+)  # of decompressed cases and their places that a job keeps, all its loader workers together
 
 
 class LabelledSamples(ByNumber):
@@ -69,9 +71,13 @@ class LabelledSamples(ByNumber):
 
     def _places_of(self, volume: PreparedVolume) -> Places:
         key = volume.folder.name
-        if key not in self._places:
-            self._places[key] = volume.places()
-        return self._places[key]
+        if key in self._places:
+            return self._places[key]
+        places = volume.places()
+        if self._has_room(places.nbytes):
+            self._places[key] = places
+            self._bytes += places.nbytes
+        return places
 
     def _cut(self, volume: PreparedVolume, start: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """One crop (C + 1, *size); what lies outside the volume is filled."""
@@ -89,12 +95,15 @@ class LabelledSamples(ByNumber):
 
     def _read(self, volume: PreparedVolume, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         key = volume.folder.name
-        worker = get_worker_info()
-        share = CACHE_BYTES // (1 if worker is None else worker.num_workers)
-        if key not in self._kept and self._bytes + 2 * int(np.prod(volume.shape)) <= share:
+        if key not in self._kept and self._has_room(2 * int(np.prod(volume.shape))):
             self._kept[key] = volume.read()
             self._bytes += self._kept[key].nbytes
         if key not in self._kept:
             return volume.read(Box(tuple(low), tuple(high - low)))
         x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
         return self._kept[key][:, x, y, z]
+
+    def _has_room(self, more: int) -> bool:
+        """Whether so many bytes can be kept too. The first cases stay: all come equally often."""
+        worker = get_worker_info()
+        return self._bytes + more <= CACHE_BYTES // (1 if worker is None else worker.num_workers)
