@@ -73,7 +73,7 @@ DRIVER = """
 import runpy, sys
 sys.path.insert(0, {here!r})
 from host import Host
-host = Host()
+host = Host(mainWindow={window})
 host.loadModule({module!r})
 import session
 def breaks(stage):
@@ -83,12 +83,15 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize(("broken", "window"), [(False, True), (True, True), (False, False)])
 @pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="there is no other Python than that of the tests")
-def test_the_script_for_a_real_slicer_says_how_it_went(tmp_path, broken):
-    """It is played in the host, with a Python for the jobs that has no torch: those steps are left out, and said so."""
+def test_the_script_for_a_real_slicer_says_how_it_went(tmp_path, broken, window):
+    """It is played in the host, with and without a main window, and with a Python for the jobs that has no torch: those
+    steps are left out, and said so.
+    """
     script = HERE / "run_in_slicer.py"
-    driver = DRIVER.format(here=str(HERE), module=str(MODULE), script=str(script), broken=broken)
+    words = {"here": str(HERE), "module": str(MODULE), "script": str(script)}
+    driver = DRIVER.format(**words, broken=broken, window=window)
     environ = {
         **os.environ,
         "VOCO_PYTHON": sys._base_executable,

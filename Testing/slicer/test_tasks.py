@@ -258,6 +258,8 @@ def test_another_python_gets_the_environment_from_before_slicer(tmp_path, monkey
     monkeypatch.setenv("LD_LIBRARY_PATH", str(home / "lib"))
     monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("PYTHONHOME", str(home / "lib" / "Python"))
     if os.name == "posix":
         assert pythons.pythonSlicer() == str(launcher)
         assert pythons.environOf(launcher) is None, "Slicer's own needs Slicer's libraries"
@@ -265,3 +267,5 @@ def test_another_python_gets_the_environment_from_before_slicer(tmp_path, monkey
     assert found["LD_LIBRARY_PATH"] == "" and found["PATH"] == "/bin"
     assert found["VOCO_CONFIG_HOME"] == str(tmp_path / "config")
     assert found["XDG_CACHE_HOME"] == str(tmp_path / "cache"), "prepared volumes would lie elsewhere"
+    assert found["CUDA_VISIBLE_DEVICES"] == "1", "a script chooses the card of its jobs"
+    assert "PYTHONHOME" not in found

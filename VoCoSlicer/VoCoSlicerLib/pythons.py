@@ -13,7 +13,9 @@ from pathlib import Path
 import slicer
 
 VARIABLE = "VOCO_PYTHON"
-_OURS = ("VOCO_", "XDG_CACHE_HOME")  # how variables begin that decide where jobs and their volumes are
+# How variables begin that a script may set for its jobs: where they and their volumes are, which cards and how many
+# threads they take.
+_OURS = ("VOCO_", "XDG_CACHE_HOME", "CUDA_", "OMP_", "PYTORCH_")
 
 
 def slicerHome() -> Path | None:
@@ -55,7 +57,7 @@ def environOf(python: str | Path) -> dict[str, str] | None:
     """The environment in which ``python`` must start; None for this process's own.
 
     Inside Slicer, another Python would find Slicer's libraries before its own, so that it gets what the environment was
-    before Slicer started, with the variables of ours that a script has set since.
+    before Slicer started, with the variables for jobs that a script has set since.
     """
     if getattr(slicer, "app", None) is None or not isExternal(python):
         return None

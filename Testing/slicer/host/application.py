@@ -134,6 +134,7 @@ class HostApplication(QtCore.QObject):
         self._hostLayout = HostLayoutManager(scene) if mainWindow else None
         self._hostManager = HostModuleManager()
         self._hostTesting = False
+        self._hostBefore = dict(os.environ)
         self._hostOptions = _CommandOptions()
         self._hostIo = _CoreIO()
         self._hostSettings = QtCore.QSettings()
@@ -201,7 +202,9 @@ class HostApplication(QtCore.QObject):
         """The environment of this process."""
         return _Environment(dict(os.environ))
 
-    startupEnvironment = environment
+    def startupEnvironment(self) -> _Environment:
+        """The environment before Slicer was started: nothing that a script has set since."""
+        return _Environment(self._hostBefore)
 
     def processEvents(self) -> None:
         """Let Qt work."""
