@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.evaluation.pages import COLOURS, png_bytes, styled, write_whole
-from VoCoCore.evaluation.statistics import bootstrap_interval
+from VoCoCore.training.intervals import bootstrap_interval
 
 PAPER_6 = {"scratch": (80.53, 86.11), "L_pred": (82.96, 88.82), "L_pred + L_reg": (83.85, 90.54)}
 PAPER_7 = {

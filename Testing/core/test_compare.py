@@ -20,7 +20,8 @@ from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.evaluation.compare import MEAN, compare
 from VoCoCore.evaluation.compare_output import comparison_figure, markdown
 from VoCoCore.evaluation.compare_read import read_runs
-from VoCoCore.evaluation.statistics import bootstrap_interval, column_means, holm, paired, wilcoxon
+from VoCoCore.evaluation.statistics import column_means, holm, paired, wilcoxon
+from VoCoCore.training.intervals import bootstrap_interval
 
 SIZES = st.integers(-6, 6).map(lambda n: n / 4)
 

@@ -16,9 +16,10 @@ from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.task import Outcome
 from VoCoCore.pretext.voco import VoCo, effective_rank
 from VoCoCore.settings import OptimSettings
+from VoCoCore.training.intervals import bootstrap_interval
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.updates import FIRST_SCALE, Updater
-from VoCoCore.training.validation import HeldOut, interval, score
+from VoCoCore.training.validation import HeldOut, score
 from VoCoCore.training.workarounds import mend
 
 CPU = Machine(torch.device("cpu"), "fp32", "cpu")
@@ -119,11 +120,13 @@ def test_the_shuffled_control_is_what_shuffling_gives():
 
 
 def test_the_interval_resamples_volumes():
-    values = np.linspace(0, 1, 20)
-    low, high = interval(values)
-    spread = 1.96 * values.std() / np.sqrt(20)
-    assert low == pytest.approx(0.5 - spread, abs=0.03) and high == pytest.approx(0.5 + spread, abs=0.03)
-    assert interval(values) == (low, high), "the same figures must give the same interval"
+    """Of one case in each volume the accuracy is 0 or 1, and volumes are what is drawn anew."""
+    right = np.arange(20) % 2
+    found = score(seen(np.zeros(20, int), right, range(20)), CROPS)
+    assert (found["accuracy_low"], found["accuracy_high"]) == bootstrap_interval(1.0 - right)
+    assert found["accuracy_low"] == pytest.approx(0.5 - 1.96 * 0.5 / np.sqrt(20), abs=0.06)
+    one = score(seen(np.zeros(4, int), right[:4], [0] * 4), CROPS)
+    assert one["accuracy_low"] == one["accuracy_high"] == one["position_accuracy"] == 0.5
 
 
 def test_effective_rank_of_known_bases():

@@ -19,8 +19,9 @@ import numpy as np
 from VoCoCore.errors import DataError, nearest
 from VoCoCore.evaluation.metrics import ABSENT, INVENTED, MISSED, LabelMetrics, Labels
 from VoCoCore.evaluation.pages import write_whole
-from VoCoCore.evaluation.statistics import bootstrap_interval, column_means, mean_of
+from VoCoCore.evaluation.statistics import column_means, mean_of
 from VoCoCore.runs.files import write_json
+from VoCoCore.training.intervals import bootstrap_interval
 
 Scores = Mapping[str, Mapping[str, LabelMetrics]]  # case -> label -> what it scores
 FORMAT, VERSION = "vococore-evaluation", 1

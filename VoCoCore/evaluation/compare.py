@@ -13,7 +13,8 @@ import numpy as np
 
 from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import RunScores, averaged
-from VoCoCore.evaluation.statistics import Paired, bootstrap_interval, column_means, holm, mean_of, paired
+from VoCoCore.evaluation.statistics import Paired, column_means, holm, mean_of, paired
+from VoCoCore.training.intervals import bootstrap_interval
 
 MEAN = "mean"  # over the labels
 

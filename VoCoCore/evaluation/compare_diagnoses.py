@@ -15,7 +15,7 @@ import numpy as np
 from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import WHERE, facts_of_run, folds_of, named_places
 from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, read_diagnoses
-from VoCoCore.evaluation.statistics import DRAWS
+from VoCoCore.training.intervals import DRAWS
 
 METRICS = ("accuracy", "balanced accuracy", "AUROC")
 _AT_ONCE = 1 << 22  # numbers

@@ -15,8 +15,9 @@ from VoCoCore.errors import counted
 from VoCoCore.evaluation.cases_table import BY_NAME, Measure
 from VoCoCore.evaluation.compare import MEAN, Comparison, Difference, Group
 from VoCoCore.evaluation.pages import COLOURS, INK, png_bytes, styled, write_whole
-from VoCoCore.evaluation.statistics import DRAWS, FEW_CASES, FEWEST_PAIRS
+from VoCoCore.evaluation.statistics import FEW_CASES, FEWEST_PAIRS
 from VoCoCore.evaluation.text_tables import cell, plain, text_grid
+from VoCoCore.training.intervals import DRAWS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

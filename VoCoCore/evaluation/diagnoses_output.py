@@ -11,8 +11,9 @@ from VoCoCore.errors import counted
 from VoCoCore.evaluation.compare_diagnoses import METRICS, DiagnosisComparison, Scored
 from VoCoCore.evaluation.compare_output import MARKDOWN, TABLE
 from VoCoCore.evaluation.pages import write_whole
-from VoCoCore.evaluation.statistics import DRAWS, FEW_CASES
+from VoCoCore.evaluation.statistics import FEW_CASES
 from VoCoCore.evaluation.text_tables import cell, plain, text_grid
+from VoCoCore.training.intervals import DRAWS
 
 _COLUMNS = (
     *("method", "train_cases", "runs", "metric", "value", "low", "high"),

@@ -20,7 +20,7 @@ from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, write_diag
 from VoCoCore.evaluation.metrics import TOLERANCE, LabelMetrics, Labels, case_metrics
 from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.score_pair import without
-from VoCoCore.evaluation.statistics import bootstrap_interval, column_means, mean_of
+from VoCoCore.evaluation.statistics import column_means, mean_of
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of
 from VoCoCore.inference.predict import Predictor
@@ -28,6 +28,7 @@ from VoCoCore.models.card import ModelCard
 from VoCoCore.models.model_files import load_model
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
+from VoCoCore.training.intervals import bootstrap_interval
 
 Emit = Callable[..., None]
 Found = TypeVar("Found")

@@ -1,4 +1,4 @@
-"""Intervals and tests for scores of cases: bootstrap by case, Wilcoxon's signed ranks, Holm's correction.
+"""Means and tests for scores of cases: Wilcoxon's signed ranks, Holm's correction; intervals come from `intervals.py`.
 
 A table of scores is (cases, columns) with NaN where a case has no score in a column. A mean over columns is the mean of
 the columns' means, so that a label counts alike however many cases have it.
@@ -12,13 +12,13 @@ from math import nan
 
 import numpy as np
 
-DRAWS = 10_000
+from VoCoCore.training.intervals import bootstrap_interval
+
 # Two-sided, the smallest p value of n pairs is 2 / 2^n: below six it cannot reach 0.05.
 FEWEST_PAIRS = 6
 FEW_CASES = 10  # fewer make rough intervals
 _MOST_EXACT = 50  # pairs; beyond, the normal approximation is good
 _DIGITS = 9  # differences beyond are rounding, not results
-_AT_ONCE = 1 << 22  # numbers
 
 
 def column_means(table: np.ndarray) -> np.ndarray:
@@ -32,35 +32,6 @@ def mean_of(values: np.ndarray) -> float:
     """Mean of what is known in ``values`` (n,), NaN where nothing is."""
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else nan
-
-
-def bootstrap_interval(
-    values: np.ndarray, share: float = 0.95, draws: int = DRAWS, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean of ``values``, (cases,) or (cases, columns), when cases are drawn anew.
-
-    Of a table it is the interval of the mean of its columns' means. NaN is no score. Always the same for the same
-    arguments; (NaN, NaN) below two cases, of which nothing can be said.
-    """
-    table = np.asarray(values, dtype=float)
-    table = table[:, None] if table.ndim == 1 else table
-    table = table[np.isfinite(table).any(axis=1)]
-    if len(table) < 2:
-        return nan, nan
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    size = max(1, _AT_ONCE // len(table))
-    means = [_drawn_means(table, min(size, draws - at), rng) for at in range(0, draws, size)]
-    low, high = np.quantile(np.concatenate(means), [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)
-
-
-def _drawn_means(table: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Means (draws,) of ``table`` (cases, columns) with its cases drawn anew; each case has a score somewhere."""
-    cases = len(table)
-    often = rng.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(float)
-    count = often @ np.isfinite(table).astype(float)
-    columns = often @ np.nan_to_num(table) / np.where(count, count, nan)
-    return np.nansum(columns, axis=1) / np.count_nonzero(count, axis=1)
 
 
 @dataclass(frozen=True)

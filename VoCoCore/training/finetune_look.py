@@ -20,9 +20,9 @@ from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of
 from VoCoCore.inference.windows import slide
 from VoCoCore.models.card import OutputClass
+from VoCoCore.training.intervals import bootstrap_interval
 from VoCoCore.training.labelled_cohort import LabelledCohort
 from VoCoCore.training.pictures import write_arrays
-from VoCoCore.training.validation import interval
 
 SEGMENTATION = "segmentation"
 
@@ -182,7 +182,7 @@ def values_of(seen: Seen, classes: Sequence[OutputClass], task: str) -> dict[str
     columns = seen.dice()[:, first:].T
     by_case = case_scores(seen, "softmax" if first else "sigmoid")
     known = by_case[np.isfinite(by_case)]
-    low, high = interval(known) if len(known) > 1 else (np.nan, np.nan)
+    low, high = bootstrap_interval(known)
     named = {
         score_name("dice", kind.name): _mean(column)
         for kind, column in zip(classes[first:], columns, strict=True)

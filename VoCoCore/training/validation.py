@@ -14,8 +14,8 @@ from VoCoCore.data.loading import to_device
 from VoCoCore.data.sampling import chance_accuracy
 from VoCoCore.devices import Machine
 from VoCoCore.settings import CropSettings
+from VoCoCore.training.intervals import bootstrap_interval
 
-RESAMPLES = 2000
 MOST_LOOKED_AT = 400
 
 
@@ -73,7 +73,8 @@ def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:
     answer, truth = seen.logits.argmax(-1), seen.labels.argmax(-1)
     right = (answer == truth).mean(axis=1)
     volumes = [right[seen.case == case].mean() for case in np.unique(seen.case)]
-    low, high = interval(np.asarray(volumes))
+    several = len(volumes) > 1
+    low, high = bootstrap_interval(np.asarray(volumes)) if several else (float(volumes[0]), float(volumes[0]))
     n = seen.labels.shape[-1]
     shares = [np.bincount(x.ravel(), minlength=n) / x.size for x in (answer, truth)]
     return {
@@ -86,11 +87,3 @@ def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:
         "shuffled_accuracy": float(shares[0] @ shares[1]),
         "volumes": float(len(volumes)),
     }
-
-
-def interval(values: np.ndarray, share: float = 0.95) -> tuple[float, float]:
-    """Bootstrap percentile interval of the mean of ``values`` (volumes,); always the same for the same values."""
-    rng = np.random.Generator(np.random.Philox(key=0))
-    means = values[rng.integers(0, len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)
