@@ -157,8 +157,8 @@ class FinetuneOptimSettings(UpdateSettings):
     warmup: int | None = setting(None, "warm-up steps; default: optim.warmup_share of all", low=0, high=10**9)
     warmup_share: float = setting(0.05, "warm-up as a share of all steps", low=0.0, high=0.9)
     clip: float | None = setting(1.0, "clip the gradient's norm to this", low=1e-6, high=1e6)
-    encoder_lr: float = setting(
-        1.0, "the encoder's learning rate as a share of the decoder's", low=0.0, high=100.0
+    encoder_lr: float | None = setting(
+        None, "the encoder's learning rate as a share of the decoder's; default: chosen", low=0.0, high=100.0
     )
     layer_decay: float = setting(
         1.0, "further factor for each level of the encoder away from its last", low=0.01, high=1.0

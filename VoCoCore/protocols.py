@@ -28,6 +28,7 @@ _PUBLISHED: dict[str, Any] = {
     "augment.scale": 0.1,
     "augment.shift": 0.1,
     "optim.clip": None,
+    "optim.encoder_lr": 1.0,
     "run.overlap": 0.75,
 }
 _CT = {"prepare.window": (-175, 250), "patches.size": (96, 96, 96), "optim.lr": 3e-4}
@@ -123,6 +124,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "augment.flip": (0.2, 0.2, 0.2),
         "optim.batch": 4,
         "optim.lr": 3e-4,
+        "optim.encoder_lr": 1.0,
         "optim.weight_decay": 0.01,
         "optim.amsgrad": True,
         "data.folds": 3,

@@ -39,7 +39,7 @@ def network(encoder: str, kind: type = SegmentationNetwork) -> Any:
 
 
 def optim(**changes: Any) -> FinetuneOptimSettings:
-    return FinetuneOptimSettings(**{"steps": 10, **changes})
+    return FinetuneOptimSettings(**{"steps": 10, "encoder_lr": 1.0, **changes})
 
 
 def names_of(net: nn.Module, groups: list[dict[str, Any]]) -> list[set[str]]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from VoCoCore.devices import Machine
 from VoCoCore.fields import flatten
 from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.models.card import CARD_KEY
 from VoCoCore.protocols import PROTOCOLS, resolve_finetune
 from VoCoCore.settings import ENCODER_LIMITS
 from VoCoCore.training.case_facts import Facts
@@ -174,6 +175,24 @@ def test_a_small_u_net_learns_at_a_higher_rate_than_others() -> None:
         assert plan(**other)[0].optim.lr == 1e-3
 
 
+def test_a_small_encoder_that_comes_trained_is_moved_less_than_its_new_decoder() -> None:
+    small = {"model__encoder": "unet", "model__feature_size": 12}
+    made, reasons = plan(source={"encoder": "unet", "feature_size": "12"}, **small)
+    assert made.optim.encoder_lr == 0.3 and any(reason.startswith("optim.encoder_lr") for reason in reasons)
+    tuned = {CARD_KEY: json.dumps({"prepare": {"intensity": "ct"}})}
+    wide = {"model__encoder": "unet", "model__feature_size": 48}
+    for source, chosen, share in (
+        ({}, small, 1.0),
+        (tuned, small, 1.0),
+        (PARENT, wide, 1.0),
+        (PARENT, {**small, "task": "classification"}, 1.0),
+        (PARENT, {**small, "optim__encoder_lr": 0.7}, 0.7),
+    ):
+        made, reasons = plan(source=source, **chosen)
+        assert made.optim.encoder_lr == share
+        assert not any(reason.startswith("optim.encoder_lr") for reason in reasons)
+
+
 def test_nothing_is_left_open_however_much_was_given() -> None:
     flat = finished_plan(plan()[0]).flat()
     for name in (
@@ -182,6 +201,7 @@ def test_nothing_is_left_open_however_much_was_given() -> None:
         "patches.per_case",
         "optim.batch",
         "optim.lr",
+        "optim.encoder_lr",
         "optim.steps",
     ):
         settings = FinetuneSettings().with_values({**flat, name: None})
@@ -193,7 +213,7 @@ def test_nothing_is_left_open_however_much_was_given() -> None:
 @pytest.mark.parametrize("protocol", [name for name in PROTOCOLS if name != "auto"])
 def test_a_named_protocol_leaves_neither_rate_nor_flips_to_be_chosen(protocol) -> None:
     made = resolve_finetune({}, {"protocol": protocol})
-    assert made.optim.lr and made.augment.flip == (0.2, 0.2, 0.2)
+    assert made.optim.lr and made.augment.flip == (0.2, 0.2, 0.2) and made.optim.encoder_lr == 1.0
 
 
 def test_a_protocols_values_stay_as_published() -> None:

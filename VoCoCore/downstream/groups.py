@@ -44,7 +44,7 @@ def parameter_groups(network: nn.Module, optim: FinetuneOptimSettings) -> list[d
     ``decoder_first`` of the steps.
     """
     encoder = network.encoder
-    assert isinstance(encoder, Encoder) and optim.steps
+    assert isinstance(encoder, Encoder) and optim.steps and optim.encoder_lr is not None
     freeze(encoder, optim.freeze)
     own = {id(parameter) for parameter in encoder.parameters()}
     groups: list[dict[str, Any]] = [{"params": [p for p in network.parameters() if id(p) not in own]}]

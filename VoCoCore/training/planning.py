@@ -34,6 +34,8 @@ LEAST_EPOCHS = 10  # of a length that is chosen here
 FEATURES = {"cpu": 12, "mps": 24, "cuda": 48}
 # The small U-Net learns in a third of the steps at this rate (docs/evidence.md); wide networks and transformers do not.
 SMALL_UNET, QUICK_RATE, USUAL_RATE = 16, 4e-3, 1e-3
+# At the decoder's high rate a small encoder forgets within a few steps what it was pre-trained for (docs/evidence.md).
+TRAINED_SHARE = 0.3
 
 
 class Planner:
@@ -60,6 +62,7 @@ class Planner:
         self._batch()
         self._steps()
         self._rate()
+        self._encoder_rate()
         return self.settings, self.reasons
 
     def _choose(self, changes: Mapping[str, Any], reason: str) -> None:
@@ -84,15 +87,30 @@ class Planner:
             )
 
     def _rate(self) -> None:
-        model = self.settings.model
         if self.settings.optim.lr is not None:
             return
-        assert model.feature_size
-        small = model.encoder == "unet" and model.feature_size <= SMALL_UNET
-        if small and self.settings.task == "segmentation":
+        if self._quick():
             self._choose({"optim.lr": QUICK_RATE}, "a small U-Net takes steps this long")
         else:
             self._choose({"optim.lr": USUAL_RATE}, "what most networks take")
+
+    def _encoder_rate(self) -> None:
+        if self.settings.optim.encoder_lr is not None:
+            return
+        only_encoder = self.source and not card_preparation(self.source)
+        if only_encoder and self._quick():
+            self._choose(
+                {"optim.encoder_lr": TRAINED_SHARE}, "the encoder has learnt already, the decoder has not"
+            )
+        else:
+            self.settings = self.settings.with_values({"optim.encoder_lr": 1.0})
+
+    def _quick(self) -> bool:
+        """Whether the network is a small U-Net that segments: only these learn at the high rate."""
+        model = self.settings.model
+        assert model.feature_size
+        small = model.encoder == "unet" and model.feature_size <= SMALL_UNET
+        return small and self.settings.task == "segmentation"
 
     def _intensity(self) -> None:
         """The same map to [0, 1] as in pre-training, or a window around what is labelled."""
@@ -245,9 +263,8 @@ def is_planned(settings: FinetuneSettings) -> bool:
     optim = settings.optim
     model, patches = settings.model, settings.patches
     needed = (model.encoder, model.feature_size, patches.size, patches.per_case, optim.batch, optim.lr)
-    return all(
-        value is not None for value in (*needed, optim.steps, optim.warmup, settings.run.validate_every)
-    )
+    length = (optim.steps, optim.warmup, settings.run.validate_every)
+    return all(value is not None for value in (*needed, optim.encoder_lr, *length))
 
 
 def _spacing_of(source: Mapping[str, str]) -> np.ndarray | None:
