@@ -150,3 +150,25 @@ def test_a_network_that_does_not_fit_is_one_line(words, capsys, monkeypatch):
     monkeypatch.setattr("VoCoCore.training.finetune_needs._pass", fail)
     assert main([*words(), "--estimate"]) == 4
     assert "out of memory on the" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("edge", "left"), [(32, 4), (64, 0)])
+def test_crops_too_small_for_the_encoder_are_told_by_the_estimate_of_a_pretraining(
+    edge, left, tmp_path, capsys
+):
+    options = {"preset": "tiny", "encoder": "unet", "crops.input_size": f"{edge},{edge},16"}
+    words = [
+        "pretrain",
+        "--run",
+        str(tmp_path / "run"),
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
+    warnings = figures(capsys, words)["warnings"]
+    assert main([*words, "--estimate"]) == 0
+    said = capsys.readouterr().out
+    assert len(warnings) == bool(left) and ("warning: crops of" in said) == bool(left)
+    for each in warnings:
+        assert (
+            f"crops of {edge} x {edge} x 16 voxels leave {left} in the lowest map of unet" in each["message"]
+        )
+        assert f"warning: {each['message']}  ({each['hint']})" in said

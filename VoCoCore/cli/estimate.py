@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def estimate_pretraining(settings: PretrainSettings, asked: Any) -> int:
     from VoCoCore.devices import choose
     from VoCoCore.training.estimate import estimate
     from VoCoCore.training.memory import advice, room_mb
+    from VoCoCore.training.pretrain_warnings import warnings_of
 
     machine, channels, cases = choose(settings.run), 1, None
     if settings.data.source:
@@ -44,7 +46,8 @@ def estimate_pretraining(settings: PretrainSettings, asked: Any) -> int:
     room = room_mb(machine)  # before the trial itself takes some
     needs = estimate(settings, machine, channels, cases)
     hint = advice(settings, machine, channels, room) if needs.memory_mb > room else ""
-    return _say(needs, machine, room, asked, hint)
+    warnings = [{"message": message, "hint": hint} for message, hint in warnings_of(settings)]
+    return _say(needs, machine, room, asked, hint, warnings=warnings)
 
 
 def estimate_finetuning(settings: FinetuneSettings, asked: Any) -> int:
@@ -61,8 +64,15 @@ def estimate_finetuning(settings: FinetuneSettings, asked: Any) -> int:
 
 
 def _say(
-    needs: Needs, machine: Machine, room: float, asked: Any, hint: str, reasons: list[str] | None = None
+    needs: Needs,
+    machine: Machine,
+    room: float,
+    asked: Any,
+    hint: str,
+    reasons: Sequence[str] = (),
+    warnings: Sequence[dict[str, str]] = (),
 ) -> int:
+    """Print the estimate, what there is too little of, ``reasons`` for what was chosen, and other ``warnings``."""
     from VoCoCore.training.needs import lack_of_disk, lack_of_memory
 
     lacking = []
@@ -72,9 +82,10 @@ def _say(
         lacking.append({"message": text, "hint": "free some space, or choose folders on a larger disk"})
     if asked.json:
         facts = {"device": machine.device.type, "room_mb": round(room, 1), "lacking": lacking}
-        print(json.dumps({**needs.figures(), **facts, "plan": reasons or []}, indent=1))
+        said = {"warnings": list(warnings), "plan": list(reasons)}
+        print(json.dumps({**needs.figures(), **facts, **said}, indent=1))
         return 0
-    print("\n".join([*(reasons or []), needs.words()]))
-    for each in lacking:
+    print("\n".join([*reasons, needs.words()]))
+    for each in [*lacking, *warnings]:
         print(f"warning: {each['message']}  ({each['hint']})")
     return 0

@@ -16,13 +16,14 @@ from VoCoCore.errors import EnvironmentFault
 from VoCoCore.models.initialise import initialise
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
-from VoCoCore.settings import FEW_VOXELS, PretrainSettings, normed_voxels
+from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import memory, validation
 from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.checkpoint import checkpoints
 from VoCoCore.training.cohort import Cohort, gather_cohort
 from VoCoCore.training.loop import Look
 from VoCoCore.training.pictures import keep_pictures
+from VoCoCore.training.pretrain_warnings import warnings_of
 
 __all__ = ["Pretraining", "Result", "pretrain"]
 
@@ -49,15 +50,8 @@ class Pretraining(Attempt):
     def say_needs(self) -> None:
         """Memory, disk and time, by an estimate; and whether crops of this size can teach this network."""
         memory.say_needs(self.settings, self.machine, self.channels, self.room, self.run.path, self.emit)
-        encoder, size = self.settings.model.encoder, self.settings.crops.input_size or ()
-        if (left := normed_voxels(encoder, size)) < FEW_VOXELS:
-            self.emit(
-                "warning",
-                message=f"crops of {' x '.join(map(str, size))} voxels leave {left} in the lowest map of {encoder}, "
-                "whose norm then hides most of what they show: the network may learn nothing",
-                hint=f"let crops.input_size leave {FEW_VOXELS} or more: fewer base crops (crops.counts), a larger "
-                "crops.volume_size, or resized crops",
-            )
+        for message, hint in warnings_of(self.settings):
+            self.emit("warning", message=message, hint=hint)
 
     def out_of_memory(self) -> EnvironmentFault:
         """What there was, and settings that would fit."""
