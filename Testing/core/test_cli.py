@@ -82,6 +82,8 @@ def test_help_of_everything(capsys):
         (["crops", "no-such-file.nii.gz", "-o", "x.png"], 3, "no-such-file"),
         (["weights", "inspect", "no-such-file.pt"], 3, "no-such-file"),
         (["jobs", "show", "no-such-run"], 2, "no-such-run"),
+        (["jobs", "list", "no-such-folder"], 2, "no-such-folder is not there"),
+        (["jobs", "space", "no-such-folder"], 2, "no-such-folder is not there"),
         (["jobs", "lst"], 2, "Did you mean 'list'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict
 
-from VoCoCore.cli.jobs.words import parser_of, parser_of_run, table
+from VoCoCore.cli.jobs.words import check_folder, parser_of, parser_of_run, table
 from VoCoCore.runs import known
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.narrate import duration, number, one_line
@@ -21,6 +21,8 @@ def list_(words: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     asked = parser.parse_args(words)
+    if asked.folder:
+        check_folder(asked.folder)
     rows = known.list_runs(asked.folder)
     if asked.json:
         from VoCoCore.runs.events import strict

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from VoCoCore.cli.jobs.words import parser_of, table
+from VoCoCore.cli.jobs.words import check_folder, parser_of, table
 from VoCoCore.errors import SettingsError, StopRequested, counted
 from VoCoCore.runs import free, space
 from VoCoCore.runs.narrate import duration, one_line, size
@@ -32,6 +32,8 @@ def space_(words: list[str]) -> int:
     asked = parser.parse_args(words)
     if asked.delete or asked.unused:
         return _free(asked)
+    for folder in asked.folders:
+        check_folder(folder)
     places = space.find_places(asked.folders)
     if asked.json:
         print(json.dumps([place.to_dict() for place in places], indent=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from VoCoCore.cli.jobs.actions import ACTIONS
@@ -21,6 +22,13 @@ def parser_of_run(action: str) -> Parser:
     made = parser_of(action)
     made.add_argument("run", metavar="RUN", help="folder of the run")
     return made
+
+
+def check_folder(path: str) -> None:
+    """Raise SettingsError where there is no folder to look through: "nothing found" would hide a slip of the finger."""
+    if not os.path.isdir(path):
+        what = "is a file, not a folder" if os.path.exists(path) else "is not there"
+        raise SettingsError(f"{path} {what}", "name a folder to look through")
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
