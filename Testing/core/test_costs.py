@@ -131,8 +131,8 @@ def kept_bytes(work):
 def test_the_teacher_has_no_graph_and_its_targets_no_gradient(job):
     task, batch, _ = job
     crops = task.cut(batch)
-    maps = task.student.encoder(crops)
-    kept, found = kept_bytes(lambda: task._teach(crops, maps))
+    embedded = task.student.embed(crops)
+    kept, found = kept_bytes(lambda: task._teach(crops, embedded))
     assert kept == 0 and not found.requires_grad
     assert all(not p.requires_grad and p.grad is None for p in task.teacher.parameters())
     bases = torch.randn(1, 4, 8, requires_grad=True)

@@ -13,10 +13,13 @@ TASKS = {"voco": VoCo}
 
 
 def encoder_factory(settings: PretrainSettings, channels: int) -> MakeEncoder:
-    """What builds a new encoder, with random weights, for images of ``channels`` channels."""
+    """What builds a new encoder, with random weights, for images of ``channels`` channels.
+
+    It keeps its activations also with model.checkpointing: then the task does crops again as a whole (`parts.py`).
+    """
     model, size = settings.model, settings.crops.input_size
     assert size
-    return partial(build_encoder, model.encoder, channels, model.feature_size, size, model.checkpointing)
+    return partial(build_encoder, model.encoder, channels, model.feature_size, size)
 
 
 def build_task(settings: PretrainSettings, make_encoder: MakeEncoder) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from VoCoCore.models.heads import MapProjector, Projector, pool_maps
 from VoCoCore.models.teacher import Teacher
 from VoCoCore.pretext import voco_losses
 from VoCoCore.pretext.gather import gather
+from VoCoCore.pretext.parts import embeddings_in_parts
 from VoCoCore.pretext.task import Arrays, Batch, Outcome
 from VoCoCore.settings import PretrainSettings
 
@@ -22,27 +24,38 @@ MakeEncoder = Callable[[], nn.Module]
 
 
 class Branch(nn.Module):
-    """An encoder with a projection head; crops (M, C, X, Y, Z) -> maps -> projections (M, c) of all ranks' crops."""
+    """An encoder with a projection head; crops (M, C, X, Y, Z) -> projections (M, c) of all ranks' crops."""
 
-    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module, in_parts: bool) -> None:
+        """``in_parts``: crops pass the encoder a few at a time, see `embeddings_in_parts`."""
         super().__init__()
-        self.encoder, self.head = encoder, head
+        self.encoder, self.head, self.in_parts = encoder, head, in_parts
+
+    def embed(self, crops: Tensor) -> Tensor:
+        """What the head takes of ``crops``: their pooled maps (M, sum of C), or their last map."""
+        embed = partial(_embed, self.encoder, last=isinstance(self.head, MapProjector))
+        return embeddings_in_parts(embed, crops) if self.in_parts else embed(crops)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Projections of all crops."""
-        return project(self.head, self.encoder(crops))
+        return project(self.head, self.embed(crops))
 
 
-def project(head: nn.Module, maps: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-    """Project feature maps of M crops to (M * ranks, c); ``weights`` (M,) scale each crop's embedding."""
+def _embed(encoder: nn.Module, crops: Tensor, last: bool) -> Tensor:
+    maps = encoder(crops)
+    return maps[-1] if last else pool_maps(maps)
+
+
+def project(head: nn.Module, embedded: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Project embeddings of M crops to (M * ranks, c); ``weights`` (M,) scale each crop's."""
     # Only in training do all ranks look at one batch together.
     gathered = gather if head.training else _alone
+    if weights is not None:
+        embedded = embedded * weights.to(embedded.dtype).view(-1, *[1] * (embedded.ndim - 1))
     if isinstance(head, MapProjector):
-        last = maps[-1] if weights is None else maps[-1] * weights.to(maps[-1].dtype).view(-1, 1, 1, 1, 1)
-        return gathered(head(last))
-    features = pool_maps(maps)
+        return gathered(head(embedded))
     # Gathered before the head, because its batch statistics run over the crops of the whole batch.
-    return head(gathered(features if weights is None else features * weights.to(features.dtype)[:, None]))
+    return head(gathered(embedded))
 
 
 def _alone(x: Tensor) -> Tensor:
@@ -59,12 +72,15 @@ class VoCo(nn.Module):
     def __init__(self, settings: PretrainSettings, make_encoder: MakeEncoder) -> None:
         super().__init__()
         self.settings = settings
-        self.student = Branch(encoder := make_encoder(), self._make_head(encoder))
+        self.student = self._make_branch(make_encoder())
         self.teacher: Teacher | None = None
         if settings.pretext.teacher == "network":
-            self.teacher = Teacher(Branch(other := make_encoder(), self._make_head(other)))
+            self.teacher = Teacher(self._make_branch(make_encoder()))
         elif settings.pretext.teacher == "projector":
-            self.teacher = Teacher(self._make_head(encoder))
+            self.teacher = Teacher(self._make_head(self.student.encoder))
+
+    def _make_branch(self, encoder: nn.Module) -> Branch:
+        return Branch(encoder, self._make_head(encoder), in_parts=self.settings.model.checkpointing)
 
     def _make_head(self, encoder: nn.Module) -> nn.Module:
         model, channels = self.settings.model, cast(tuple[int, ...], encoder.channels)
@@ -97,9 +113,9 @@ class VoCo(nn.Module):
         """Losses of a batch: terms ``prediction``, ``regularisation`` and, with several volumes, ``inter``."""
         crops = batch["crops"] if "crops" in batch else self.cut(batch)
         keep = batch["keep"].flatten() / (1 - self.settings.pretext.drop_crops) if self._drops else None
-        maps = self.student.encoder(crops)
-        student = project(self.student.head, maps, keep)
-        teacher = self._teach(crops, maps)
+        embedded = self.student.embed(crops)
+        student = project(self.student.head, embedded, keep)
+        teacher = self._teach(crops, embedded)
         labels = gather(batch["labels"]) if self.training else batch["labels"]
         student, volumes = student.unflatten(0, (len(labels), -1)), len(labels)
         teacher = None if teacher is None else teacher.unflatten(0, (volumes, -1))
@@ -109,7 +125,7 @@ class VoCo(nn.Module):
     def _drops(self) -> bool:
         return self.training and self.settings.pretext.drop_crops > 0
 
-    def _teach(self, crops: Tensor, maps: Sequence[Tensor]) -> Tensor | None:
+    def _teach(self, crops: Tensor, embedded: Tensor) -> Tensor | None:
         """The teacher's projections (all ranks' crops, c); in training it first follows the student."""
         if self.teacher is None:
             return None
@@ -117,7 +133,7 @@ class VoCo(nn.Module):
         if self.training:
             self.teacher.follow(self.student if whole else self.student.head, self.settings.pretext.momentum)
         with torch.no_grad():
-            return self.teacher.network(crops) if whole else project(self.teacher.network, maps)
+            return self.teacher.network(crops) if whole else project(self.teacher.network, embedded)
 
     def losses(self, student: Tensor, teacher: Tensor | None, labels: Tensor) -> Outcome:
         """Losses from projections (V, k + n, c) of student and teacher and labels (V, k, n)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from VoCoCore.devices import Machine
 from VoCoCore.errors import counted
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.pretext.build import build_task, encoder_factory
+from VoCoCore.pretext.parts import crops_at_once
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.live_memory import LivePeak
@@ -56,9 +58,7 @@ def estimate(
     n = crops.counts[0] * crops.counts[1] * crops.counts[2]
     count = (crops.random_crops + n) * optim.batch
     size = min(PROBE[machine.device.type], model.feature_size)
-    gflop, peak_mb, seconds = _probe(
-        model.encoder, channels, size, crops.input_size, model.checkpointing, machine
-    )
+    gflop, peak_mb, seconds = _probe(model.encoder, channels, size, crops.input_size, machine)
     scale = model.feature_size / size
     passes = 3.0 + (settings.pretext.teacher == "network") + model.checkpointing
     trained, fixed = _sizes(settings, channels)
@@ -66,12 +66,16 @@ def estimate(
     # Weights and gradients, two moments, and AMSGrad's largest second moment.
     copies = 4 + optim.amsgrad
     half = 0.6 if machine.precision in ("bf16", "fp16") else 1.0
+    each = -(-count // machine.ranks)
+    held = min(each, crops_at_once(machine.device.type, crops.input_size)) if model.checkpointing else each
+    # The crops, and the volumes that they are cut from: as stored, and as numbers between 0 and 1.
+    inputs = 4 * each * prod(crops.input_size) * channels + 5 * voxels * optim.batch / machine.ranks
     return Estimate(
         parameters=trained,
         crops=count,
         step_gflop=gflop * scale**2 * passes * count * optim.accumulate,
         weights_mb=4 * (trained * copies + fixed) / MB,
-        activations_mb=(peak_mb * scale * half * count + (5 * voxels * optim.batch) / MB) / machine.ranks,
+        activations_mb=peak_mb * scale * half * held + inputs / MB,
         checkpoint_mb=4 * (trained * (copies - 1) + fixed) / MB,
         volume_mb=voxels / MB,
         step_s=seconds * scale**2 * passes / 3 * count * optim.accumulate / machine.ranks,
@@ -83,10 +87,10 @@ def estimate(
 
 @lru_cache
 def _probe(
-    name: str, channels: int, size: int, edges: tuple[int, int, int], checkpointing: bool, machine: Machine
+    name: str, channels: int, size: int, edges: tuple[int, int, int], machine: Machine
 ) -> tuple[float, float, float]:
     """GFLOP forward, MB held at most, and seconds forward and backward, each for one crop."""
-    encoder = build_encoder(name, channels, size, edges, checkpointing).to(machine.device)
+    encoder = build_encoder(name, channels, size, edges).to(machine.device)
     crop = torch.randn(1, channels, *edges, device=machine.device)
     peak = _peak_bytes(encoder, crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
