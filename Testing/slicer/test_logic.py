@@ -283,7 +283,7 @@ class PlayedTask:
 
     def result(self):
         figures = dict.fromkeys(("memory_mb", "checkpoints_mb", "volume_mb", "seconds", "room_mb"), 1)
-        return json.dumps({**figures, "device": "cpu", "cases": 1, "plan": []})
+        return json.dumps({**figures, "device": "cpu", "cases": 1, "plan": [], "warnings": []})
 
 
 @pytest.fixture
@@ -316,6 +316,15 @@ def test_a_pre_training_is_estimated_for_the_channels_of_its_cases(logic, scene,
     assert len(tasks[1].listed.channels) == 1
     with pytest.raises(DataError, match="1 and 4 volumes"):
         estimated(logic, tmp_path, cases=[grouped[0], alone[1]])
+
+
+def test_an_estimate_also_says_why_a_job_may_teach_nothing(tmp_path):
+    figures = dict.fromkeys(("memory_mb", "checkpoints_mb", "volume_mb", "seconds", "room_mb"), 1)
+    warning = {"message": "crops of 16 x 16 x 32 voxels leave 2", "hint": "fewer base crops"}
+    text = json.dumps({**figures, "device": "cpu", "cases": 1, "plan": [], "warnings": [warning]})
+    assert logic_estimate.lacking(logic_estimate.readNeeds(text), tmp_path, 1) == [
+        "crops of 16 x 16 x 32 voxels leave 2 (fewer base crops)"
+    ]
 
 
 def test_a_pre_training_on_cohorts_alone_is_estimated_for_their_channels(logic, tasks, tmp_path):

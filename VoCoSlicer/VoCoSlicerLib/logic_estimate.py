@@ -24,7 +24,7 @@ class Needs:
     """What a job needs: memory, disk for checkpoints and for one prepared volume in MB (2^20 bytes), time in seconds.
 
     ``device``: cpu, cuda or mps; ``roomMb``: memory that it has; ``cases``: how many are prepared (None: all that are
-    chosen); ``plan``: what a fine-tuning chooses by its cases, a sentence each.
+    chosen); ``plan``: what a fine-tuning chooses by its cases, a sentence each; ``warnings``: why it may teach nothing.
     """
 
     memoryMb: float
@@ -35,6 +35,7 @@ class Needs:
     roomMb: float
     cases: int | None = None
     plan: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def diskMb(self, cases: int) -> float:
         """Disk for a job for which so many cases are chosen."""
@@ -53,6 +54,7 @@ def readNeeds(text: str) -> Needs:
             roomMb=float(found["room_mb"]),
             cases=None if found["cases"] is None else int(found["cases"]),
             plan=tuple(map(str, found["plan"])),
+            warnings=tuple(f"{each['message']} ({each['hint']})" for each in found["warnings"]),
         )
     except (ValueError, TypeError, KeyError):
         hint = "the Python of the jobs may have another version of VoCo: look at the section Environment"
@@ -151,8 +153,8 @@ def channelsOf(cases: Sequence[Any]) -> int:
 
 
 def lacking(needs: Needs, folder: Path, cases: int) -> list[str]:
-    """Sentences on what the machine lacks for a job in ``folder`` for which so many ``cases`` are chosen."""
-    said = []
+    """Sentences on what is wrong with a job in ``folder`` for so many ``cases``: mostly what the machine lacks."""
+    said = list(needs.warnings)
     if needs.memoryMb > needs.roomMb:
         gb, room = (mb * 2**20 / 1e9 for mb in (needs.memoryMb, needs.roomMb))
         said.append(f"about {gb:.1f} GB of memory are needed, and {room:.1f} GB are free")
