@@ -51,7 +51,8 @@ _AGAIN = "copy the file again, or take the last checkpoint of its run"
 def _check_whole(wanted: dict[str, Tensor], found: dict[str, Tensor], path: Path) -> None:
     missing = [name for name in wanted if name not in found]
     if missing:
-        raise DataError(f"{path} lacks {counted(len(missing), "tensor")} of its network, {missing[0]} first", _AGAIN)
+        lacking = counted(len(missing), "tensor")
+        raise DataError(f"{path} lacks {lacking} of its network, {missing[0]} first", _AGAIN)
     for name, tensor in wanted.items():
         if found[name].shape != tensor.shape:
             shapes = f"{list(found[name].shape)}, its card asks for {list(tensor.shape)}"
