@@ -15,6 +15,7 @@ never the best one; scored by mean Dice over held-out cases that nothing was cho
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -28,6 +29,7 @@ from evidence_plan import (
     FINETUNE,
     HELD_OUT,
     METHODS,
+    MR_DRAWS,
     MR_FINETUNE,
     MR_GRID,
     MR_HELD_OUT,
@@ -119,10 +121,16 @@ class Bench:
 
 
 def _grid(grid: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a grid such as 4x4x1: random crops and inputs have the size of its base crops."""
+    """Settings of a grid such as 4x4x1: random crops and inputs have the size of its base crops, at least 16."""
     counts = tuple(map(int, grid.split("x")))
-    size = tuple(edge // n for edge, n in zip(options["crops.volume_size"], counts, strict=True))
-    return {"crops.counts": counts, "crops.base_size": size, "crops.input_size": size}
+    volume = tuple(max(edge, 16 * n) for edge, n in zip(options["crops.volume_size"], counts, strict=True))
+    size = tuple(edge // n for edge, n in zip(volume, counts, strict=True))
+    return {
+        "crops.volume_size": volume,
+        "crops.counts": counts,
+        "crops.base_size": size,
+        "crops.input_size": size,
+    }
 
 
 def _with_held_out(index: Any, count: int) -> Any:
@@ -148,10 +156,10 @@ def hippocampus(bench: Bench, folder: Path, results: Path) -> None:
     counts = (3, 5, 10, sum(case.split == "train" for case in load_index(path).cases))
     made = [
         Cell("hippocampus", method, MR_GRID, labels, draw)
-        for draw in range(3)
+        for draw in MR_DRAWS
         for labels in counts
         for method in ("scratch", "L_pred + L_reg")
-        if labels < max(counts) or draw == 0
+        if labels < max(counts) or draw == MR_DRAWS[0]
     ]
     _carry_out(
         bench, made, unlabelled, path, "hippocampus", {**PRETRAIN, **MR_PRETRAIN}, MR_FINETUNE, results
@@ -168,19 +176,27 @@ def _carry_out(
     after: dict[str, Any],
     results: Path,
 ) -> None:
+    asked = {
+        "settings": _digest([before, after]),
+        "steps": [before["optim.steps"], after["optim.steps"]],
+    }
     for cell in made:
         path = results / f"{cell.name}.json"
-        budget = [before["optim.steps"], after["optim.steps"]]
-        if path.is_file() and json.loads(path.read_text()).get("steps") == budget:
+        if path.is_file() and asked.items() <= json.loads(path.read_text()).items():
             continue
         start = bench.pretrained(source, cell.method, cell.grid, before, name)
         if "prepare.spacing" not in after:
             usual = MR_GRID if name == "hippocampus" else "4x4x1"
             reference = bench.pretrained(source, "L_pred + L_reg", usual, before, name)
             after = {**after, "prepare.spacing": _scale(reference)}
-        found = {**bench.score(cell, labelled, start, after), "steps": budget}
+        found = {**bench.score(cell, labelled, start, after), **asked}
         write_json(path, found)
         print(f"{cell.name}: mean Dice {found['scores']['dice']:.3f} in {found['seconds']:.0f} s", flush=True)
+
+
+def _digest(settings: Any) -> str:
+    """Tells a cell that was made with other settings, which is made anew."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _scale(run: Path | None) -> tuple[float, ...]:
