@@ -131,6 +131,15 @@ def test_a_tilde_is_the_users_folder_also_where_no_shell_sees_it(words, at, caps
     assert not (tmp_path / "~").exists()
 
 
+def test_a_word_that_only_begins_with_a_tilde_stays_as_it_is(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, "predict", "--model=~root", "images", "-o", "out")
+    assert code == 3 and "~root" in err, "root is a user of most machines"
+    (tmp_path / "in.yaml").write_text("optim: {steps: &x [*x]}\n")
+    code, _, err = call(capsys, "pretrain", "--run", "r", "--data", "d", "--config", "in.yaml")
+    assert code == 2 and "optim.steps" in err
+
+
 def test_prepared_volumes_go_to_a_folder_below_home(small_cohort, capsys, tmp_path, monkeypatch):
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from VoCoCore.devices import Machine
 from VoCoCore.fields import flatten
 from VoCoCore.finetune_settings import FinetuneSettings
-from VoCoCore.models.card import CARD_KEY
 from VoCoCore.protocols import PROTOCOLS, resolve_finetune
 from VoCoCore.settings import ENCODER_LIMITS
 from VoCoCore.training.case_facts import Facts
@@ -177,16 +176,17 @@ def test_a_small_u_net_learns_at_a_higher_rate_than_others() -> None:
 
 def test_a_small_encoder_that_comes_trained_is_moved_less_than_its_new_decoder() -> None:
     small = {"model__encoder": "unet", "model__feature_size": 12}
-    made, reasons = plan(source={"encoder": "unet", "feature_size": "12"}, **small)
+    made, reasons = plan(source={"encoder": "unet", "holds": "encoder"}, **small)
     assert made.optim.encoder_lr == 0.3 and any(reason.startswith("optim.encoder_lr") for reason in reasons)
-    tuned = {CARD_KEY: json.dumps({"prepare": {"intensity": "ct"}})}
+    tuned = {"holds": "network"}
+    parent = {**PARENT, "holds": "encoder"}
     wide = {"model__encoder": "unet", "model__feature_size": 48}
     for source, chosen, share in (
         ({}, small, 1.0),
         (tuned, small, 1.0),
-        (PARENT, wide, 1.0),
-        (PARENT, {**small, "task": "classification"}, 1.0),
-        (PARENT, {**small, "optim__encoder_lr": 0.7}, 0.7),
+        (parent, wide, 1.0),
+        (parent, {**small, "task": "classification"}, 1.0),
+        (parent, {**small, "optim__encoder_lr": 0.7}, 0.7),
     ):
         made, reasons = plan(source=source, **chosen)
         assert made.optim.encoder_lr == share

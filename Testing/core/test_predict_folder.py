@@ -154,7 +154,7 @@ def test_what_another_model_made_of_other_cases_is_said_until_it_is_gone(place, 
     assert main(words(place, "--overwrite")) == 0
     said = capsys.readouterr().out
     theirs = "probabilities/c0.nii.gz, c1.nii.gz, probabilities/c1.nii.gz, c2.nii.gz, probabilities/c2.nii.gz"
-    assert "warning: 5 files in" in said and f"by another model, or with other options: {theirs}  (" in said
+    assert f"5 files are by another model, or with other options: {theirs}  (" in said
     assert cases_in(place) == ["c0"]
     (place / "c1.nii.gz").rename(place / "images" / "c1.nii.gz")
     (place / "out" / "c2.nii.gz").unlink()
@@ -164,3 +164,29 @@ def test_what_another_model_made_of_other_cases_is_said_until_it_is_gone(place, 
     said = capsys.readouterr().out
     assert "1 case predicted" in said and "1 was done before" in said and "warning" not in said
     assert cases_in(place) == ["c0", "c1"]
+
+
+def test_no_row_of_another_model_outlives_a_call_that_is_stopped_before_its_first_case(place, monkeypatch):
+    """Three calls of two makers, the last of them ended at once: the folder then holds label maps of the first."""
+    first = (place / "model.safetensors").read_bytes()
+    assert main(words(place)) == 0
+    model_in(place / "model.safetensors", seed=1)
+    assert main(words(place, "--overwrite", "--format", "nrrd")) == 0
+    (place / "model.safetensors").write_bytes(first)
+    rows = cases_in(place)
+    with monkeypatch.context() as within:
+        killed_in_case(0, within)
+        with pytest.raises(SystemExit):
+            main(words(place, "--overwrite"))
+    assert rows and not cases_in(place)
+    assert main(words(place)) == 0 and cases_in(place) == rows
+
+
+@pytest.mark.parametrize("end", [b'"c2, left', b"c2,\xc3"])
+def test_a_line_that_was_cut_within_a_cell_or_a_letter_is_left_out(place, capsys, end):
+    assert main(words(place)) == 0
+    with (place / "out" / "volumes.csv").open("ab") as file:
+        file.write(end)
+    capsys.readouterr()
+    assert main(words(place)) == 0
+    assert "0 cases predicted" in capsys.readouterr().out and cases_in(place) == ["c0", "c1", "c2"]

@@ -227,6 +227,17 @@ def test_a_long_curve_is_thinned_with_its_ends_and_spikes_kept(tmp_path, scene):
     assert all(value == math.sin(step) for step, value in others)
 
 
+def test_values_that_are_no_numbers_take_no_others_out_of_a_long_curve(tmp_path, scene):
+    count = 5 * MOST
+    values = [
+        math.nan if step % 5 == 0 else 99.0 if step == 4321 else math.sin(step) for step in range(count)
+    ]
+    events = [train(step, value) for step, value in enumerate(values)]
+    _, drawn = curve(plotted(scene, makeRun(tmp_path / "one", events=events)), "loss")
+    finite = [value for value in drawn if not math.isnan(value)]
+    assert len(finite) > MOST / 4 and 99.0 in finite
+
+
 def test_a_growing_curve_stays_as_it_is_drawn(tmp_path):
     run = makeRun(
         tmp_path / "one", "running", events=[train(step, math.sin(step)) for step in range(3 * MOST)]

@@ -53,6 +53,10 @@ class Parser(argparse.ArgumentParser):
         return found
 
 
+# Not ~name: on Windows that would make a folder of any word that begins so.
+_HOME = re.compile(r"~([/\\]|$)")
+
+
 def at_home(value: Any) -> Any:
     """A value, or a list of them, in which a ~ at the beginning is the user's folder.
 
@@ -60,7 +64,8 @@ def at_home(value: Any) -> Any:
     """
     if isinstance(value, list):
         return [at_home(each) for each in value]
-    return os.path.expanduser(value) if isinstance(value, str) else value
+    follows = isinstance(value, str) and _HOME.match(value)
+    return os.path.expanduser(value) if follows else value
 
 
 def choose_action(program: str, actions: Mapping[str, str], words: Sequence[str]) -> str:

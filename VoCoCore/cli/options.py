@@ -117,7 +117,7 @@ def _flat(values: Mapping[str, Any], path: str) -> dict[str, Any]:
         raise _twice(path, twice) from None
     except RecursionError:
         raise SettingsError(f"the settings file {path} holds itself", _EXAMPLE) from None
-    return {name: at_home(value) for name, value in found.items()}
+    return {name: at_home(value) if isinstance(value, str) else value for name, value in found.items()}
 
 
 class _TwiceError(Exception):

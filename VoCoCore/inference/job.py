@@ -93,7 +93,8 @@ class Predictions:
         named = list(zip(cases, file_names([case.id for case in cases]), strict=True))
         self._refuse_to_replace(named)
         done, clock = Done(), _Clock(progress, len(cases))
-        self.made.begin()  # first: whatever lies here from now on is ours
+        self.table.begin()  # before we are named as the maker of what lies here
+        self.made.begin()
         if not self.classifies:
             results.write_names(self.folder, self.predictor.card)
         for case, name in named:

@@ -79,7 +79,7 @@ def as_csv(rows: Sequence[Sequence[Any]]) -> str:
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Write a CSV, beside its place and then in it."""
     with replacing(path) as beside:
-        beside.write_text(as_csv([header, *rows]), encoding="utf-8")
+        beside.write_bytes(as_csv([header, *rows]).encode())  # the same line ends everywhere
 
 
 def read_table(path: Path, header: Sequence[str]) -> list[list[str]]:
@@ -91,10 +91,9 @@ def read_table(path: Path, header: Sequence[str]) -> list[list[str]]:
     if not path.is_file():
         return []
     try:
-        text = path.read_bytes().decode("utf-8")
+        data = path.read_bytes()
+        text = data[: data.rfind(b"\n") + 1].decode("utf-8")
         first, *rows = list(csv.reader(io.StringIO(text, newline=""), strict=True)) or [[]]
-        if rows and not text.endswith("\n") and len(rows[-1]) < len(first):
-            rows.pop()
     except (UnicodeDecodeError, csv.Error):
         first, rows = [], []
     if first != list(header) or any(len(row) != len(first) for row in rows):

@@ -27,13 +27,17 @@ class Table:
                 # A case that was predicted again, before all was killed, has its new rows below the old ones.
                 self._rows.setdefault(row[0], {})[tuple(row[:keys])] = row
         there = path.read_bytes() if keep and path.is_file() else None
-        self._grows = (
-            there == self._text().encode()
-        )  # the file is what stands here, and takes rows at its end
+        # Whether the file is what stands here, and takes rows at its end.
+        self._grows = there == self._text().encode()
         self._surplus = not (there is None or self._grows)  # it holds rows that count no more
 
     def __contains__(self, case: str) -> bool:
         return case in self._rows
+
+    def begin(self) -> None:
+        """Take rows that are not kept off the disk, before ours stand beside them. Raises EnvironmentFault."""
+        if self.path.is_file() and not self._grows:
+            self._write()
 
     def add(self, case: str, rows: Sequence[Sequence[Any]]) -> None:
         """Give ``case`` these rows, on the disk too; rows that it had before stay there until `tidy`.

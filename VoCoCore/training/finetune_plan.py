@@ -90,11 +90,12 @@ def with_steps(plan: Planned, machine: Machine, say: Say) -> Planned:
 
 
 def source_of(init: str) -> dict[str, str]:
-    """What the weights to start from say of themselves; empty from scratch."""
+    """What the weights to start from say of themselves, under ``holds`` what `identify` says; empty from scratch."""
     if init == SCRATCH:
         return {}
     file = read_weight_file(weights_file(init))
-    return {**(identify(file).encoder or {}), **file.metadata}
+    found = identify(file)
+    return {**(found.encoder or {}), **file.metadata, "holds": found.kind}
 
 
 def network_of(settings: FinetuneSettings, channels: int, classes: int) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from VoCoCore.devices import Machine
 from VoCoCore.errors import counted
 from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.models.identify import CLASSIFIER, ENCODER, TRANSFORMER
 from VoCoCore.runs.narrate import setting
 from VoCoCore.settings import ENCODER_LIMITS
 from VoCoCore.training.case_facts import Facts
@@ -97,8 +98,7 @@ class Planner:
     def _encoder_rate(self) -> None:
         if self.settings.optim.encoder_lr is not None:
             return
-        only_encoder = self.source and not card_preparation(self.source)
-        if only_encoder and self._quick():
+        if self.source.get("holds") in (ENCODER, CLASSIFIER, TRANSFORMER) and self._quick():
             self._choose(
                 {"optim.encoder_lr": TRAINED_SHARE}, "the encoder has learnt already, the decoder has not"
             )

@@ -82,5 +82,7 @@ def thinned(values: np.ndarray) -> np.ndarray:
     rows = values[: len(starts) * length].reshape(-1, length)
     kept = np.zeros(count, bool)  # np.unique imports half of numpy at its first call
     kept[0] = kept[-1] = True
-    kept[starts + rows.argmin(1)] = kept[starts + rows.argmax(1)] = True
+    bad = np.isnan(rows)  # a gap where a whole stretch is so; else the others count
+    kept[starts + np.where(bad, np.inf, rows).argmin(1)] = True
+    kept[starts + np.where(bad, -np.inf, rows).argmax(1)] = True
     return np.flatnonzero(kept)
