@@ -23,46 +23,7 @@ PAPER_7 = {
     "4x4x2": (83.47, 90.52),
 }
 # Single runs of draws that the tables leave out: they chose the settings of the tables, and say no more.
-TRIED = """\
-## What makes it help
-
-Draws 0 and 1, which the tables leave out, on the torso with 2 labelled cases, grid 4x4x1, both losses, 800 steps of
-fine-tuning: enough to choose the settings by, not to tell small differences from chance. Mean Dice in percent.
-
-| start | encoder's share of the learning rate | draw 0 | draw 1 |
-|---|---|---|---|
-| scratch | 1 | 29.3 | 25.5 |
-| scratch | 0.3 | 32.1 | 25.4 |
-| pre-trained with mirrored and turned volumes | 1 | 32.1 | 30.2 |
-| pre-trained without | 1 | 33.2 | 25.0 |
-| pre-trained without | 0.3 | 35.5 | 33.6 |
-| pre-trained without | 0.1 | 35.7 | 34.5 |
-| pre-trained without | 1, after a fifth of the steps for the decoder alone | 32.0 | |
-| scratch, 1500 steps | 1 | 41.2 | 41.1 |
-| pre-trained with mirrored and turned volumes, 1500 steps | 1 | 44.1 | 46.3 |
-
-- *The same view in both jobs.* Base crops of 32 x 32 x 32 voxels, and the same crops at the same voxel size
-  (2.6 x 1.9 x 9.9 mm) in fine-tuning, as in the publication. An earlier form of this page had base crops of
-  16 x 16 x 64 voxels of 6 mm and fine-tuning crops of 32 x 32 x 32: from 2 labelled cases (5 draws) 49.2 from scratch,
-  52.2 with L_pred, 48.2 with both losses, so no difference was told from chance. Crops that show much of the body need
-  no pre-training to know where they are.
-- *A slow encoder.* At the decoder's high rate a small encoder forgets. `voco finetune --protocol auto` therefore gives
-  the encoder of a small U-Net that comes from a pre-training 0.3 of it; from scratch this costs nothing.
-- *No mirrored bodies* where labels have sides: held-out crops were placed right in 84 of 100 cases, with mirrored and
-  turned volumes in 65 (`--augment.flip 0 --augment.turn 0`).
-- Structures of few voxels (nodules, gallbladder) stay unlearnt in so few steps, from any start.
-- Where the labelled cases suffice, nothing is left to gain: in that earlier form 1200 steps brought 58.6 from scratch
-  and 58.8 pre-trained.
-
-| pre-training, both losses, grid 4x4x1: held-out position accuracy (chance 0.11), effective rank of 16 bases | |
-|---|---|
-| crops of 16 x 16 x 64, gradient not clipped, 1000 steps (spikes, and bases that grow alike) | 0.31, 12.3 |
-| gradient clipped at 1 (the default of the recipe `paper`), 1500 steps | 0.49, 15.0 |
-| the same with a U-Net of four levels, whose lowest map has 32 voxels in place of 4 | 0.53, 15.4 |
-| crops of 32 x 32 x 32, 1500 steps | 0.65, 15.5 |
-| the same without mirrored and turned volumes | 0.84, 16.0 |
-| crops of 16 x 16 x 32, which leave 2 voxels in the lowest map | collapsed |
-"""
+TRIED = Path(__file__).with_name("evidence_tried.md").read_text(encoding="utf-8")
 Cells = list[dict[str, Any]]
 
 
