@@ -62,19 +62,25 @@ def _verdict(found: Cells) -> list[str]:
     for table in sorted({cell["table"] for cell in found}):
         cells = [cell for cell in found if cell["table"] == table]
         cells = [cell for cell in cells if cell["grid"] in ("4x4x1", _usual_grid(cells))]
-        scores, shown = _scores(cells, ("method", "labels")), []
-        for method in sorted({cell["method"] for cell in cells} - {"scratch"}):
-            counts = sorted({cell["labels"] for cell in cells if cell["method"] == method})
-            by_count = [_gains(scores, method, n) for n in counts]
-            tried = {f"with {n} labelled cases": gain for n, gain in zip(counts, by_count, strict=True)}
-            tried["over all numbers of labelled cases"] = _together(by_count)
-            for where, gain in tried.items():
-                low, high = bootstrap_interval(np.asarray(list(gain.values())))
-                if low > 0 or high < 0:
-                    shown.append(f"{method} {'helps' if low > 0 else 'harms'} {where}")
+        methods = sorted({cell["method"] for cell in cells} - {"scratch"})
+        shown = [words for method in methods for words in _told(cells, method)]
         words = "; ".join(shown) or "no difference from scratch is told from chance at this budget"
         lines.append(f"- {table}: {words}.")
     return lines
+
+
+def _told(cells: Cells, method: str) -> list[str]:
+    """The differences of a method from scratch whose interval leaves 0 out, in words."""
+    scores, shown = _scores(cells, ("method", "labels")), []
+    counts = sorted({cell["labels"] for cell in cells if cell["method"] == method})
+    by_count = [_gains(scores, method, n) for n in counts]
+    tried = {f"with {n} labelled cases": gain for n, gain in zip(counts, by_count, strict=True)}
+    tried["over all numbers of labelled cases"] = _together(by_count)
+    for where, gain in tried.items():
+        low, high = bootstrap_interval(np.asarray(list(gain.values())))
+        if low > 0 or high < 0:
+            shown.append(f"{method} {'helps' if low > 0 else 'harms'} {where}")
+    return shown
 
 
 def _tables(cells: Cells) -> list[str]:
