@@ -35,14 +35,14 @@ def folders(tmp_path: Path) -> Path:
 
 def test_a_reference_without_a_prediction(capsys, folders):
     (folders / "predictions" / "case1.nii.gz").unlink()
-    says = ["1 references have no prediction", "--allow-missing", "case1"]
+    says = ["1 reference has no prediction", "--allow-missing", "case1"]
     meet(capsys, "a reference without a prediction", 3, words(folders), says)
     assert (folders / "out" / "summary.json").is_file(), "what could be scored was"
 
 
 def test_a_prediction_without_a_reference(capsys, folders):
     (folders / "references" / "case1.nii.gz").unlink()
-    says = ["1 predictions have no reference", "case1.nii.gz"]
+    says = ["1 prediction has no reference", "case1.nii.gz"]
     meet(capsys, "a prediction without a reference", 3, words(folders), says)
 
 

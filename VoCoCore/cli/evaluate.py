@@ -145,15 +145,15 @@ def _fault(problems: Problems, allow_missing: bool, scored: int) -> DataError | 
             f"the first: {first.fault}",
             first.hint or "mend the file and evaluate again",
         )
-    parts = [
-        f"{len(names)} {what}, such as {names[0]}"
-        for what, names in (
-            ("references have no prediction", problems.unpredicted),
-            ("predictions have no reference", problems.unreferenced),
-        )
-        if names
-    ]
+    parts, ways = [], []
+    for what, other, names, way in (
+        ("reference", "prediction", problems.unpredicted, "predict the missing ones"),
+        ("prediction", "reference", problems.unreferenced, "add the missing references"),
+    ):
+        if names:
+            parts.append(f"{counted(len(names), what, 'has', 'have')} no {other}, such as {names[0]}")
+            ways.append(way)
     if allow_missing or not parts:
         return None
-    hint = "predict them, choose cases with --split, or say that it is meant with --allow-missing"
-    return DataError("; ".join(parts), hint)
+    ways += ["choose cases with --split", "or say that it is meant with --allow-missing"]
+    return DataError("; ".join(parts), ", ".join(ways))
