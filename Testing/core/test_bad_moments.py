@@ -80,7 +80,7 @@ def cases_in(store: Path) -> int:
     return len(Store(store).keys())
 
 
-def until(condition: Callable[[], bool], job: subprocess.Popen[str], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], job: subprocess.Popen[str], seconds: float = 150.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert job.poll() is None, job.communicate()
@@ -89,7 +89,7 @@ def until(condition: Callable[[], bool], job: subprocess.Popen[str], seconds: fl
 
 
 def only_line(kind: str, code: int, job: subprocess.Popen[str], *says: object) -> str:
-    _, text = job.communicate(timeout=60)
+    _, text = job.communicate(timeout=150)
     others = [w for w in text.splitlines() if not w.startswith(("voco: ", "preparing ", "looking "))]
     assert not others, f"libraries printed: {others}"
     return check_line(kind, job.returncode, code, text, map(str, says))
@@ -128,7 +128,7 @@ def test_a_disk_that_is_full(cohort, tmp_path):
     only_line("preparing on a full disk", 4, program(_LIMITED, [6000, *words]), "disk is full", store)
     assert cases_in(store) == 0 and not list((store / "partial").iterdir()), "no half case stays"
     job = program(_PLAIN, words)
-    assert job.communicate(timeout=60)[0] and job.returncode == 0 and cases_in(store) == 16
+    assert job.communicate(timeout=150)[0] and job.returncode == 0 and cases_in(store) == 16
 
 
 def test_a_store_that_may_not_be_written(cohort, tmp_path):

@@ -76,7 +76,7 @@ def test_inputs(capsys, place) -> None:
 def test_channels(capsys, place) -> None:
     two = card(channels=("t1", "t2"))
     save_model(build_network(two), two, place / "model.safetensors")
-    says = ["1 images, the network takes 2: t1, t2", "case"]
+    says = ["1 image, the network takes 2: t1, t2", "case"]
     meet(capsys, "another number of channels than trained with", 3, words(place), says)
 
 

@@ -109,7 +109,7 @@ def with_card(**changes):
 DAMAGES = [
     (
         without("decoder.output_block.conv.conv.bias"),
-        r"lacks 1 tensors.*decoder\.output_block\.conv\.conv\.bias",
+        r"lacks 1 tensor .*decoder\.output_block\.conv\.conv\.bias",
     ),
     (replaced("decoder.output_block.conv.conv.bias", torch.zeros(4)), r"\[4\], its card asks for \[3\]"),
     (replaced("decoder.more", torch.zeros(4)), r"decoder\.more, which its network does not have"),

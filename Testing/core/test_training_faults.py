@@ -110,7 +110,7 @@ def test_out_of_memory_names_settings_that_then_fit(words, run):
     """The suggestion is carried out, under the same limit."""
     job = [*words(optim__steps=1, optim__warmup=0, model__feature_size=24, optim__batch=16), "--workers", "0"]
     line = Job(job, program=("-c", LITTLE_ROOM)).must_end(
-        "out of memory in a step", 4, "out of memory on the CPU", "--optim.batch"
+        "out of memory in a step", 4, "out of memory on the CPU", "--model.checkpointing"
     )
     assert run.state() == "failed"
     suggested = re.search(r"this should fit: (.*) \(about", line)[1].split()
