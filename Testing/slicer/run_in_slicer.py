@@ -60,6 +60,7 @@ class Here:
 def openModule():
     """Go to the module, in the main window or, without one, in a window of its own; returns its widget."""
     if slicer.util.mainWindow() is not None:
+        slicer.util.mainWindow().resize(1600, 1100)  # the sections and all four views in the pictures
         slicer.util.selectModule("VoCoSlicer")
         return slicer.util.getModuleWidget("VoCoSlicer")
     window = slicer.modules.vocoslicer.widgetRepresentation()

@@ -46,11 +46,18 @@ def comeAndGo(stage: Stage) -> None:
 
 
 def deleteTheVolume(stage: Stage) -> None:
-    """The volume of the preview is deleted while it is shown."""
+    """The volume of the preview is deleted while it is shown: Slicer's selector takes the next, and so on to the last."""
     hand, preview = stage.hand("cropPreview"), stage.widget.logic.preview
     node = showPreview(stage, hand)
-    slicer.mrmlScene.RemoveNode(node)
-    hand.settle()
+    while node is not None:
+        slicer.mrmlScene.RemoveNode(node)
+        hand.settle()
+        node = hand.find("volumeSelector").currentNode()
+        if node is not None:
+            hand.until(
+                lambda node=node: preview.ready and preview.volume is node, what="the next volume's preview"
+            )
+            assert preview.shown and len(slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")) == 1
     assert preview.nodes is None
     assert not slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
     assert hand.find("problemLabel").text == "Choose a volume."

@@ -70,10 +70,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
                 self._hostIds.append(node.GetID())
                 names.append(node.GetName() or "")
                 self._hostWatch(node, vtk.vtkCommand.ModifiedEvent, self._hostRenamed)
+        place = self._hostCombo.currentIndex
         self._hostCombo.clear()
         self._hostCombo.addItems(names)
         wanted = self._hostCurrent
-        if wanted not in self._hostIds:
+        if leaving is not None and leaving.GetID() == wanted and self._hostIds:
+            # as Slicer does: the next node is chosen when the chosen one goes, with "None" too
+            wanted = self._hostIds[min(max(place, 0), len(self._hostIds) - 1)]
+        elif wanted not in self._hostIds:
             # as Slicer does: a combo box without "None" falls on the first node
             wanted = next((one for one in self._hostIds), "")
         self._hostCombo.setCurrentIndex(self._hostIds.index(wanted) if wanted in self._hostIds else -1)
