@@ -46,7 +46,7 @@ def comeAndGo(stage: Stage) -> None:
 
 
 def deleteTheVolume(stage: Stage) -> None:
-    """The volume of the preview is deleted while it is shown: Slicer's selector takes the next, and so on to the last."""
+    """The volume of the preview is deleted while it is shown: the next is shown then, until there is none."""
     hand, preview = stage.hand("cropPreview"), stage.widget.logic.preview
     node = showPreview(stage, hand)
     while node is not None:
