@@ -24,65 +24,13 @@ os.environ["XDG_CACHE_HOME"] = str(FOLDER / "cache")
 import slicer  # noqa: E402
 
 try:
+    import in_slicer
     import session
     import session_safe
 except BaseException:  # the module was not loaded, say: without --testing Slicer would stay open
     traceback.print_exc()
     slicer.util.exit(1)
     raise
-
-
-class Failures:
-    """Errors in slots and observers: Slicer prints them through sys.excepthook, and goes on."""
-
-    def __init__(self):
-        self.texts = []
-        self._before = sys.excepthook
-        sys.excepthook = self._note
-
-    def _note(self, kind, error, trace):
-        self.texts.append("".join(traceback.format_exception(kind, error, trace)))
-        self._before(kind, error, trace)
-
-    def check(self):
-        """Raise what was noted."""
-        texts, self.texts = self.texts, []
-        assert not texts, "failed where nobody could catch it:\n" + "\n".join(texts)
-
-
-class Here:
-    """Slicer itself, in the place of the host."""
-
-    def __init__(self):
-        self.app, self.failures = slicer.app, Failures()
-
-
-def openModule():
-    """Go to the module, in the main window or, without one, in a window of its own; returns its widget."""
-    if slicer.util.mainWindow() is not None:
-        slicer.util.mainWindow().resize(1600, 1100)  # the sections and all four views in the pictures
-        slicer.util.selectModule("VoCoSlicer")
-        return slicer.util.getModuleWidget("VoCoSlicer")
-    window = slicer.modules.vocoslicer.widgetRepresentation()
-    window.resize(560, 1400)
-    window.show()
-    window.enter()
-    return slicer.util.getModuleWidget("VoCoSlicer")
-
-
-def leaveModule():
-    """Go to another module."""
-    if slicer.util.mainWindow() is not None:
-        slicer.util.selectModule("Data")
-    else:
-        slicer.modules.vocoslicer.widgetRepresentation().exit()
-
-
-def reopenModule():
-    """Read the module again from its files: the nearest to a new start of Slicer that a script can do in it."""
-    leaveModule()
-    slicer.util.getModuleWidget("VoCoSlicer").onReload()
-    return openModule()
 
 
 def picture(stage):
@@ -114,7 +62,9 @@ def hasTrainer():
 
 def main():
     """All steps; returns how many failed, and what was left out."""
-    stage = session.Stage(Here(), openModule, leaveModule, reopenModule, FOLDER)
+    stage = session.Stage(
+        in_slicer.Here(), in_slicer.openModule, in_slicer.leaveModule, in_slicer.reopenModule, FOLDER
+    )
     stage.picture = picture(stage)
     failed, left = 0, []
     withJobs = None

@@ -31,19 +31,10 @@ os.environ.update(HOME=str(PLACE), VOCO_CONFIG_HOME=str(PLACE / ".config"), VOCO
 import slicer  # noqa: E402
 from hand import PICTURES, Hand  # noqa: E402
 from host import Host  # noqa: E402
-from made_jobs import makeRun, progress, started, train, val  # noqa: E402
+from made_jobs import FINETUNING, makeRun, progress, started, train, val  # noqa: E402
 from views import PlotView, SliceView, ThreeDView  # noqa: E402
 
 WIDTH = 640
-# What one core does in three minutes.
-FINETUNING = {
-    "optim.steps": 160,
-    "patches.size": (32, 32, 32),
-    "patches.per_case": 1,
-    "data.val_fraction": 0.17,
-    "data.test_fraction": 0.0,
-    "run.validate_every": 20,
-}
 
 
 def makeRuns() -> None:
