@@ -79,7 +79,7 @@ def test_what_a_step_in_parts_holds_hardly_grows_with_the_number_of_crops():
     assert many < 0.2 * held(False, 16)
 
 
-def test_parts_have_as_many_crops_as_a_device_wants():
+def test_parts_have_as_many_crops_as_a_device_wants(monkeypatch):
     assert crops_at_once("cpu", (64, 64, 64)) == 1
     assert crops_at_once("cuda", (64, 64, 64)) == 4
     assert crops_at_once("cuda", (256, 256, 256)) == 1
@@ -87,3 +87,7 @@ def test_parts_have_as_many_crops_as_a_device_wants():
     crops = torch.arange(3.0).view(3, 1, 1, 1, 1)
     found = embeddings_in_parts(lambda part: seen.append(len(part)) or part.flatten(1), crops)
     assert found.flatten().tolist() == [0, 1, 2] and seen == [1, 1, 1]
+    seen.clear()
+    monkeypatch.setitem(VOXELS, "cpu", 16)  # two crops of 8 voxels, however many channels these have
+    embeddings_in_parts(lambda part: seen.append(len(part)) or part.flatten(1), torch.zeros(3, 4, 2, 2, 2))
+    assert seen == [2, 1]

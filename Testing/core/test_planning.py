@@ -23,6 +23,7 @@ from VoCoCore.training.crop_plan import ENOUGH, Need, crop_size
 from VoCoCore.training.planning import (
     CROP_VOXELS,
     LONGEST,
+    SMALL_UNET,
     Planner,
     finished_plan,
     is_planned,
@@ -180,7 +181,9 @@ def test_a_small_encoder_that_comes_trained_is_moved_less_than_its_new_decoder()
     assert made.optim.encoder_lr == 0.3 and any(reason.startswith("optim.encoder_lr") for reason in reasons)
     tuned = {"holds": "network"}
     parent = {**PARENT, "holds": "encoder"}
-    wide = {"model__encoder": "unet", "model__feature_size": 48}
+    wide = {"model__encoder": "unet", "model__feature_size": SMALL_UNET + 1}
+    widest = {"model__encoder": "unet", "model__feature_size": SMALL_UNET}
+    assert plan(source=parent, **widest)[0].optim.encoder_lr == 0.3
     for source, chosen, share in (
         ({}, small, 1.0),
         (tuned, small, 1.0),
