@@ -80,8 +80,8 @@ def takePreview(stage: Stage, volume) -> None:
     hand.check("onCheckBox", False)
 
 
-def takeJob(stage: Stage, cases) -> Path:
-    """The curves of a fine-tuning beside the slices; returns its run."""
+def takeJob(stage: Stage, cases, shown) -> Path:
+    """The curves of a fine-tuning beside the slices of ``shown``; returns its run."""
     volumes, segmentations = zip(*cases, strict=True)
     run = PLACE / "finetune torsos"
     logic = stage.widget.logic
@@ -91,6 +91,7 @@ def takeJob(stage: Stage, cases) -> Path:
     hand.selectRow("runsTable", [row[0] for row in hand.rows("runsTable")].index(run.name))
     hand.check("plotButton")
     hand.settle()
+    slicer.util.setSliceViewerLayers(background=shown, fit=True)
     take("slicer-jobs")
     hand.check("plotButton", False)
     return run
@@ -101,11 +102,9 @@ def takePrediction(stage: Stage, run: Path, volume) -> None:
     hand = only(stage, "prediction")
     stage.widget.logic.getParameterNode().model = str(run)
     hand.pick("volumeSelector", volume)
+    hand.type("outputEdit", str(PLACE / "predicted"))
     hand.click("predictButton")
-    segmentations = "vtkMRMLSegmentationNode"
-    before = len(slicer.util.getNodesByClass(segmentations))
-    hand.until(lambda: len(slicer.util.getNodesByClass(segmentations)) > before, 600, "the prediction")
-    hand.settle()
+    hand.until(lambda: hand.find("predictButton").isEnabled(), 600, "the prediction")
     arrange(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, volume)
     take("slicer-prediction")
 
@@ -122,7 +121,7 @@ def main() -> None:
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         node.SetDisplayVisibility(False)
     takePreview(stage, torso)
-    takePrediction(stage, takeJob(stage, cases), torso)
+    takePrediction(stage, takeJob(stage, cases, torso), torso)
 
 
 try:
