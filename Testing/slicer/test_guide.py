@@ -50,12 +50,18 @@ class Rehearsal(VoCoLogic):
 
 @pytest.fixture
 def saved(scene, monkeypatch):
-    """Names of the files that a script saves; its logic is rehearsed on the test's scene."""
+    """The files that a script saves, by their whole paths; its logic is rehearsed on the test's scene."""
     names = []
+
+    def save(node, name):
+        assert Path(name).is_absolute(), "Slicer begins others in the user's documents"
+        names.append(Path(name))
+        return "full" not in name
+
     monkeypatch.setattr(Rehearsal, "started", [])
     monkeypatch.setattr(Rehearsal, "ends", {})
     monkeypatch.setitem(sys.modules, "VoCoSlicer", SimpleNamespace(VoCoSlicerLogic=Rehearsal))
-    monkeypatch.setattr(slicer.util, "saveNode", lambda node, name: names.append(name), raising=False)
+    monkeypatch.setattr(slicer.util, "saveNode", save, raising=False)
     return names
 
 
@@ -72,13 +78,24 @@ def test_the_whole_way(saved):
     assert (first[0], first[1], first[3]) == ("pretrain", "runs/first", 6)
     assert (second[0], second[1], second[3:]) == ("finetune", organs, (6, True))
     assert second[2]["init"] == "runs/first"
-    assert third[:2] == ("predict", organs) and saved == ["VoCoTorso1 organs.seg.nrrd"]
+    assert third[:2] == ("predict", organs) and saved == [Path("VoCoTorso1 organs.seg.nrrd").absolute()]
 
 
 def test_a_job_that_fails_ends_the_script_with_its_code(saved):
     Rehearsal.ends["runs/first"] = 3
     assert play(SCRIPTS[0]) == 3
     assert [kind for kind, *_ in Rehearsal.started] == ["pretrain"] and not saved
+
+
+def test_a_result_that_cannot_be_saved_is_not_taken_for_done(saved, tmp_path, monkeypatch):
+    (tmp_path / "full").mkdir()
+    monkeypatch.chdir(tmp_path / "full")
+    assert play(SCRIPTS[0]) == 4 and len(saved) == 1
+
+
+def test_an_error_of_the_script_ends_it_too(saved, monkeypatch, capsys):
+    monkeypatch.setattr(Rehearsal, "finetune", lambda *_, **__: 1 / 0)
+    assert play(SCRIPTS[0]) == 1 and "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_start_and_leave(saved):

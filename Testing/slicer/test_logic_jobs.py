@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 import sys
 import time
@@ -22,6 +23,7 @@ from VoCoSlicerLib.logic_cases import casesOf
 from VoCoSlicerLib.logic_check import CheckJob
 from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
+from VoCoSlicerLib.logic_steps import Progress
 from VoCoSlicerLib.model_info import readModel
 from VoCoSlicerLib.tasks import Task
 
@@ -218,7 +220,29 @@ def test_exit_codes_are_those_of_the_command_line(logic, tmp_path, capsys):
     run = RunDirectory.create(tmp_path / "data", {"patches": {}}, {})
     run.events.emit("error", kind="DataError", message="bad case", hint="")
     run.write_status("failed", message="bad case")
+    capsys.readouterr()
     assert logic.waitFor(run.path) == 3
+    assert re.fullmatch(r"voco: error: the job in .* failed: bad case  \(.*\)\n", capsys.readouterr().out)
+
+
+def test_an_error_of_the_script_itself_ends_slicer_too(logic, capsys):
+    assert logic.exitCode(lambda: 1 / 0) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_script_is_told_only_what_has_changed(logic, tmp_path, monkeypatch):
+    told, path = [], tmp_path / "run"
+    nows = [*[Progress("exporting", 1, 2)] * 3, *[Progress("starting")] * 4]
+
+    def wait(tell):
+        for now in nows:
+            tell(now)
+        RunDirectory.create(path, {"patches": {}}, {}).write_status("finished", step=4, total=4)
+        return path
+
+    monkeypatch.setattr(logic, "startJob", lambda *_, **__: SimpleNamespace(wait=wait))
+    assert logic.pretrain([], path, progress=told.append, preset="tiny") == 0
+    assert told[:2] == ["exporting 1/2", "starting"] and len(told) == 3 and told[2].startswith("finished")
 
 
 def test_a_script_resumes_with_the_python_that_the_user_has_chosen(logic, tmp_path):

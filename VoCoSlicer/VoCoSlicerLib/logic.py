@@ -7,6 +7,7 @@ work is done, with the exit code that the command line would give.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -180,35 +181,44 @@ class VoCoLogic:
         job = PredictJob(self, model, groups, output, **options).start()
         if wait:
             job.wait()
+            for name, reason in job.failed.items():
+                print(f"voco: error: {name}: {reason}")
         return job
 
     def exitCode(self, work: Callable[[], Any]) -> int:
-        """Do ``work`` and return its exit code, for ``sys.exit`` at a script's end: errors become a line and a code."""
+        """Do ``work`` and return its exit code, for ``sys.exit`` at a script's end: errors become a line and a code.
+
+        Also those of the script itself, with their traceback: Slicer would stay open, without a window.
+        """
         try:
             done = work()
         except VocoError as error:
             print(f"voco: error: {error}")
             return error.exit_code
+        except Exception:
+            traceback.print_exc()
+            return 1
         return done if isinstance(done, int) else int(getattr(done, "exitCode", 0) or 0)
 
     def waitFor(self, run: str | Path, progress: Callable[[str], Any] | None = None) -> int:
-        """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong."""
-        follower, said = Follower(run), ""
+        """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong,
+        which is printed: a script has nothing else to show it.
+        """
+        follower, tell = Follower(run), _changes(progress)
         while True:
             state = follower.run.state()
             follower.poll()
             now = follower.summary()
-            line = f"{state}: {now.stage} {now.step}/{now.total}"
-            if progress is not None and line != said:
-                progress(line)
+            tell(f"{state}: {now.stage} {now.step}/{now.total}")
             if state not in ACTIVE:
                 break
-            said = line
             time.sleep(4 * PAUSE)
         if state in ("finished", "stopped"):
             return 0 if state == "finished" else 5
         follower.read_all()
-        return failure(follower).exit_code
+        error = failure(follower)
+        print(f"voco: error: {error}")
+        return error.exit_code
 
     def activeRuns(self) -> list[Any]:
         """The rows of the jobs that run on this machine now."""
@@ -235,6 +245,20 @@ class VoCoLogic:
         labelled = kind == "finetune" and values.get("task") != "classification"
         cases = logic_cases.casesOf(self.scene, volumes, labelled=labelled, **facts)
         folder = run or self.newFolder(kind)
-        tell = None if progress is None else lambda now: progress(f"{now.stage} {now.done}/{now.total}")
-        path = self.startJob(kind, folder, values, cases=cases, **given).wait(tell)
+        tell = _changes(progress)
+        start = self.startJob(kind, folder, values, cases=cases, **given)
+        path = start.wait(lambda now: tell(f"{now.stage} {now.done}/{now.total}" if now.total else now.stage))
         return self.waitFor(path, progress) if wait else 0
+
+
+def _changes(progress: Callable[[str], Any] | None) -> Callable[[str], Any]:
+    """What hands a line on to ``progress`` (None: to nobody) where it differs from the one before."""
+    said = ""
+
+    def tell(line: str) -> None:
+        nonlocal said
+        if progress is not None and line != said:
+            progress(line)
+        said = line
+
+    return tell

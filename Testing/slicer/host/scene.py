@@ -32,6 +32,8 @@ class SceneSetup:
         import vtk
 
         self.scene = slicer.vtkMRMLScene()
+        # Where relative names of files begin: a user's documents, which need not be there, not the current folder.
+        self.scene.SetRootDirectory(f"{cacheFolder or tempfile.gettempdir()}/no documents")
         self.applicationLogic = slicer.vtkSlicerApplicationLogic()
         self.applicationLogic.SetMRMLScene(self.scene)
         self.logics = {name: getattr(slicer, kind)() for name, kind in LOGICS.items()}
