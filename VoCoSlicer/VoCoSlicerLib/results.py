@@ -5,7 +5,8 @@ work they are.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,14 @@ import vtk
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import spacing_of
 from VoCoSlicerLib.image_files import sameGrid
-from VoCoSlicerLib.results_read import (
-    LabelMap,
-    LabelNames,
-    Probability,
-    inVtk,
-    readLabelMap,
-    readProbabilities,
-)
+from VoCoSlicerLib.results_read import LabelMap, LabelNames, Probability, readLabelMap, readProbabilities
+from VoCoSlicerLib.results_surfaces import BINARY, identityOf, surfaces
 from VoCoSlicerLib.segments import takeSegments
 from VoCoSlicerLib.terminology import termOf
-from VoCoSlicerLib.volumes import RESULT, ownMatrix, toNumpy, toVtk, worldMatrix
+from VoCoSlicerLib.volumes import RESULT, ownMatrix, toVtk, worldMatrix
 
-BINARY = "Binary labelmap"
-SURFACE = "Closed surface"
 _HIDDEN = 0.05  # probabilities below are not shown
+_PAUSE = 0.002  # seconds between two looks at a thread
 Provenance = Mapping[str, str]
 
 
@@ -67,13 +61,13 @@ def addSegmentation(
         if layer not in images:
             images[layer] = _image(found.scalars(layer), local, (0, 0, 0), found.shape)
         colour = (colors or {}).get(value) or _ownColour(number)
-        _addSegment(node, name, images[layer], 1 if layer else value, colour, f"Segment_{value}")
+        _addSegment(node, name, images[layer], 1 if layer else value, colour, identityOf(value))
     node.SetAttribute(RESULT, "segmentation")
     sign(node, provenance)
     putBeside(scene, node, volumeNode)
     if show3d:
         for _ in surfaces(node, found, names):
-            pass
+            time.sleep(_PAUSE)
     return node
 
 
@@ -97,39 +91,6 @@ def _image(scalars, matrix: np.ndarray, first: Sequence[int], size: Sequence[int
     image.GetPointData().SetScalars(scalars)
     image.SetImageToWorldMatrix(toVtk(matrix))
     return image
-
-
-def surfaces(node, labelMap: LabelMap, names: LabelNames) -> Iterator[int]:
-    """Make the surfaces of `addSegmentation`'s node, one segment at each step, then show them in 3D.
-
-    Yields the segments done. Each is made from the box that the segment fills, not from the whole label map.
-    """
-    segmentation = node.GetSegmentation()
-    for number, value in enumerate(names.labels, 1):
-        segment = segmentation.GetSegment(f"Segment_{value}")
-        if segment is not None:  # it may have been deleted between two steps
-            matrix = vtk.vtkMatrix4x4()
-            segment.GetRepresentation(BINARY).GetImageToWorldMatrix(matrix)
-            segment.AddRepresentation(
-                SURFACE, _surface(labelMap.part(names.valuesOf(value)), toNumpy(matrix))
-            )
-        yield number
-    node.CreateClosedSurfaceRepresentation()  # makes those that are not there, and tells the views
-    display = node.GetDisplayNode()
-    if display is not None:
-        display.SetPreferredDisplayRepresentationName3D(SURFACE)
-        display.SetVisibility3D(True)
-
-
-def _surface(part: tuple[np.ndarray, tuple[int, int, int]] | None, matrix: np.ndarray):
-    """The surface around voxels as Slicer makes it, as vtkPolyData; an empty one around nothing."""
-    if part is None:
-        return vtk.vtkPolyData()
-    array, first = part
-    alone = slicer.vtkSegment()
-    alone.AddRepresentation(BINARY, _image(inVtk(array)[1], matrix, first, array.shape[::-1]))
-    slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule().Convert(alone)
-    return alone.GetRepresentation(SURFACE) or vtk.vtkPolyData()
 
 
 def addProbability(

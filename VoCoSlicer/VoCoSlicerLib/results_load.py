@@ -11,9 +11,10 @@ from typing import Any
 from VoCoCore.data.cases import file_names
 from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
-from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation, surfaces
+from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation
+from VoCoSlicerLib.results_surfaces import surfaces
 from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
-from VoCoSlicerLib.threads import asVocoError, giveTurn
+from VoCoSlicerLib.threads import asVocoError, inThread
 
 _TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
 
@@ -135,7 +136,7 @@ class PredictionLoad:
         path = files.labelFile(self.folder, name)
         if path is None:
             raise DataError("it was not predicted", "the log says why")
-        found = yield from _inThread(lambda: files.readLabelMap(path).prepare(names))
+        found = yield from inThread(lambda: files.readLabelMap(path).prepare(names), f"reading {path}")
         volume = volumeOf(self.scene, self.volumesById[case])
         known = names if names.labels else _unnamed(found)
         node = addSegmentation(
@@ -155,15 +156,14 @@ class PredictionLoad:
         self._compare(case, sizes, rows)
         yield
         if self.show3d:
-            for _ in surfaces(node, found, known):
-                yield
+            yield from surfaces(node, found, known)
         if self.probabilities:
             yield from self._probabilities(name, known, volume)
 
     def _probabilities(self, name: str, names: files.LabelNames, volume: Any) -> Iterator[None]:
         path = self.folder / files.PROBABILITIES / f"{name}.nii.gz"
         maps = files.readProbabilities(path, list(names.labels.values()))
-        while (each := (yield from _inThread(lambda: next(maps, None)))) is not None:
+        while (each := (yield from inThread(lambda: next(maps, None), f"reading {path}"))) is not None:
             node = addProbabilityVolume(self.scene, each, volume, self.provenance)
             self.probabilityNodes.append(node)
             yield
@@ -188,25 +188,3 @@ def loadPredictions(
 def _unnamed(found: files.LabelMap) -> files.LabelNames:
     present = (value for value, count in enumerate(found.counts) if value and count)
     return files.LabelNames({value: f"label {value}" for value in present})
-
-
-def _inThread(action: Callable[[], Any]):
-    """Do ``action`` in a thread, yielding until it is done; returns its result, raises what it raises."""
-    box: dict[str, Any] = {}
-
-    def work() -> None:
-        try:
-            box["result"] = action()
-        except VocoError as error:
-            box["error"] = error
-        except Exception as error:  # a thread has nobody to raise to
-            box["error"] = DataError(f"it cannot be read: {type(error).__name__}: {error}", "predict again")
-
-    thread = threading.Thread(target=work, name="VoCo results", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        giveTurn(thread)
-        yield
-    if "error" in box:
-        raise box["error"]
-    return box["result"]

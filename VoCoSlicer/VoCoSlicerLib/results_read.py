@@ -51,8 +51,8 @@ class LabelMap:
         if not values:
             return self._whole
         if values not in self._regions:
-            self._regions[values] = inVtk(np.isin(self.array, values).astype(np.uint8))[1]
-        return self._regions[values]
+            self._regions[values] = inVtk(np.isin(self.array, values).astype(np.uint8))
+        return self._regions[values][1]
 
     def prepare(self, names: LabelNames) -> LabelMap:
         """Do now, in a thread, what would take time later; returns itself."""
@@ -61,16 +61,25 @@ class LabelMap:
                 self.scalars(values)
         return self
 
-    def part(self, values: Iterable[int]) -> tuple[np.ndarray, tuple[int, int, int]] | None:
-        """Where ``values`` are, as uint8 (k, j, i), cut out with a voxel around, and its first voxel; None: nowhere."""
-        values = [value for value in values if value in self.boxes]
-        if not values:
+    def part(self, values: tuple[int, ...]) -> tuple[Any, tuple[int, ...]] | None:
+        """Where ``values`` are, with a voxel around that is outside: a VTK array of 0 and 1, and its extent (i, i, j,
+        j, k, k) on this grid, which it may reach over by that voxel; None: nowhere.
+        """
+        boxes = [self.boxes[value] for value in values if value in self.boxes]
+        if not boxes:
             return None
-        low = np.maximum(np.min([self.boxes[value][0] for value in values], axis=0) - 1, 0)
-        high = np.minimum(np.max([self.boxes[value][1] for value in values], axis=0) + 1, self.shape)
-        k, j, i = (slice(int(low[axis]), int(high[axis])) for axis in (2, 1, 0))
-        first = (i.start, j.start, k.start)
-        return np.isin(self.array[k, j, i], values).astype(np.uint8), first
+        low, high = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
+        box = tuple(slice(*ends) for ends in zip(low[::-1], high[::-1], strict=True))
+        made, scalars = _inVtk((high - low + 2)[::-1], np.dtype(np.uint8))
+        made[:] = 0
+        inside = made[1:-1, 1:-1, 1:-1].view(bool)
+        # One call for all: each has to wait for Python's lock.
+        if len(values) == 1:
+            np.equal(self.array[box], values[0], out=inside)
+        else:
+            self.scalars(values)
+            np.equal(self._regions[values][0][box], 1, out=inside)
+        return scalars, tuple(int(end) for ends in zip(low - 1, high, strict=True) for end in ends)
 
     def milliliters(self, values: Iterable[int]) -> float:
         """Volume of all voxels that have one of ``values``."""
@@ -80,11 +89,16 @@ class LabelMap:
 
 def inVtk(array: np.ndarray):
     """(view (k, j, i), VTK array) of a copy of ``array`` in VTK's own memory: handing it to an image costs nothing."""
-    scalars = vtk.vtkDataArray.CreateDataArray(get_vtk_array_type(array.dtype))
-    scalars.SetNumberOfTuples(array.size)
-    view = vtk_to_numpy(scalars).reshape(array.shape)
+    view, scalars = _inVtk(array.shape, array.dtype)
     view[:] = array
     return view, scalars
+
+
+def _inVtk(shape: Sequence[int], dtype: np.dtype):
+    """(view of that shape, VTK array) of new memory, not set to anything."""
+    scalars = vtk.vtkDataArray.CreateDataArray(get_vtk_array_type(dtype))
+    scalars.SetNumberOfTuples(int(np.prod(shape)))
+    return vtk_to_numpy(scalars).reshape(shape), scalars
 
 
 def _measured(array: np.ndarray) -> tuple[np.ndarray, dict[int, tuple[np.ndarray, np.ndarray]]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from VoCoCore.errors import DataError, VocoError
 
@@ -20,6 +22,26 @@ def giveTurn(thread: threading.Thread, seconds: float = TURN) -> None:
     until = time.perf_counter() + seconds
     while thread.is_alive() and time.perf_counter() < until:
         time.sleep(seconds / 10)
+
+
+def inThread(action: Callable[[], Any], what: str):
+    """Do ``action`` in a thread, yielding until it is done; returns its result, and raises what it raises."""
+    box: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            box["result"] = action()
+        except Exception as error:  # a thread has nobody to raise to
+            box["error"] = asVocoError(error, what)
+
+    thread = threading.Thread(target=work, name=f"VoCo: {what}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        giveTurn(thread)
+        yield
+    if "error" in box:
+        raise box["error"]
+    return box["result"]
 
 
 def asVocoError(error: Exception, what: str) -> VocoError:

@@ -1,0 +1,108 @@
+"""Surfaces of predicted segments, as Slicer makes them, one at a time and beside the window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import vtk
+
+from VoCoSlicerLib.results_read import LabelMap, LabelNames
+from VoCoSlicerLib.threads import inThread
+from VoCoSlicerLib.volumes import toNumpy, toVtk
+
+BINARY = "Binary labelmap"
+SURFACE = "Closed surface"
+_SMOOTHING = "Smoothing factor"
+_DECIMATION = "Decimation factor"
+
+
+def identityOf(value: int) -> str:
+    """What the segment of a label is found by."""
+    return f"Segment_{value}"
+
+
+def surfaces(node, labelMap: LabelMap, names: LabelNames) -> Iterator[None]:
+    """Make the surfaces of `addSegmentation`'s node, one segment after the other, then show them in 3D.
+
+    Yields between small steps. Each is made in a thread, from the box that the segment fills: VTK lets go of Python's
+    lock while it works, so a large segment, which takes a second, does not hold the window.
+    """
+    segmentation = node.GetSegmentation()
+    smoothing, decimation = (
+        float(segmentation.GetConversionParameter(name)) for name in (_SMOOTHING, _DECIMATION)
+    )
+    for value in names.labels:
+        segment = segmentation.GetSegment(identityOf(value))
+        if segment is None:  # it may have been deleted between two steps
+            continue
+        matrix = vtk.vtkMatrix4x4()
+        segment.GetRepresentation(BINARY).GetImageToWorldMatrix(matrix)
+        values, place = names.valuesOf(value), toNumpy(matrix)
+        made = yield from inThread(
+            lambda values=values, place=place: _surface(labelMap.part(values), place, smoothing, decimation),
+            "the surfaces",
+        )
+        segment = segmentation.GetSegment(identityOf(value))
+        if segment is not None:
+            segment.AddRepresentation(SURFACE, made)
+        yield
+    node.CreateClosedSurfaceRepresentation()  # makes those that are not there, and tells the views
+    display = node.GetDisplayNode()
+    if display is not None:
+        display.SetPreferredDisplayRepresentationName3D(SURFACE)
+        display.SetVisibility3D(True)
+
+
+def _surface(
+    part: tuple[Any, Sequence[int]] | None, matrix: np.ndarray, smoothing: float, decimation: float
+) -> Any:
+    """The surface around voxels as vtkPolyData, by the filters of Slicer's own rule; an empty one around nothing.
+
+    All of them run in one call, for each call has to wait until the window lends Python's lock.
+    """
+    if part is None:
+        return vtk.vtkPolyData()
+    image = vtk.vtkImageData()
+    image.SetExtent(part[1])
+    image.GetPointData().SetScalars(part[0])
+    edges = vtk.vtkDiscreteFlyingEdges3D()
+    edges.SetInputData(image)
+    edges.ComputeGradientsOff()
+    edges.ComputeNormalsOff()
+    edges.SetValue(0, 1)
+    moved, normals = vtk.vtkTransformPolyDataFilter(), vtk.vtkPolyDataNormals()
+    toWorld = vtk.vtkTransform()
+    toWorld.SetMatrix(toVtk(matrix))
+    moved.SetTransform(toWorld)
+    normals.ConsistencyOn()
+    normals.SplittingOff()
+    shaping = [_decimator(decimation)] * (decimation > 0) + [_smoother(smoothing)] * (smoothing > 0)
+    filters = [edges, *shaping, moved, normals]
+    for one, following in pairwise(filters):
+        following.SetInputConnection(one.GetOutputPort())
+    normals.Update()
+    return normals.GetOutput()
+
+
+def _decimator(factor: float):
+    made = vtk.vtkDecimatePro()
+    made.SetFeatureAngle(60)
+    made.SplittingOff()
+    made.PreserveTopologyOn()
+    made.SetMaximumError(1)
+    made.SetTargetReduction(factor)
+    return made
+
+
+def _smoother(factor: float):
+    made = vtk.vtkWindowedSincPolyDataFilter()
+    made.SetNumberOfIterations(int(20 + 40 * factor))
+    made.SetPassBand(10 ** (-4 * factor))
+    made.BoundarySmoothingOff()
+    made.FeatureEdgeSmoothingOff()
+    made.NonManifoldSmoothingOn()
+    made.NormalizeCoordinatesOn()
+    return made
