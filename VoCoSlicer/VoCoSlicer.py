@@ -72,7 +72,7 @@ class VoCoSlicer(ScriptedLoadableModule):
 class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The module's window: one collapsible section for each panel, a line for messages, one for errors.
 
-    To the panels it is the *host*: `say`, `note`, `showError`, `openSection`, `advance`, `selectRun`.
+    To the panels it is the *host*: `say`, `note`, `showError`, `hideError`, `openSection`, `advance`, `selectRun`.
     """
 
     def __init__(self, parent=None):
@@ -179,6 +179,10 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showError(self, error, log=None):
         """Show what went wrong as one line with its hint; ``log`` (text, or a file's path) behind "Show log"."""
         self.messages.showError(error, log)
+
+    def hideError(self):
+        """Take an error away that no longer holds: what went wrong is being done again."""
+        self.messages.hideError()
 
     def openSection(self, name):
         """Open a section; the others stay as they are."""

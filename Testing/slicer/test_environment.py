@@ -80,7 +80,7 @@ def test_versions_that_do_not_fit_are_named(looked, bare, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda place: (place / "torch" / "more.py").unlink(), "1 of its"),
+        (lambda place: (place / "torch" / "more.py").unlink(), "files is missing"),
         (lambda place: next(place.glob("torch-*")).joinpath("RECORD").unlink(), "list of files is missing"),
         (lambda place: (place / "torch" / "__init__.py").write_text("import nowhere"), "nowhere"),
         (
@@ -206,6 +206,21 @@ def test_the_choice_of_a_python_is_remembered_and_can_be_taken_back(monkeypatch)
     assert store == {} and place.python == "/from/variable"
     monkeypatch.delenv("VOCO_PYTHON")
     assert place.reason == "Slicer's own" and not place.external
+
+
+def test_the_folder_of_a_virtual_environment_is_as_good_as_its_python(tmp_path):
+    python = makePython(tmp_path / "of its own", pip=False)
+    place = Environment({"python": str(tmp_path / "of its own")})
+    assert Path(place.python) == python and place.external
+    assert Environment({"python": str(tmp_path)}).python == str(tmp_path), (
+        "no Python in it: the probe says so"
+    )
+
+
+def test_a_program_that_does_not_start_is_named_once():
+    for reason in ("/p could not be started: Permission denied", "it said nothing"):
+        (said, hint) = environment.unusable("/p", reason).sentences
+        assert said.count("/p") == 1 and said.endswith(".") and "another Python" in hint
 
 
 def test_what_is_asked_of_a_python_is_what_the_trainer_needs():

@@ -185,6 +185,12 @@ def test_closing_slicer_asks_once_what_becomes_of_jobs(host, monkeypatch):
     window.close()
     assert host.answers.asked == [] and not window.isVisible()
     rows.append(SimpleNamespace(path="/runs/one", name="one", state="running", local=True, active=True))
+    host.answers.give("Escape")
+    window.show()
+    window.close()
+    assert stopped == [] and not window.isVisible(), "Escape lets them run"
+    voco.closeQuestion.asked = False
+    host.answers.asked.clear()
     host.answers.give("Stop with a checkpoint")
     window.show()
     window.close()

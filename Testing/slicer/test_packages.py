@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 from made_jobs import until
@@ -13,6 +14,8 @@ from VoCoCore.errors import EnvironmentFault, StopRequested
 from VoCoSlicerLib import environment, packages, pythons
 from VoCoSlicerLib.environment import Environment
 from VoCoSlicerLib.packages import Change, Installer, Plan
+from VoCoSlicerLib.scripts import probe
+from VoCoSlicerLib.tasks import Task
 
 SHIPPED = {"numpy": "2.1.0", "scipy": "1.15", "SimpleITK": "2.5", "shipped": "1.0"}
 
@@ -103,6 +106,41 @@ def test_the_question_names_packages_versions_and_size():
     assert "aaa 2.5, 3.4 MB" in words and "bbb 1.5 instead of 1.0" in words
     assert "About 3.4 MB and more will be downloaded." in words
     assert "3 GB" in Plan((), True).words() and "PyTorch" in Plan((), True).words()
+
+
+def test_the_question_fits_on_a_screen_whatever_is_to_come():
+    many = [Change(f"part{number}", "1.0", "", number * 1000) for number in range(40)]
+    words = Plan((*many, Change("aaa", "2.0", "1.0", 5)), False).words().splitlines()
+    assert len(words) < 16 and words[0] == "aaa 2.0 instead of 1.0, 5 B", words
+    assert words[1].startswith("part39 1.0") and words[-2] == "and 29 packages more"
+    assert words[-1] == "About 780 kB will be downloaded."
+
+
+def test_a_python_that_may_not_be_changed_is_said_before_anything_is_downloaded(bare, tmp_path):
+    bench = Bench(tmp_path, {"python": str(bare)}, "aaa>=2\n")
+    bench.look()
+    assert bench.facts.writable and bench.facts.packages == str(site(bare))
+    bench.installer = Installer(bench.environment, replace(bench.facts, writable=False))
+    with pytest.raises(EnvironmentFault, match="may not write into this Python") as raised:
+        bench.installer.plan()
+    assert str(site(bare)) in raised.value.message and "virtual environment" in raised.value.hint
+
+
+def test_write_access_is_asked_of_the_folder_or_its_nearest_parent(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(probe.os, "access", lambda folder, how: asked.append(folder) or False)
+    monkeypatch.setattr(probe.site, "ENABLE_USER_SITE", False)
+    assert not probe.writable(str(tmp_path / "not" / "there")) and asked == [str(tmp_path)]
+    monkeypatch.setattr(probe.site, "ENABLE_USER_SITE", True)
+    assert probe.writable(str(tmp_path)), "pip installs for the user alone then"
+
+
+def test_what_pip_says_of_write_access_is_said_in_words(bare, tmp_path):
+    words = "ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: 'aaa'"
+    script = f"import sys; print({words!r}, file=sys.stderr); sys.exit(1)"
+    task = ended(Task(["-c", script], str(bare), plain=True))
+    bench = Bench(tmp_path, {"python": str(bare)}, "aaa>=2\n")
+    assert "may not write" in bench.look().explain(task).message
 
 
 def test_what_slicer_ships_is_pinned_and_a_conflict_is_said_in_words(own, wheels, tmp_path):

@@ -167,9 +167,10 @@ def chooseFile(title: str, start: str = "", kinds: str = "") -> str:
     return str((answer[0] if isinstance(answer, tuple) else answer) or "")
 
 
-def ask(title: str, text: str, answers: list[str]) -> int:
+def ask(title: str, text: str, answers: list[str], harmless: int = -1) -> int:
     """Put a question with one button for each of ``answers``; returns the number of the one pressed, -1 for none.
 
+    The Escape key and the window's cross press the ``harmless`` one, the last unless said otherwise.
     Under ``--testing`` nobody is there to answer: nothing is asked, and none is pressed.
     """
     if slicer.app.testingEnabled():
@@ -179,6 +180,7 @@ def ask(title: str, text: str, answers: list[str]) -> int:
     box.setWindowTitle(title)
     box.setText(text)
     buttons = [box.addButton(answer, qt.QMessageBox.AcceptRole) for answer in answers]
+    box.setEscapeButton(buttons[harmless])  # Qt finds none among buttons of one role, and then does not close
     run = getattr(box, "exec_", None) or box.exec
     run()
     pressed = box.clickedButton()
@@ -196,6 +198,9 @@ def showText(title: str, text: str) -> Any:
     box.setReadOnly(True)
     box.setPlainText(text)
     box.setLineWrapMode(qt.QPlainTextEdit.NoWrap)
+    font = qt.QFont("monospace")  # tables and progress bars stand in columns
+    font.setStyleHint(qt.QFont.TypeWriter)
+    box.setFont(font)
     layout.addWidget(box)
     window.resize(900, 500)
     window.setAttribute(qt.Qt.WA_DeleteOnClose)

@@ -34,7 +34,8 @@ _LITTLE = 6 * 10**9  # bytes of a card's memory below which only small presets f
 class Facts:
     """What the probe found. ``device``: cuda, mps, cpu, or "" where nothing can run; ``memoryGb``: of the card, else of
     the machine, in 10^9 bytes; ``missing``: lines of requirements that are not there or too old; ``broken``: what is
-    wrong, by line of requirements; ``installed``: versions by name; ``sentences`` for everybody, ``warnings`` first.
+    wrong, by line of requirements; ``installed``: versions by name; ``packages``: the folder where
+    they go, and ``writable`` whether pip may; ``sentences`` for everybody, ``warnings`` first.
     """
 
     python: str = ""
@@ -48,6 +49,8 @@ class Facts:
     old: tuple[str, ...] = ()
     installed: dict[str, str] = field(default_factory=dict)
     cards: tuple[str, ...] = ()
+    packages: str = ""
+    writable: bool = True
     ok: bool = False
     warnings: tuple[str, ...] = ()
     sentences: tuple[str, ...] = ()
@@ -119,7 +122,7 @@ class Environment:
 
 def unusable(python: str, reason: str) -> Facts:
     """Facts about a Python that cannot even be asked."""
-    warning = f"{python} cannot run jobs: {reason}."
+    warning = f"{reason}." if reason.startswith(python) else f"{python} cannot run jobs: {reason}."
     return Facts(python, warnings=(warning,), sentences=(warning, "Choose another Python for the jobs."))
 
 
@@ -154,6 +157,8 @@ def readFacts(python: str, found: dict[str, Any]) -> Facts:
         old=old,
         installed=found["installed"],
         cards=tuple(found["cards"]),
+        packages=found.get("packages", ""),
+        writable=found.get("writable", True),
         ok=ok,
         warnings=tuple(warnings),
         sentences=(*warnings, *lines),

@@ -24,6 +24,7 @@ NO_EXTENSION = (
     "install the extension PyTorch with Slicer's Extensions Manager, restart Slicer and press Install again; "
     "or choose another Python for the jobs that has PyTorch"
 )
+_SHOWN = 12  # packages that a question names; a screen holds no more than forty lines
 _KEPT = ("numpy", "scipy", "simpleitk")  # what Slicer itself has loaded, whatever is wrong with it
 
 
@@ -37,6 +38,11 @@ class Change:
     version: str
     before: str
     size: int | None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether another version is there now."""
+        return bool(self.before) and self.before != self.version
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,11 @@ class Plan:
 
     def words(self) -> str:
         """The question to put before anything is changed."""
-        lines = [f"{_one(change)}" for change in self.changes]
+        # What takes the place of another version first, then by size.
+        ranked = sorted(self.changes, key=lambda each: (not each.replaces, -(each.size or 0), each.name))
+        lines = [_one(change) for change in ranked[:_SHOWN]]
+        if more := len(ranked) - len(lines):
+            lines.append("and one package more" if more == 1 else f"and {more} packages more")
         if self.throughExtension:
             lines.insert(
                 0,
@@ -90,10 +100,13 @@ class Installer:
     def plan(self) -> Task | None:
         """A task, not started, that finds out what would change; None where PyTorch comes first, by its extension.
 
-        Raises EnvironmentFault where PyTorch is needed in Slicer's own Python and that extension is not there.
+        Raises EnvironmentFault where PyTorch is needed in Slicer's own Python and that extension is not there, and
+        where nobody but others may write into that Python.
         """
         if self.throughExtension and importlib.util.find_spec("PyTorchUtils") is None:
             raise EnvironmentFault("PyTorch is not installed in Slicer's Python", NO_EXTENSION)
+        if not self._facts.writable:
+            raise _notAllowed(self._facts.packages)
         return self._task("plan") if self._lines() else None
 
     def read(self, task: Task | None) -> Plan:
@@ -110,7 +123,7 @@ class Installer:
         )
         free = self._mayChange()
         for change in changes:
-            if self._own and change.before and change.name not in free and change.before != change.version:
+            if self._own and change.replaces and change.name not in free:
                 raise EnvironmentFault(
                     f"installing would change {change.name} {change.before}, which Slicer or another extension needs, "
                     f"to {change.version}; nothing was changed",
@@ -185,7 +198,7 @@ class Installer:
 
 def _one(change: Change) -> str:
     amount = "" if change.size is None else f", {size(change.size)}"
-    instead = f" instead of {change.before}" if change.before and change.before != change.version else ""
+    instead = f" instead of {change.before}" if change.replaces else ""
     return f"{change.name} {change.version}{instead}{amount}"
 
 
@@ -205,6 +218,8 @@ def _explained(message: str, log: str) -> EnvironmentFault:
         return EnvironmentFault(
             "the disk is full", "free some space, then press Install again: it repairs what is half done"
         )
+    if "permission denied" in text or "access is denied" in text:
+        return _notAllowed()
     if "no module named pip" in text:
         return EnvironmentFault("this Python has no pip", "choose another Python for the jobs")
     if "externally-managed" in text:
@@ -212,6 +227,15 @@ def _explained(message: str, log: str) -> EnvironmentFault:
         return EnvironmentFault("this Python belongs to the system, which does not let pip change it", hint)
     return EnvironmentFault(
         f"pip failed: {message}", "Show log has all that pip said; press Install to try again"
+    )
+
+
+def _notAllowed(folder: str = "") -> EnvironmentFault:
+    where = f", whose packages lie in {folder}" if folder else ""
+    return EnvironmentFault(
+        f"you may not write into this Python{where}",
+        "choose another Python for the jobs, such as that of a virtual environment of your own (python -m venv), or "
+        "ask who looks after this machine",
     )
 
 

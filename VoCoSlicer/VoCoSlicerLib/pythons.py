@@ -36,13 +36,25 @@ def pythonSlicer() -> str:
 def choosePython(chosen: str = "") -> tuple[str, str]:
     """The Python for the jobs and why that one: ``"chosen"``, ``"VOCO_PYTHON"`` or ``"Slicer"``.
 
-    A bare name such as ``python3`` is looked up on the PATH. Whether the file is there is not asked: the probe tells.
+    A bare name such as ``python3`` is looked up on the PATH; of a virtual environment's folder, its Python is taken.
+    Whether the file is there is not asked: the probe tells.
     """
     for word, why in ((chosen.strip(), "chosen"), (os.environ.get(VARIABLE, "").strip(), VARIABLE)):
         if word:
-            path = str(Path(word).expanduser())
+            path = _program(Path(word).expanduser())
             return (shutil.which(path) or path), why
     return pythonSlicer(), "Slicer"
+
+
+def _program(path: Path) -> str:
+    """The Python of a virtual environment or installation where ``path`` is its folder; else ``path`` as it is."""
+    inside = (
+        path / "bin" / "python",
+        path / "bin" / "python3",
+        path / "Scripts" / "python.exe",
+        path / "python.exe",
+    )
+    return str(next((one for one in inside if one.is_file()), path) if path.is_dir() else path)
 
 
 def isExternal(python: str | Path) -> bool:

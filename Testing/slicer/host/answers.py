@@ -31,7 +31,7 @@ class Answers:
         self._queue: deque = deque()
 
     def give(self, *answers) -> None:
-        """Queue answers: True, False, a button's or menu item's text, a path, or a callable that gets the dialog."""
+        """Queue answers: True, False, a button's or menu item's text, "Escape", a path, a callable given the dialog."""
         self._queue.extend(answers)
 
     def clear(self) -> None:
@@ -84,6 +84,9 @@ def runMessageBox(box) -> int:
     """What `exec` does for a message box: records it, clicks the button of the answer, returns its value."""
     stays = (box.ActionRole, box.HelpRole)  # such as "Show Details..."
     buttons = {plain(one.text): one for one in box.buttons() if box.buttonRole(one) not in stays}
+    escape = _escape(box, list(buttons.values()))
+    if escape is None:
+        FAILURES.add(f"the Escape key cannot leave this question: {box.text}")
     asked = Asked(
         type(box).__name__,
         "\n".join(text for text in (box.text, box.informativeText) if text),
@@ -97,10 +100,23 @@ def runMessageBox(box) -> int:
     answer = ANSWERS.next(asked, otherwise=False)
     if callable(answer):
         return answer(box)
-    chosen = answer if answer in box.buttons() else _choose(answer, buttons)
+    chosen = escape if answer == "Escape" else answer if answer in box.buttons() else _choose(answer, buttons)
     box.open()
     chosen.click()
     return int(box.standardButton(chosen)) if int(box.standardButton(chosen)) else box.result()
+
+
+def _escape(box, buttons: list):
+    """The button that the Escape key and the window's cross press, found as Qt finds it; None: they do nothing."""
+    if box.escapeButton() is not None or len(buttons) < 2:
+        return box.escapeButton() or (buttons or [box])[0]
+    if box.button(box.Cancel) is not None:
+        return box.button(box.Cancel)
+    for role in (box.RejectRole, box.NoRole):
+        found = [one for one in buttons if box.buttonRole(one) == role]
+        if len(found) == 1:
+            return found[0]
+    return None
 
 
 def runDialog(dialog) -> int:

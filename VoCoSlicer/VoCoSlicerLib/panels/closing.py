@@ -59,7 +59,7 @@ class CloseQuestion:
                 name=running[0].name
             )
         answers = [_("Keep running"), _("Stop with a checkpoint")]
-        if adapter.ask(_("VoCo"), text, answers) == 1:
+        if adapter.ask(_("VoCo"), text, answers, harmless=0) == 1:
             self._logic.stopRuns([row.path for row in running])
 
     def _look(self) -> None:

@@ -65,6 +65,7 @@ class EnvironmentPanel(Panel):
     def check(self) -> None:
         """Probe the Python of the jobs, in the background."""
         self._rounds = 0
+        self.host.hideError()
         self._begin(self.logic.environment.probe(), self._onFacts, _("Looking at the Python of the jobs..."))
 
     def choose(self, python: str) -> None:
@@ -78,6 +79,7 @@ class EnvironmentPanel(Panel):
         """Find out what is missing and what that costs, ask, and install it; then look again."""
         self._rounds = _ROUNDS
         self._log = ""
+        self.host.hideError()
         self._plan()
 
     def cancel(self) -> None:
@@ -187,7 +189,7 @@ class EnvironmentPanel(Panel):
             return
         now = task.poll()
         if now.lines:
-            self._log += "".join(f"{line}\n" for line in now.lines if not line.startswith("{"))
+            self._log += "".join(f"{line}\n" for line in now.lines if not line.startswith(("{", "[{")))
             if self._rounds:
                 self.ui.installLabel.setText(now.lines[-1][:200])
         if now.running:

@@ -12,8 +12,10 @@ import os
 import platform
 import re
 import shutil
+import site
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -81,7 +83,8 @@ def damage(each: metadata.Distribution) -> str:
     # Compiled files come and go, and scripts lie outside.
     wanted = [file for file in files if file.suffix != ".pyc" and ".." not in file.parts]
     gone = [file for file in wanted if not os.path.exists(file.locate())]
-    return f"{len(gone)} of its {len(wanted)} files are missing" if gone else ""
+    verb = "is" if len(gone) == 1 else "are"
+    return f"{len(gone)} of its {len(wanted)} files {verb} missing" if gone else ""
 
 
 def torch_facts() -> dict:
@@ -146,14 +149,25 @@ def memory() -> int:
         return 0
 
 
+def writable(folder: str) -> bool:
+    """Whether pip can install: into ``folder``, or, where this Python looks there too, into the user's own."""
+    there = folder
+    while not os.path.exists(there):
+        there = os.path.dirname(there)
+    return os.access(there, os.W_OK) or bool(site.ENABLE_USER_SITE)
+
+
 def main(requirements: str, *more: str) -> int:
     """Print the facts."""
     lines = [*more, *Path(requirements).read_text(encoding="utf-8").splitlines()]
     present = installed()
+    folder = sysconfig.get_path("purelib")
     facts = {
         "python": platform.python_version(),
         "executable": sys.executable,
         "system": platform.system(),
+        "packages": folder,
+        "writable": writable(folder),
         "memory": memory(),
         "cards": cards(),
         "installed": {name: each.version or "" for name, each in present.items()},
