@@ -9,6 +9,7 @@ import pytest
 
 slicer = pytest.importorskip("slicer")
 import made_scene  # noqa: E402
+import vtk  # noqa: E402
 from preview_scene import (  # noqa: E402
     block,
     boxCorners,
@@ -25,7 +26,7 @@ from preview_scene import (  # noqa: E402
 from VoCoCore.data.apply import apply_plan  # noqa: E402
 from VoCoCore.data.plan import plan_case  # noqa: E402
 from VoCoCore.data.sampling import draw, random_boxes  # noqa: E402
-from VoCoCore.geometry import Grid  # noqa: E402
+from VoCoCore.geometry import Box, Grid  # noqa: E402
 from VoCoSlicerLib import preview_plan, preview_step  # noqa: E402
 from VoCoSlicerLib.export import CaseExport, SceneCase  # noqa: E402
 from VoCoSlicerLib.nrrd import readNrrd  # noqa: E402
@@ -132,6 +133,32 @@ def test_crop_stays_inside_and_keeps_its_size(scene, shown):
     assert np.allclose(roi.GetSize(), size)
     display = roi.GetDisplayNode()
     assert not display.GetScaleHandleVisibility() and not display.GetRotationHandleVisibility()
+
+
+def test_crop_that_is_spoilt_by_hand_comes_back(scene, shown):
+    preview = shown(torso(scene, "oblique"))
+    preview.moveCrop((40, 30, 0))
+    roi, box, labels = preview.roiNode, preview.box, preview.labels.copy()
+    place = boxCorners(preview.world.affine, box.start, box.size)
+    assert roi.GetFixedNumberOfControlPoints(), "the point by which it is dragged could be deleted"
+    made_scene.transform(scene, made_scene.turn(30, (9, 9, 9)), roi)
+    assert same(roiCorners(roi), place), "it lies under a transform now, and where it was"
+    assert preview.box == box and np.array_equal(preview.labels, labels)
+    preview.moveCrop((10, 0, 0))
+    assert not np.array_equal(preview.labels, labels)
+
+
+def test_dragging_writes_the_crop_only_where_it_left_the_grid(scene, shown):
+    preview = shown(torso(scene, "oblique"))  # as thick as a crop: rounding alone takes it out of the grid
+    roi, told = preview.roiNode, []
+    roi.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: told.append(1))
+    centre = np.asarray(preview.world.centreOf(Box((20.0, 30.0, 0.0), preview.box.size)))
+    roi.SetCenterWorld(*centre)
+    once = len(told)
+    roi.SetCenterWorld(*(centre + preview.world.axes @ [1.7, 2.3, 0.0]))
+    assert len(told) == 2 * once and np.isclose(preview.labels.sum(), 1, atol=1e-12)
+    roi.SetCenterWorld(*(centre + preview.world.axes @ [1.7, 2.3, 50.0]))
+    assert len(told) > 3 * once and preview.box.start[2] == 0
 
 
 def test_next_crop_is_what_the_trainer_draws(scene, shown):

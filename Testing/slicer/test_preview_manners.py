@@ -321,3 +321,66 @@ def test_numbers_lie_in_the_middle_of_what_each_view_cuts(scene, preview):
             assert len(shown) < world.grid.n, f"cells off the plane are not numbered ({across})"
     preview.present(numbers=False)
     assert not preview.nodes.numbers.inView(view).GetDisplayNode().GetVisibility()
+
+
+def cuts(view, world):
+    """Whether the plane of a slice view meets the grid, and its middle lies over it."""
+    toIndex = np.linalg.inv(world.affine) @ slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
+    place = toIndex[:3, 3] + 0.5
+    return bool(np.all(place > 0) and np.all(place < world.grid.volume_size))
+
+
+def test_views_that_show_nothing_of_the_grid_are_brought_to_it(scene, preview):
+    red, green, yellow = slicesOf(scene)
+    for view, orientation in zip((red, green, yellow), ("Axial", "Coronal", "Sagittal"), strict=True):
+        view.SetOrientation(orientation)
+        view.SetDimensions(400, 300, 1)
+    up(preview)
+    world, middle = preview.world, preview.world.centres.mean(axis=0)
+    preview.hide()
+    red.JumpSliceByCentering(*np.add(middle, (900, 0, 0)))  # beside it, in its plane
+    green.JumpSliceByCentering(*np.add(middle, (0, 700, 0)))  # behind it
+    yellow.JumpSliceByCentering(*middle)
+    yellow.SetFieldOfView(40, 30, 1)
+    places = [placeOf(view) for view in (red, green, yellow)]
+    up(preview)
+    assert placeOf(yellow) == places[2], "it shows a part of the grid: that is what its user looks at"
+    crop = world.centreOf(preview.box)
+    for view in (red, green):
+        assert cuts(view, world)
+        toView = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS()))
+        assert abs((toView @ [*crop, 1])[2]) < 1e-6, "the crop is cut"
+        corners = world.corners.reshape(-1, 3) @ toView[:3, :3].T + toView[:3, 3]
+        reach = np.divide(view.GetFieldOfView()[:2], 2)
+        assert np.all(np.abs(corners[:, :2]) <= reach + 1e-6), "all of the grid is seen"
+        assert reach[0] / reach[1] == pytest.approx(4 / 3)
+    green.JumpSlice(*middle)
+    scrolled = placeOf(green)
+    assert scrolled != places[1]
+    red.SetFieldOfView(*(0.9 * edge for edge in red.GetFieldOfView()))  # Slicer, with the width of the panel
+    preview.hide()
+    assert [placeOf(view) for view in (red, yellow)] == [places[0], places[2]]
+    assert placeOf(green) == scrolled, "where its user went afterwards he stays"
+
+
+def placeOf(view):
+    """The plane and the field of view of a slice view."""
+    return slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS()).tolist(), view.GetFieldOfView()
+
+
+def test_a_plane_between_two_cells_gets_the_numbers_of_one(scene, preview):
+    preview.setSettings(chosen(**{"crops.counts": (2, 2, 2)}))
+    up(preview)
+    world = preview.world
+    for number, view in enumerate(slicesOf(scene)):
+        plane = np.eye(4)
+        plane[:3, :3] = np.roll(world.axes, 2 - number, axis=1)  # its normal is one axis of the grid
+        plane[:3, 3] = world.centres.mean(axis=0)
+        view.GetSliceToRAS().DeepCopy(plane.ravel())
+        view.UpdateMatrices()
+        node = preview.nodes.numbers.inView(view)
+        places = [
+            node.GetNthControlPointPositionWorld(n) for n in range(8) if node.GetNthControlPointVisibility(n)
+        ]
+        assert len(places) == 4
+        assert all(np.linalg.norm(np.subtract(a, b)) > 1 for a in places for b in places if a is not b)

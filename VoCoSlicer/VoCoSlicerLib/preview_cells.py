@@ -17,8 +17,9 @@ from VoCoSlicerLib.preview_nodes import (
     setValues,
 )
 
-LABEL_DISPLAY = "vtkMRMLLabelMapVolumeDisplayNode"
-SCALAR_DISPLAY = "vtkMRMLScalarVolumeDisplayNode"
+TABLE = "vtkMRMLColorTableNode"
+LABELS, LABELS_DISPLAY = "vtkMRMLLabelMapVolumeNode", "vtkMRMLLabelMapVolumeDisplayNode"
+SCALARS, SCALARS_DISPLAY = "vtkMRMLScalarVolumeNode", "vtkMRMLScalarVolumeDisplayNode"
 HEAT_STEPS = 64
 LEAST_HEAT = 1e-6  # below this a base is not touched, and nothing is drawn over it
 
@@ -30,14 +31,10 @@ class CellVolumes:
         self._classes = np.zeros((1, 1, 1), np.intp)  # as Slicer's arrays: k, j, i
         self._count = 0
         # Colours first: a display node must never look at a table that is empty, or gone already.
-        self._colours = nodes.add("vtkMRMLColorTableNode", "VoCo base crops colours")
-        self._scale = nodes.add("vtkMRMLColorTableNode", "VoCo overlap colours")
-        fillColourTable(self._colours, classColours(1), [""], clearFirst=True)
-        fillColourTable(self._scale, heatColours(HEAT_STEPS), [""] * HEAT_STEPS, clearFirst=False)
-        self.cells = nodes.add("vtkMRMLLabelMapVolumeNode", "VoCo base crops", LABEL_DISPLAY)
-        self.heat = nodes.add("vtkMRMLScalarVolumeNode", "VoCo overlap", SCALAR_DISPLAY)
-        self.cells.GetDisplayNode().SetAndObserveColorNodeID(self._colours.GetID())
-        self._prepareHeat(self.heat.GetDisplayNode())
+        self._colours = nodes.add(TABLE, "VoCo base crops colours", prepare=_prepareColours)
+        self._scale = nodes.add(TABLE, "VoCo overlap colours", prepare=_prepareScale)
+        self.cells = nodes.add(LABELS, "VoCo base crops", LABELS_DISPLAY, self._prepareCells)
+        self.heat = nodes.add(SCALARS, "VoCo overlap", SCALARS_DISPLAY, self._prepareHeat)
 
     def place(self, world: WorldGrid) -> None:
         """Lay both volumes over the bases of ``world``."""
@@ -63,7 +60,10 @@ class CellVolumes:
             display.SetThreshold(low + LEAST_HEAT * (high - low), max(high, 1e6))
         slicer.util.arrayFromVolumeModified(self.heat)
 
-    def _prepareHeat(self, display: Any) -> None:
+    def _prepareCells(self, _node: Any, display: Any) -> None:
+        display.SetAndObserveColorNodeID(self._colours.GetID())
+
+    def _prepareHeat(self, _node: Any, display: Any) -> None:
         display.SetAutoWindowLevel(False)
         display.SetInterpolate(False)
         display.SetAndObserveColorNodeID(self._scale.GetID())
@@ -71,3 +71,11 @@ class CellVolumes:
         display.SetAutoThreshold(False)
         display.SetThreshold(LEAST_HEAT, 1e6)
         display.SetApplyThreshold(True)
+
+
+def _prepareColours(table: Any) -> None:
+    fillColourTable(table, classColours(1), [""], clearFirst=True)
+
+
+def _prepareScale(table: Any) -> None:
+    fillColourTable(table, heatColours(HEAT_STEPS), [""] * HEAT_STEPS, clearFirst=False)

@@ -54,11 +54,25 @@ class HiddenNodes:
         self._scene = scene
         self._ids: list[str] = []
 
-    def add(self, className: str, name: str, display: str = "") -> Any:
-        """A new node, with a display node of class ``display`` where one is named."""
+    def add(
+        self, className: str, name: str, display: str = "", prepare: Callable[..., None] | None = None
+    ) -> Any:
+        """A new node, with a display node of class ``display`` where one is named.
+
+        ``prepare(node)``, or ``prepare(node, displayNode)``, is called before the scene has them: a change afterwards
+        is a change for every view, and may cost more than all of the node.
+        """
+        node = self._made(className, name)
+        shown = self._made(display, f"{name} display") if display else None
+        nodes = (node, shown) if shown else (node,)
+        if prepare is not None:
+            prepare(*nodes)
         # The display node first: Slicer's logics give a node that arrives without one another that nobody hides.
-        shown = self._added(display, f"{name} display") if display else None
-        return self._added(className, name, shown)
+        if shown is not None:
+            self._enter(shown)
+            node.SetAndObserveDisplayNodeID(shown.GetID())
+        self._enter(node)
+        return node
 
     def complete(self) -> bool:
         """Whether all nodes are still in the scene."""
@@ -72,7 +86,7 @@ class HiddenNodes:
             if node is not None:
                 self._scene.RemoveNode(node)
 
-    def _added(self, className: str, name: str, display: Any = None) -> Any:
+    def _made(self, className: str, name: str) -> Any:
         node = self._scene.CreateNodeByClass(className)
         node.UnRegister(None)  # CreateNodeByClass leaves a reference that Python does not count
         node.SetName(name)
@@ -82,12 +96,12 @@ class HiddenNodes:
         node.SetUndoEnabled(False)
         node.SetAttribute(OWNER, "1")
         node.SetAttribute("SubjectHierarchy.ExcludeFromTree", "1")
-        if display is not None:
-            node.SetAndObserveDisplayNodeID(display.GetID())
+        return node
+
+    def _enter(self, node: Any) -> None:
         with _placing(self._scene):
             self._scene.AddNode(node)
         self._ids.append(node.GetID())
-        return node
 
 
 @contextmanager
@@ -131,6 +145,7 @@ def heatColours(n: int) -> np.ndarray:
 
 def fillColourTable(node: Any, colours: np.ndarray, names: Sequence[str], clearFirst: bool) -> None:
     """Write ``colours`` (n, 3) with ``names`` into a colour table node; ``clearFirst``: value 0 is transparent."""
+    blocked = node.StartModify()  # one word for all colours, not one for each
     node.SetTypeToUser()
     first = int(clearFirst)
     node.SetNumberOfColors(len(colours) + first)
@@ -138,6 +153,7 @@ def fillColourTable(node: Any, colours: np.ndarray, names: Sequence[str], clearF
         node.SetColor(0, "outside", 0.0, 0.0, 0.0, 0.0)
     for value, (colour, name) in enumerate(zip(colours, names, strict=True), start=first):
         node.SetColor(value, name, *(float(c) for c in colour), 1.0)
+    node.EndModify(blocked)
 
 
 def boxesPolyData(corners: np.ndarray) -> vtk.vtkPolyData:

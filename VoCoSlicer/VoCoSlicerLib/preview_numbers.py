@@ -29,8 +29,10 @@ def cutCentres(world: WorldGrid, sliceToRas: np.ndarray) -> tuple[np.ndarray, np
     axis = int(np.argmax(np.abs(normal @ world.axes)))
     # Each cell's own vector along that axis, from one face to the other.
     along = world.affine[:3, axis] * world.grid.starts_and_sizes[1][:, axis, None]
-    share = ((point - world.centres) @ normal) / (along @ normal)
-    return world.centres + share[:, None] * along, np.abs(share) <= 0.5
+    # Rounded, and with one of both ends: a plane along the border of two cells would get the numbers of both, one
+    # over the other, and the middle of a volume often is a border.
+    share = np.round(((point - world.centres) @ normal) / (along @ normal), 6)
+    return world.centres + share[:, None] * along, (share >= -0.5) & (share < 0.5)
 
 
 class CellNumbers:
@@ -40,31 +42,34 @@ class CellNumbers:
         self._scene, self._nodes = scene, nodes
         self._world: WorldGrid | None = None
         self._visible = True
-        self._inSpace = _markups(nodes, "VoCo base crop numbers")
-        self._inSpace.GetDisplayNode().SetVisibility2D(False)
+        self._inSpace = nodes.add(MARKUPS, "VoCo base crop numbers", DISPLAY, _prepareInSpace)
         self._views: dict[str, tuple[Any, Any, int]] = {}
 
     def place(self, world: WorldGrid) -> None:
         """Number the cells of ``world`` in all views."""
         self._world = world
         _write(self._inSpace, world.centres, np.ones(world.grid.n, bool))
-        self.addViews()
         for view, node, _ in self._views.values():
             self._slide(view, node)
+        self.addViews()
 
     def addViews(self) -> None:
         """Follow slice views that have come into being since."""
         for view in nodesByClass(self._scene, "vtkMRMLSliceNode"):
             if view.GetID() in self._views:
                 continue
-            node = _markups(self._nodes, f"VoCo base crop numbers {view.GetLayoutName() or ''}".strip())
-            display = node.GetDisplayNode()
-            display.SetVisibility3D(False)
-            display.AddViewNodeID(view.GetID())
-            display.SetVisibility(self._visible)
+
+            def prepare(node: Any, display: Any, view: Any = view) -> None:
+                _prepare(node, display)
+                display.SetVisibility3D(False)
+                display.AddViewNodeID(view.GetID())
+                display.SetVisibility(self._visible)
+                self._slide(view, node)
+
+            name = f"VoCo base crop numbers {view.GetLayoutName() or ''}".strip()
+            node = self._nodes.add(MARKUPS, name, DISPLAY, prepare)
             tag = view.AddObserver(vtk.vtkCommand.ModifiedEvent, weakly(self._viewChanged))
             self._views[view.GetID()] = (view, node, tag)
-            self._slide(view, node)
 
     def inView(self, view: Any) -> Any:
         """The markups node that numbers the cells in one slice view; KeyError for a view that came later."""
@@ -99,11 +104,9 @@ class CellNumbers:
         _write(node, places, shown)
 
 
-def _markups(nodes: HiddenNodes, name: str) -> Any:
-    node = nodes.add(MARKUPS, name, DISPLAY)
+def _prepare(node: Any, display: Any) -> None:
     node.SetLocked(True)
     node.SetSelectable(False)
-    display = node.GetDisplayNode()
     display.SetUseGlyphScale(False)
     display.SetGlyphSize(0.01)  # mm: there is no glyph "none"
     display.SetTextScale(2.5)
@@ -112,7 +115,11 @@ def _markups(nodes: HiddenNodes, name: str) -> Any:
     display.SetPointLabelsVisibility(True)
     display.SetPropertiesLabelVisibility(False)
     display.SetOccludedVisibility(True)
-    return node
+
+
+def _prepareInSpace(node: Any, display: Any) -> None:
+    _prepare(node, display)
+    display.SetVisibility2D(False)
 
 
 def _write(node: Any, places: np.ndarray, shown: np.ndarray) -> None:

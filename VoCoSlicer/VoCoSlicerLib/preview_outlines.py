@@ -33,14 +33,14 @@ class Outlines:
 
 
 def _wires(nodes: HiddenNodes, name: str, colour: tuple[float, float, float], thickness: int) -> Any:
-    node = nodes.add("vtkMRMLModelNode", name, "vtkMRMLModelDisplayNode")
-    display = node.GetDisplayNode()
-    display.SetColor(*colour)
-    display.SetRepresentation(display.WireframeRepresentation)
-    display.SetLineWidth(thickness)
-    display.SetLighting(False)
-    display.SetBackfaceCulling(False)
-    display.SetVisibility2D(True)
-    display.SetSliceIntersectionThickness(thickness)
-    node.SetSelectable(False)  # clicks and drags belong to the crop
-    return node
+    def prepare(node: Any, display: Any) -> None:
+        display.SetColor(*colour)
+        display.SetRepresentation(display.WireframeRepresentation)
+        display.SetLineWidth(thickness)
+        display.SetLighting(False)
+        display.SetBackfaceCulling(False)
+        display.SetVisibility2D(True)
+        display.SetSliceIntersectionThickness(thickness)
+        node.SetSelectable(False)  # clicks and drags belong to the crop
+
+    return nodes.add("vtkMRMLModelNode", name, "vtkMRMLModelDisplayNode", prepare)

@@ -14,9 +14,8 @@ class PreparedVolume:
     """A hidden scalar volume ``node`` that carries the prepared values (uint8: 255 stands for 1)."""
 
     def __init__(self, nodes: HiddenNodes) -> None:
-        self.node = nodes.add(
-            "vtkMRMLScalarVolumeNode", "VoCo prepared volume", "vtkMRMLScalarVolumeDisplayNode"
-        )
+        classes = "vtkMRMLScalarVolumeNode", "vtkMRMLScalarVolumeDisplayNode"
+        self.node = nodes.add(classes[0], "VoCo prepared volume", classes[1])
         display = self.node.GetDisplayNode()
         display.SetDefaultColorMap()
         display.SetAutoWindowLevel(False)

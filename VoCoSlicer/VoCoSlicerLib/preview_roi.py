@@ -12,6 +12,7 @@ import vtk
 from VoCoCore.geometry import Box
 from VoCoSlicerLib.preview_grid import WorldGrid
 from VoCoSlicerLib.preview_nodes import HiddenNodes, weakly
+from VoCoSlicerLib.volumes import worldMatrix
 
 SAME_MM = 1e-5  # a node's centre may have gone through single precision: that is no move
 ROI_COLOUR = (1.0, 0.85, 0.1)
@@ -25,8 +26,8 @@ class CropRoi:
         self._world: WorldGrid | None = None
         self._box: Box | None = None
         self._writing = False
-        self.node = nodes.add("vtkMRMLMarkupsROINode", "VoCo random crop", "vtkMRMLMarkupsROIDisplayNode")
-        _prepareDisplay(self.node.GetDisplayNode())
+        classes = "vtkMRMLMarkupsROINode", "vtkMRMLMarkupsROIDisplayNode"
+        self.node = nodes.add(classes[0], "VoCo random crop", classes[1], _prepare)
         events = (slicer.vtkMRMLMarkupsNode.PointModifiedEvent, vtk.vtkCommand.ModifiedEvent)
         self._tags = [self.node.AddObserver(event, weakly(self._changed)) for event in events]
 
@@ -55,31 +56,44 @@ class CropRoi:
     def _changed(self, *_: Any) -> None:
         if self._writing or self._world is None or self._box is None:
             return
+        if self._isSpoilt():
+            self._write()  # the crop stays where it was
+            return
         centre = np.zeros(3)
         self.node.GetCenterWorld(centre)
-        if np.allclose(centre, self._world.centreOf(self._box), rtol=0, atol=SAME_MM):
-            if not np.allclose(self.node.GetSize(), self._world.cropMm, rtol=1e-9):
-                self._write()  # somebody pulled at the size
+        if _same(centre, self._world.centreOf(self._box)):
             return
-        wanted = self._world.boxAt(centre)
-        self._box = self._world.clamped(wanted)
-        if self._box is not wanted or not np.allclose(self.node.GetSize(), self._world.cropMm, rtol=1e-9):
-            self._write()
+        self._box = self._world.clamped(self._world.boxAt(centre))
+        if not _same(centre, self._world.centreOf(self._box)):
+            self._write()  # it was dragged out of the grid
         self._onMoved()
+
+    def _isSpoilt(self) -> bool:
+        """Whether the node is no longer a crop: its size was pulled, or a transform turns it."""
+        assert self._world is not None
+        axes = slicer.util.arrayFromVTKMatrix(self.node.GetObjectToWorldMatrix())[:3, :3]
+        sized = np.allclose(self.node.GetSize(), self._world.cropMm, rtol=1e-9)
+        return not (sized and np.allclose(axes, self._world.axes, rtol=0, atol=1e-9))
 
     def _write(self) -> None:
         assert self._world is not None and self._box is not None
         matrix = np.eye(4)
         matrix[:3, :3] = self._world.axes
         matrix[:3, 3] = self._world.centreOf(self._box)
+        matrix = np.linalg.inv(worldMatrix(self.node)) @ matrix
         # Not between StartModify and EndModify: the node would then find its centre in single precision.
         self._writing = True
         self.node.SetSize(*(float(edge) for edge in self._world.cropMm))
         self.node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(matrix))
+        self.node.SetFixedNumberOfControlPoints(True)  # its point has a menu that offers to delete it
         self._writing = False
 
 
-def _prepareDisplay(display: Any) -> None:
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.allclose(one, other, rtol=0, atol=SAME_MM)
+
+
+def _prepare(_node: Any, display: Any) -> None:
     display.SetSelectedColor(*ROI_COLOUR)
     display.SetColor(*ROI_COLOUR)
     display.SetFillOpacity(0.12)

@@ -18,6 +18,7 @@ from VoCoSlicerLib.preview_layers import COMPOSITE, SliceLayers
 from VoCoSlicerLib.preview_nodes import HiddenNodes, weakly
 from VoCoSlicerLib.preview_numbers import CellNumbers
 from VoCoSlicerLib.preview_outlines import Outlines
+from VoCoSlicerLib.preview_places import SlicePlaces
 from VoCoSlicerLib.preview_prepared import PreparedVolume
 from VoCoSlicerLib.preview_roi import CropRoi
 
@@ -39,7 +40,7 @@ class PreviewScene:
 
     def __init__(self, scene: Any, onMoved: Callable[[], None]) -> None:
         self._nodes = HiddenNodes(scene)
-        self._layers = SliceLayers(scene)
+        self._layers, self._places = SliceLayers(scene), SlicePlaces(scene)
         self._prepared: PreparedVolume | None = None
         self.cells = CellVolumes(self._nodes)
         self.outlines = Outlines(self._nodes)
@@ -57,6 +58,8 @@ class PreviewScene:
 
     def place(self, world: WorldGrid, plan: Plan, box: Box) -> None:
         """Draw the bases of ``world`` and the crop ``box``; cheap where only the crop is another."""
+        if self.roi.world is None:
+            self._places.bring(world, box)
         if self.roi.world is None or not world.sameAs(self.roi.world):
             self.cells.place(world)
             self.outlines.place(world, plan)
@@ -83,6 +86,7 @@ class PreviewScene:
         """Take all nodes out of the scene; the user's own layers come back."""
         self._layers.restore()
         self.numbers.close()
+        self._places.restore()
         self.roi.close()
         self._nodes.removeAll()
 

@@ -1,0 +1,82 @@
+"""Where the slice views are: one whose middle is not over the grid is brought to it, and goes back afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+
+from VoCoCore.geometry import Box
+from VoCoSlicerLib.preview_grid import WorldGrid
+from VoCoSlicerLib.preview_nodes import nodesByClass
+
+MARGIN = 1.05  # the field of view, in sizes of the grid
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The plane (16 numbers of SliceToRAS) and the field of view (3,) in mm of a slice view."""
+
+    plane: tuple[float, ...]
+    field: tuple[float, ...]
+
+
+class SlicePlaces:
+    """Brings slice views to a grid and back."""
+
+    def __init__(self, scene: Any) -> None:
+        self._scene = scene
+        # By slice node: the user's place, and the plane as it was left.
+        self._moved: dict[str, tuple[_Place, tuple[float, ...]]] = {}
+
+    def bring(self, world: WorldGrid, box: Box) -> None:
+        """Let each view whose middle is not over ``world`` show all of it, and cut the crop ``box``.
+
+        Slicer does so for the first volume of a scene; others may lie anywhere, and a user would see black.
+        """
+        for view in nodesByClass(self._scene, "vtkMRMLSliceNode"):
+            extent = _extent(view, world)
+            if not _isSeen(extent):
+                before = _placeOf(view)
+                _fit(view, np.ptp(extent, axis=0))
+                view.JumpSliceByCentering(*world.centres.mean(axis=0))
+                view.JumpSliceByOffsetting(*world.centreOf(box))
+                self._moved[view.GetID()] = before, _placeOf(view).plane
+
+    def restore(self) -> None:
+        """Take the views back that are still where they were brought."""
+        for nodeId, (before, left) in self._moved.items():
+            view = self._scene.GetNodeByID(nodeId)
+            # The field of view alone is no sign of its user: Slicer changes it with the view's size.
+            if view is not None and _placeOf(view).plane == left:
+                blocked = view.StartModify()
+                view.SetFieldOfView(*before.field)
+                view.GetSliceToRAS().DeepCopy(before.plane)
+                view.UpdateMatrices()
+                view.EndModify(blocked)
+        self._moved.clear()
+
+
+def _placeOf(view: Any) -> _Place:
+    plane = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
+    return _Place(tuple(plane.ravel().tolist()), tuple(view.GetFieldOfView()))
+
+
+def _extent(view: Any, world: WorldGrid) -> np.ndarray:
+    """Least and greatest coordinates (2, 3) of the grid's corners along the view's axes, in mm from its middle."""
+    toSlice = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS()))
+    corners = world.corners.reshape(-1, 3) @ toSlice[:3, :3].T + toSlice[:3, 3]
+    return np.stack([corners.min(axis=0), corners.max(axis=0)])
+
+
+def _isSeen(extent: np.ndarray) -> bool:
+    return bool(np.all(extent[0] <= 0) and np.all(extent[1] >= 0))
+
+
+def _fit(view: Any, size: np.ndarray) -> None:
+    wide, high = view.GetDimensions()[:2]
+    ratio = wide / high if wide and high else 1.0
+    width = MARGIN * max(size[0], size[1] * ratio)
+    view.SetFieldOfView(float(width), float(width / ratio), view.GetFieldOfView()[2])
