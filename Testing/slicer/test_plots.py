@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import slicer
+from host.plot_view import HostPlotView
 from made_jobs import makeRun, started, train, val, write
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -90,7 +91,7 @@ def test_a_score_is_seen_on_its_whole_scale_and_no_legend_hides_it(tmp_path, sce
     plots = plotted(scene, makeRun(tmp_path / "one", events=EVENTS))
     score, loss = plots.charts["score"], plots.charts["loss"]
     assert not score.GetYAxisRangeAuto() and score.GetYAxisRange() == (0, 1)
-    assert loss.GetYAxisRangeAuto() and loss.GetLegendVisibility() and not score.GetLegendVisibility()
+    assert loss.GetLegendVisibility() and not score.GetLegendVisibility()
 
 
 def test_a_pre_training_has_held_out_loss_and_chance_too(tmp_path, scene):
@@ -197,6 +198,45 @@ def test_other_runs_take_the_place_of_the_first(tmp_path, scene):
     plots.update(followed(makeRun(tmp_path / "three", events=EVENTS)))
     assert names(plots, "loss") == ["training loss"] and names(plots, "score") == ["held-out Dice"]
     assert curve(plots, "score") == [[10, 20], [0.5, 0.75]]
+
+
+def test_plot_views_show_the_points_that_have_come(tmp_path, scene):
+    run = makeRun(tmp_path / "one", "running", events=[train(1, 0.9), val(1, dice=0.1)])
+    follower, plots = followed(run), RunPlots(scene)
+    plots.update(follower)
+    views = {name: HostPlotView(chart) for name, chart in plots.charts.items()}
+    for step, loss in ((10, 4.5), (70, -2.0), (4000, 0.1)):
+        write(run, [train(step, loss), val(step, dice=0.5)], "a")
+        follower.poll()
+        plots.update(follower)
+        for name, view in views.items():
+            (left, right), (bottom, top) = view.ranges
+            assert left <= 1 and step < right < 1.1 * step
+            values = [value for line in lines(plots, name) for value in points(line)[1]]
+            assert bottom <= min(values) and max(values) <= top
+    assert views["score"].ranges[1] == (0, 1)
+    for view in views.values():
+        view.close()
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.5, -3.0])
+def test_one_point_lies_within_its_axes(tmp_path, scene, loss):
+    chart = plotted(scene, makeRun(tmp_path / "one", events=[train(8, loss)])).charts["loss"]
+    (left, right), (bottom, top) = chart.GetXAxisRange(), chart.GetYAxisRange()
+    assert left < 8 < right and bottom <= loss < top
+
+
+def test_a_chart_that_was_fitted_by_hand_goes_on_to_show_all(tmp_path, scene):
+    run = makeRun(tmp_path / "one", "running", events=EVENTS)
+    follower, plots = followed(run), RunPlots(scene)
+    plots.update(follower)
+    chart = plots.charts["loss"]
+    chart.SetXAxisRange(0, 40)  # what the view's key R leaves
+    chart.SetYAxisRange(-1, 4)
+    write(run, [train(500, 9.0)], "a")
+    follower.poll()
+    plots.update(follower)
+    assert chart.GetXAxisRange()[1] > 500 and chart.GetYAxisRange()[1] > 9
 
 
 def test_a_range_that_a_user_has_zoomed_to_stays_while_points_come(tmp_path, scene):

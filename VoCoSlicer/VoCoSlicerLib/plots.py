@@ -21,7 +21,10 @@ CHARTS = ("loss", "score")
 FEW = 60  # points that are marked one by one; more would run into each other
 _WORDS = {"position_accuracy": "position accuracy", "dice": "Dice", "balanced_accuracy": "balanced accuracy"}
 _BLUE, _ORANGE, _GREY = (0.12, 0.40, 0.70), (0.90, 0.45, 0.05), (0.45, 0.45, 0.45)
+_MARGIN = 0.03  # of a range, beyond the last point: its mark would be cut in half
 _KINDS = {"table": "vtkMRMLTableNode", "series": "vtkMRMLPlotSeriesNode", "chart": "vtkMRMLPlotChartNode"}
+
+Extent = tuple[float, float, float, float]  # first and last step, smallest and largest value
 
 
 class RunPlots:
@@ -34,6 +37,9 @@ class RunPlots:
         self._scene = scene
         self._nodes: dict[str, Any] = {}  # by role, such as "table train loss"
         self._curves: RunCurves | None = None
+        self._extents: dict[
+            str, Extent
+        ] = {}  # of the points of each series and, as it was fitted, of each chart
         self._others: dict[str, str | None] = {}  # charts of the plot views before ours, by the views' IDs
         self._active: str | None = None  # the application's chart before ours
         self._arranged = "", 0, 0  # layout node, its arrangement before ours, and ours
@@ -114,6 +120,7 @@ class RunPlots:
             if (node := self._find(role)) is not None:
                 self._scene.RemoveNode(node)
         self._nodes.clear()
+        self._extents.clear()
         self._others.clear()
         self._curves, self._active, self._arranged = None, None, ("", 0, 0)
 
@@ -170,6 +177,9 @@ class RunPlots:
         table = self._node(f"table {role}")
         self._fill(table, name, steps, values)
         node = self._node(f"series {role}")
+        self._extents.pop(node.GetID(), None)
+        if len(seen := values[np.isfinite(values)]):
+            self._extents[node.GetID()] = steps[0], steps[-1], seen.min(), seen.max()
         before = node.StartModify()
         node.SetName(name)
         node.SetAndObserveTableNodeID(table.GetID())
@@ -202,14 +212,14 @@ class RunPlots:
             title = f"{run} (dashed: chance)"
         node = self._node(f"chart {name}")
         before = node.StartModify()
-        if node.GetTitle() != title:  # another run: the range that a user has zoomed to is not its own
+        another = node.GetTitle() != title
+        if another:
             node.SetTitle(title)
             node.SetName(f"VoCo {name}: {run}")
             node.SetXAxisTitle("step")
-            node.SetYAxisRangeAuto(name != "score")
-            node.SetYAxisRange(0, 1)
             # A legend lies at the top right, where a score that rises has its newest points.
             node.SetLegendVisibility(name == "loss" and title == run)
+        self._fit(name, node, [line for line in lines if line is not None], another)
         node.SetYAxisTitle(axis)
         wanted = [line.GetID() for line in lines if line is not None] or [self._nothing().GetID()]
         if wanted != [node.GetNthPlotSeriesNodeID(n) for n in range(node.GetNumberOfPlotSeriesNodes())]:
@@ -217,6 +227,32 @@ class RunPlots:
             for line in wanted:
                 node.AddAndObservePlotSeriesNodeID(line)
         node.EndModify(before)
+
+    def _fit(self, name: str, node: Any, lines: list[Any], another: bool) -> None:
+        """Let a chart show all points, of a score always from 0 to 1.
+
+        Plot views fit a range by themselves only when a line is added, and not when it grows. A range that shows less
+        than there was is one that a user has zoomed to: it stays, unless this is ``another`` run.
+        """
+        extents = [self._extents[line.GetID()] for line in lines if line.GetID() in self._extents]
+        if not extents:
+            extents = [(0.0, 1.0, 0.0, 1.0)]
+        firsts, lasts, lows, highs = zip(*extents, strict=True)
+        first, last = min(firsts), max(lasts)
+        low, high = (0.0, 1.0) if name == "score" else (min(lows), max(highs))
+        before = self._extents.get(name)
+        if before is not None and not another:
+            (left, right), (bottom, top) = node.GetXAxisRange(), node.GetYAxisRange()
+            if left > before[0] or right < before[1] or bottom > before[2] or top < before[3]:
+                return
+        self._extents[name] = first, last, low, high
+        node.SetXAxisRangeAuto(False)
+        node.SetXAxisRange(min(first, 0.0), last + _MARGIN * last)
+        node.SetYAxisRangeAuto(False)
+        if name != "score":
+            margin = _MARGIN * (high - low) or 0.5 * abs(high) or 1.0
+            low, high = low - margin if low < 0 else max(0.0, low - margin), high + margin
+        node.SetYAxisRange(low, high)
 
     def _nothing(self) -> Any:
         """A series in which nothing is seen: without any, a plot view shows no axes and no title either."""
