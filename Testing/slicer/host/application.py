@@ -230,6 +230,10 @@ class HostApplication(QtCore.QObject):
         """As QApplication's."""
         return QtWidgets.QApplication.palette()
 
+    def setPalette(self, palette) -> None:
+        """As QApplication's."""
+        QtWidgets.QApplication.setPalette(palette)
+
     def pythonConsole(self):
         """There is no console."""
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from VoCoSlicerLib import adapter
+from VoCoSlicerLib import adapter, tints
 
 
 class Panel:
@@ -34,6 +34,7 @@ class Panel:
         self._watch.follow(parameters)
         self._shown = None
         if parameters is not None:
+            tints.suit(self.widget)  # each time that the module is entered: the style may be another
             self._release = adapter.bindGui(parameters, self.ui)
             self._onModified()
 
