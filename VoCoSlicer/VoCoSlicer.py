@@ -50,10 +50,12 @@ class VoCoSlicer(ScriptedLoadableModule):
         parent.contributors = ["The VoCo contributors"]
         parent.helpText = _(
             "Pre-train a 3D network on volumes without labels (VoCo, volume contrast), fine-tune it on a few labelled "
-            "ones, and segment or classify new volumes. Jobs run in the background and go on when Slicer closes."
+            "ones, and segment or classify new volumes. Jobs run in the background and go on when Slicer closes. To "
+            "try it, load VoCoTorsos in the module Sample Data, and go through the sections from top to bottom."
         )
         parent.acknowledgementText = _(
-            "Method: Wu, Zhuang, Chen: VoCo, CVPR 2024, and Large-Scale 3D Medical Image Pre-training, 2024."
+            "Method: Wu, Zhuang, Chen: VoCo: A Simple-yet-Effective Volume Contrastive Learning Framework for 3D "
+            "Medical Image Analysis, CVPR 2024, and Large-Scale 3D Medical Image Pre-training, 2024."
         )
         slicer.app.connect("startupCompleted()", self.onStartup)
 
