@@ -260,6 +260,32 @@ def test_loss_or_score_is_plotted_as_chosen_here_or_in_the_view(voco, panel, han
     assert titleShown(host) is None, "what a user has taken out of the view stays out"
 
 
+def test_a_plot_stays_while_another_module_is_open(voco, panel, hand, host, tmp_path):
+    runKnown(tmp_path, "one")
+    choose(hand, panel, "one")
+    hand.check("plotButton")
+    host.exit("VoCoSlicer")
+    assert titleShown(host) == ("one", "loss")
+    host.enter("VoCoSlicer")
+    assert hand.find("plotButton").isChecked() and titleShown(host) == ("one", "loss")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_slicer_does_not_keep_the_layout_of_a_plot_when_it_closes(
+    voco, panel, hand, host, tmp_path, elsewhere
+):
+    import slicer
+
+    runKnown(tmp_path, "one")
+    choose(hand, panel, "one")
+    before = slicer.app.layoutManager().layoutLogic().GetLayoutNode().GetViewArrangement()
+    hand.check("plotButton")
+    if elsewhere:
+        host.exit("VoCoSlicer")
+    host.window.close()
+    assert host.window.hostKeptLayout == before and voco.logic.plots.charts == {}
+
+
 def test_the_plot_comes_back_after_the_scene_is_closed(voco, panel, hand, host, tmp_path):
     runKnown(tmp_path, "one")
     choose(hand, panel, "one")

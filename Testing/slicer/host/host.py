@@ -47,7 +47,8 @@ class Host:
             gc.freeze()  # what is imported stays: collecting garbage after each test is quick then
         self._modules: dict[str, object] = {}
         self._attributes: list[str] = []
-        self.window = HostMainWindow(self.app.moduleManager()) if mainWindow else None
+        layoutNode = self.setup.layoutLogic.GetLayoutNode()
+        self.window = HostMainWindow(self.app.moduleManager(), layoutNode) if mainWindow else None
         self._place(
             {
                 "qt": self._qt,
@@ -116,7 +117,7 @@ class Host:
     def exit(self, name: str) -> None:
         """The user goes to another module."""
         if self.window is not None:
-            self.window.moduleSelector().selectModule("")
+            self.window.moduleSelector().selectModule("Data")
         else:
             self._modules[name].widgetRepresentation().exit()
 

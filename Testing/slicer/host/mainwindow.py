@@ -21,14 +21,14 @@ class HostModuleSelector(QtCore.QObject):
     selectedModule = property(lambda self: self._hostCurrent)
 
     def selectModule(self, name: str) -> None:
-        """Slot: exit the module before, enter this one ("" for Slicer's welcome page)."""
+        """Slot: exit the module before, enter this one ("" for none, as when Slicer closes)."""
         before = self._hostManager.module(self._hostCurrent)
         if name == self._hostCurrent:
             return
+        self._hostCurrent = name
         if before is not None:
             before.widgetRepresentation().exit()
             before.widgetRepresentation().hide()
-        self._hostCurrent = name
         module = self._hostManager.module(name)
         if module is not None:
             module.widgetRepresentation().show()
@@ -40,10 +40,21 @@ class HostModuleSelector(QtCore.QObject):
 class HostMainWindow(QtWidgets.QMainWindow):
     """qSlicerMainWindow."""
 
-    def __init__(self, manager) -> None:
+    def __init__(self, manager, layoutNode=None) -> None:
         super().__init__()
         self.setObjectName("qSlicerMainWindow")
         self._hostSelector = HostModuleSelector(manager)
+        self._hostLayoutNode = layoutNode
+        self._hostKept = None
+
+    def closeEvent(self, event) -> None:
+        """Qt's call: leaves the module, then keeps the layout for the next start."""
+        self._hostSelector.selectModule("")
+        if self._hostLayoutNode is not None:
+            self._hostKept = self._hostLayoutNode.GetViewArrangement()
+        event.accept()
+
+    hostKeptLayout = property(lambda self: self._hostKept)
 
     def moduleSelector(self) -> HostModuleSelector:
         """The module selector."""

@@ -24,6 +24,9 @@ class JobPlot:
         self._logic, self._button, self._combo, self._selected = logic, button, combo, selected
         self._charts: dict[str, Any] = {}  # those that were put into the views
         self._soon = adapter.makeTimer(_SOON, self.update)
+        self._over = False
+        if (window := slicer.util.mainWindow()) is not None:
+            adapter.connect(window.moduleSelector(), "moduleSelected(QString)", self._onModule)
 
     @property
     def on(self) -> bool:
@@ -66,6 +69,16 @@ class JobPlot:
     def stop(self) -> None:
         """Read no more."""
         self._soon.stop()
+
+    def cleanup(self) -> None:
+        """Read no more, and listen to nothing."""
+        self.stop()
+        self._over = True
+
+    def _onModule(self, name: str) -> None:
+        """Without a module: Slicer closes, and is about to keep the layout for its next start."""
+        if not name and not self._over and self.on:
+            self._button.setChecked(False)
 
     @property
     def _name(self) -> str:

@@ -77,7 +77,7 @@ class JobsPanel(Panel):
     def cleanup(self) -> None:
         """Read no more; jobs go on."""
         self._timer.stop()
-        self._plot.stop()
+        self._plot.cleanup()
         super().cleanup()
 
     def update(self) -> None:
