@@ -78,3 +78,28 @@ def test_a_segment_deleted_while_its_surface_is_made_is_left_out(scene, tmp_path
     assert not load.failed and made.GetSegmentation().GetSegment("Segment_2").GetRepresentation(
         "Closed surface"
     )
+
+
+def test_the_views_hear_of_surfaces_when_all_segments_have_one(scene, tmp_path):
+    """As soon as a view finds that one segment has a surface, it makes those of all others, on the window's thread."""
+    node = volume(scene, noise(), "abdomen")
+    index, byId = exportOf(scene, [node], tmp_path / "in")
+    heard = []
+
+    def look(made, event):
+        segmentation = made.GetSegmentation()
+        segments = [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
+        heard.append((event, [one.GetRepresentation("Closed surface") is not None for one in segments]))
+
+    def watch(scene, event):
+        for made in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+            if not made.HasObserver("AnyEvent"):
+                made.AddObserver("AnyEvent", look)
+
+    scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, watch)
+    load = PredictionLoad(scene, predicted(tmp_path / "out", index), byId)
+    load.run()
+    assert all(len(set(surfaces)) < 2 for _, surfaces in heard), heard
+    assert heard[-1][1] == [True, True]
+    steps = [len(surfaces) for _, surfaces in heard]
+    assert set(steps) == {0, 2}, "each segment that is added alone is drawn anew by all views"

@@ -55,13 +55,14 @@ def addSegmentation(
     if volumeNode is not None:
         node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     images: dict[tuple[int, ...], Any] = {}
-    for number, (value, name) in enumerate(names.labels.items()):
-        values = names.valuesOf(value)
-        layer = () if values == (value,) else values
-        if layer not in images:
-            images[layer] = _image(found.scalars(layer), local, (0, 0, 0), found.shape)
-        colour = (colors or {}).get(value) or _ownColour(number)
-        _addSegment(node, name, images[layer], 1 if layer else value, colour, identityOf(value))
+    with slicer.util.NodeModify(node):  # the views hear of all segments at once
+        for number, (value, name) in enumerate(names.labels.items()):
+            values = names.valuesOf(value)
+            layer = () if values == (value,) else values
+            if layer not in images:
+                images[layer] = _image(found.scalars(layer), local, (0, 0, 0), found.shape)
+            colour = (colors or {}).get(value) or _ownColour(number)
+            _addSegment(node, name, images[layer], 1 if layer else value, colour, identityOf(value))
     node.SetAttribute(RESULT, "segmentation")
     sign(node, provenance)
     putBeside(scene, node, volumeNode)

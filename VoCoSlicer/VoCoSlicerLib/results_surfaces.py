@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 
 from VoCoSlicerLib.results_read import LabelMap, LabelNames
@@ -25,44 +27,44 @@ def identityOf(value: int) -> str:
 
 
 def surfaces(node, labelMap: LabelMap, names: LabelNames) -> Iterator[None]:
-    """Make the surfaces of `addSegmentation`'s node, one segment after the other, then show them in 3D.
+    """Make the surfaces of `addSegmentation`'s node, one after the other, then show them in 3D.
 
     Yields between small steps. Each is made in a thread, from the box that the segment fills: VTK lets go of Python's
     lock while it works, so a large segment, which takes a second, does not hold the window.
     """
     segmentation = node.GetSegmentation()
-    smoothing, decimation = (
-        float(segmentation.GetConversionParameter(name)) for name in (_SMOOTHING, _DECIMATION)
-    )
-    for value in names.labels:
-        segment = segmentation.GetSegment(identityOf(value))
+    factors = [float(segmentation.GetConversionParameter(name)) for name in (_SMOOTHING, _DECIMATION)]
+    made = {}
+    for identity, values in ((identityOf(value), names.valuesOf(value)) for value in names.labels):
+        segment = segmentation.GetSegment(identity)
         if segment is None:  # it may have been deleted between two steps
             continue
         matrix = vtk.vtkMatrix4x4()
         segment.GetRepresentation(BINARY).GetImageToWorldMatrix(matrix)
-        values, place = names.valuesOf(value), toNumpy(matrix)
-        made = yield from inThread(
-            lambda values=values, place=place: _surface(labelMap.part(values), place, smoothing, decimation),
-            "the surfaces",
-        )
-        segment = segmentation.GetSegment(identityOf(value))
-        if segment is not None:
-            segment.AddRepresentation(SURFACE, made)
-        yield
-    node.CreateClosedSurfaceRepresentation()  # makes those that are not there, and tells the views
+        work = partial(_surfaceOf, labelMap, values, toNumpy(matrix), *factors)
+        made[identity] = yield from inThread(work, "the surfaces")
+    # At once: as soon as one segment has a surface, the views make those of all others by themselves.
+    with slicer.util.NodeModify(node):
+        for identity, surface in made.items():
+            segment = segmentation.GetSegment(identity)
+            if segment is not None:
+                segment.AddRepresentation(SURFACE, surface)
+        node.CreateClosedSurfaceRepresentation()  # makes those that are not there, and tells the views
     display = node.GetDisplayNode()
     if display is not None:
         display.SetPreferredDisplayRepresentationName3D(SURFACE)
         display.SetVisibility3D(True)
+    yield
 
 
-def _surface(
-    part: tuple[Any, Sequence[int]] | None, matrix: np.ndarray, smoothing: float, decimation: float
+def _surfaceOf(
+    labelMap: LabelMap, values: tuple[int, ...], matrix: np.ndarray, smoothing: float, decimation: float
 ) -> Any:
-    """The surface around voxels as vtkPolyData, by the filters of Slicer's own rule; an empty one around nothing.
+    """The surface around ``values`` as vtkPolyData, by the filters of Slicer's own rule; an empty one around nothing.
 
     All of them run in one call, for each call has to wait until the window lends Python's lock.
     """
+    part = labelMap.part(values)
     if part is None:
         return vtk.vtkPolyData()
     image = vtk.vtkImageData()
