@@ -104,6 +104,8 @@ def test_defaults_are_shown_in_grey_and_values_can_be_set_and_reset(host, window
         hand.find("setting.crops.counts").text == "2,2,1"
         and hand.find("setting.recipe").currentText == "paper"
     )
+    made.setDefaults(resolve_pretrain({"recipe": "paper"}).flat())
+    assert hand.find("setting.recipe").itemText(0) == "default: v2", "what is chosen is not the default"
     assert said == []  # nobody has changed anything by hand
     assert made.values() == {"crops.counts": (2, 2, 1), "recipe": "paper", "optim.lr": 1e-3}
     made.reset()

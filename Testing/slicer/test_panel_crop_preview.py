@@ -229,3 +229,21 @@ def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path, monkeypatch)
     panel.parameters.previewRun = str(tmp_path / "gone")
     hand.settle()
     assert "gone" in hand.find("problemLabel").text and not panel.logic.preview.shown
+
+
+def test_the_panel_is_no_wider_for_what_it_says(panel, hand, host):
+    from VoCoSlicerLib import adapter
+
+    def least():  # CTK's sections are never narrower than they would like to be
+        return adapter.read(panel.host.section("cropPreview"), "sizeHint").width()
+
+    narrow = least()
+    up(panel, hand, host.scene)
+    panel.logic.preview.moveCrop((3.0, 2.0, 0.0))
+    hand.settle()
+    assert len(hand.find("notesLabel").text) > 100 and "moved" in hand.find("cropLabel").text
+    assert least() == narrow
+    hand.type("setting.crops.random_size", "500,1,1")
+    assert len(hand.find("problemLabel").text) > 60
+    assert least() == narrow
+    assert adapter.read(hand.find("problemLabel"), "height") > 20, "it wraps"

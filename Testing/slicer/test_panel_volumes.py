@@ -75,6 +75,19 @@ def test_columns_fit_a_narrow_panel_and_keep_the_widths_of_a_user(hand, host, vo
     assert table.columnWidth(NAME) == 90
 
 
+def test_all_rows_are_seen_in_a_narrow_panel(hand, host, volumes):
+    table = hand.find("volumesTable")
+    assert table.isColumnHidden(SEGMENTATION), "there is none to choose"
+    made.segmentation(host.scene, volumes[0], {"liver": np.ones((32, 32, 32), bool)}, "drawn")
+    hand.until(lambda: not table.isColumnHidden(SEGMENTATION), 5)
+    for number in range(5):
+        ball(host.scene, f"volume {number}")
+    hand.until(lambda: len(hand.rows("volumesTable")) == 7 and hand.rows("volumesTable")[6][KIND], 10)
+    table.setFixedWidth(220)
+    hand.settle()
+    assert table.horizontalScrollBar().isVisible() and not table.verticalScrollBar().isVisible()
+
+
 def test_boxes_are_kept_in_the_parameter_node(hand, volumes):
     hand.checkRow("volumesTable", 1)
     assert chosen(hand) == [volumes[1].GetID()]

@@ -140,18 +140,35 @@ def loadUi(name: str) -> tuple[Any, Any]:
     # Not by resourcePath: with a relative --additional-module-paths that is lost when the current folder changes.
     made = slicer.util.loadUI(str(MODULE_FOLDER / "Resources" / "UI" / name))
     made.setMRMLScene(slicer.mrmlScene)
+    for child in slicer.util.findChildren(made):
+        if isinstance(child, qt.QLabel) and read(child, "wordWrap"):
+            letWrap(child)
     return made, slicer.util.childWidgetVariables(made)
 
 
+def letWrap(label: Any) -> None:
+    """Let a label with word wrap take the width that there is; by itself it would like to be wide.
+
+    A collapsible section is never narrower than its contents like: with each longer text all of the module's panel
+    would become wider, and the slice views narrower.
+    """
+    policy = read(label, "sizePolicy")
+    policy.setHorizontalPolicy(qt.QSizePolicy.Ignored)
+    label.setSizePolicy(policy)
+
+
 def fitHeight(table: Any, most: int) -> None:
-    """Let a QTableWidget be as high as its rows need, up to ``most`` rows; its own minimum is the least."""
+    """Let a QTableWidget be as high as its rows need, up to ``most`` rows; its own minimum is the least.
+
+    There is room for the scroll bar below too: it comes where the panel is narrow, and would cover the last row.
+    """
     least = table.property("VoCoLeastHeight")
     if least is None:
         least = read(table, "minimumHeight")
         table.setProperty("VoCoLeastHeight", least)
     rows = min(read(table, "rowCount"), most)
     head = read(table.horizontalHeader(), "sizeHint").height()
-    edge = 2 * read(table, "frameWidth")
+    edge = 2 * read(table, "frameWidth") + read(table.horizontalScrollBar(), "sizeHint").height()
     table.setMinimumHeight(max(int(least), head + edge + sum(table.rowHeight(row) for row in range(rows))))
 
 

@@ -116,6 +116,7 @@ class SettingRow:
         self.note = qt.QLabel("")
         self.note.setTextFormat(qt.Qt.PlainText)
         self.note.setWordWrap(True)
+        adapter.letWrap(self.note)
         self.note.setStyleSheet("color: #b3261e")
         self.note.setVisible(False)
         self.note.setObjectName(f"note.{option.name}")
@@ -153,7 +154,9 @@ class SettingRow:
         self._note(None)
 
     def setDefault(self, value: Any) -> None:
-        """Show, in grey, what holds where nothing is given."""
+        """Show, in grey, what holds where nothing is given; where something is, that is not known."""
+        if self.value is not None:
+            return
         text = _("automatic") if value is None else textOf(value)
         if not self._words:
             self.editor.setPlaceholderText(text)

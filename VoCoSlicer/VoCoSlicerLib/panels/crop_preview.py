@@ -76,6 +76,7 @@ class CropPreviewPanel(Panel):
         ui.nextButton.clicked.connect(lambda *_: self.nextCrop())
         self._preview.labelsChanged.connect(self._showLabels)
         self._preview.changed.connect(self._showState)
+        self._keepRoom()
         self._showState()
 
     def enter(self) -> None:
@@ -212,6 +213,13 @@ class CropPreviewPanel(Panel):
             self.parameters.parameterNode.SetParameter(_PARTS, json.dumps({**parts, name: value}))
 
     # What is shown
+
+    def _keepRoom(self) -> None:
+        """Keep room for the longest text beside the sample: the panel must not grow while a crop is dragged."""
+        label = self.ui.cropLabel
+        label.setText(_("crop {n} of {all}").format(n=10, all=10) + _(", moved"))
+        label.setMinimumWidth(adapter.read(label, "sizeHint").width())
+        label.setText("")
 
     def _showState(self) -> None:
         preview, on = self._preview, self.parameters is not None and bool(self.parameters.previewOn)

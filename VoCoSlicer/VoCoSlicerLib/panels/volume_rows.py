@@ -66,8 +66,12 @@ class VolumeRows:
                 self._build(rows, labelNodes)
             for number, row in enumerate(rows):
                 self._fill(number, row, labelNodes)
-        hidden = not (classes or any(row.classLabel for row in rows)), not any(row.notes for row in rows)
-        for column, hide in zip((CLASS, NOTES), hidden, strict=True):
+        hidden = (
+            not labelNodes,
+            not (classes or any(row.classLabel for row in rows)),
+            not any(row.notes for row in rows),
+        )
+        for column, hide in zip((SEGMENTATION, CLASS, NOTES), hidden, strict=True):
             self._table.setColumnHidden(column, hide)
         filled = (structure, [bool(row.size) for row in rows], hidden)
         if filled != self._filled:  # else the widths are the user's
