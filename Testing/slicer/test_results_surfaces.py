@@ -103,3 +103,18 @@ def test_the_views_hear_of_surfaces_when_all_segments_have_one(scene, tmp_path):
     assert heard[-1][1] == [True, True]
     steps = [len(surfaces) for _, surfaces in heard]
     assert set(steps) == {0, 2}, "each segment that is added alone is drawn anew by all views"
+
+
+def test_a_segmentation_that_was_hidden_meanwhile_stays_hidden(scene, tmp_path):
+    node = volume(scene, noise(), "abdomen")
+    index, byId = exportOf(scene, [node], tmp_path / "in")
+    load = PredictionLoad(scene, predicted(tmp_path / "out", index), byId)
+    load.start()
+    while not load.segmentations:
+        load.poll()
+    display = load.segmentations[0].GetDisplayNode()
+    assert display.GetVisibility()
+    display.SetVisibility(False)
+    while not load.poll().finished:
+        pass
+    assert not display.GetVisibility()

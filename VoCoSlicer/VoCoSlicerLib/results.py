@@ -18,7 +18,7 @@ from VoCoCore.errors import DataError
 from VoCoCore.geometry import spacing_of
 from VoCoSlicerLib.image_files import sameGrid
 from VoCoSlicerLib.results_read import LabelMap, LabelNames, Probability, readLabelMap, readProbabilities
-from VoCoSlicerLib.results_surfaces import BINARY, identityOf, surfaces
+from VoCoSlicerLib.results_surfaces import BINARY, drawnOnce, identityOf, surfaces
 from VoCoSlicerLib.segments import takeSegments
 from VoCoSlicerLib.terminology import termOf
 from VoCoSlicerLib.volumes import RESULT, ownMatrix, toVtk, worldMatrix
@@ -55,7 +55,7 @@ def addSegmentation(
     if volumeNode is not None:
         node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     images: dict[tuple[int, ...], Any] = {}
-    with slicer.util.NodeModify(node):  # the views hear of all segments at once
+    with drawnOnce(node):
         for number, (value, name) in enumerate(names.labels.items()):
             values = names.valuesOf(value)
             layer = () if values == (value,) else values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -26,6 +27,21 @@ def identityOf(value: int) -> str:
     return f"Segment_{value}"
 
 
+@contextmanager
+def drawnOnce(node) -> Iterator[None]:
+    """While a segmentation is changed, the views draw nothing of it; they hear of all changes together, at the end."""
+    display = node.GetDisplayNode()
+    shown = display is not None and display.GetVisibility()
+    if shown:
+        display.SetVisibility(False)
+    try:
+        with slicer.util.NodeModify(node):
+            yield
+    finally:
+        if shown:
+            display.SetVisibility(True)
+
+
 def surfaces(node, labelMap: LabelMap, names: LabelNames) -> Iterator[None]:
     """Make the surfaces of `addSegmentation`'s node, one after the other, then show them in 3D.
 
@@ -44,7 +60,7 @@ def surfaces(node, labelMap: LabelMap, names: LabelNames) -> Iterator[None]:
         work = partial(_surfaceOf, labelMap, values, toNumpy(matrix), *factors)
         made[identity] = yield from inThread(work, "the surfaces")
     # At once: as soon as one segment has a surface, the views make those of all others by themselves.
-    with slicer.util.NodeModify(node):
+    with drawnOnce(node):
         for identity, surface in made.items():
             segment = segmentation.GetSegment(identity)
             if segment is not None:
