@@ -175,6 +175,9 @@ def test_progress_results_and_single_failures_are_said(hand, voco, host, volume,
     _, job = played(voco, monkeypatch, Progress("exporting", 1, 4, "chest"), failed=failed)
     hand.click("predictButton")
     assert hand.find("progressBar").value == 25 and not hand.find("predictButton").isEnabled()
+    job.states[:] = [Progress("predicting", 0, 2)]
+    hand.until(lambda: hand.find("progressBar").value == 0)
+    assert voco.ui.statusLabel.text == "Predicting ..."
     job.states[:] = [Progress("predicting", 1, 2, "about 3 s left")]
     hand.until(lambda: hand.find("progressBar").value == 50)
     assert voco.ui.statusLabel.text == "Predicting: about 3 s left"

@@ -183,7 +183,8 @@ class PredictionPanel(WorkingPanel):
         self.ui.progressBar.setRange(0, 100 if total else 0)
         if total:
             self.ui.progressBar.setValue(int(100 * now.done / total))
-        words = {PREDICTING: _("Predicting: {text}"), ADDING: _("Adding results to the scene")}
+        predicting = _("Predicting: {text}") if now.text else _("Predicting ...")  # at first nothing is known
+        words = {PREDICTING: predicting, ADDING: _("Adding results to the scene")}
         self.host.say(words.get(now.stage, _("Writing volumes: {text}")).format(text=now.text))
 
 
