@@ -79,6 +79,9 @@ class VolumeRows:
             self._table.resizeColumnsToContents()
             if self._table.columnWidth(NAME) > _WIDEST_NAME:
                 self._table.setColumnWidth(NAME, _WIDEST_NAME)
+            # Qt 5 stretches no column that became the last one seen by the hiding of others, until it is told again.
+            self._table.horizontalHeader().setStretchLastSection(False)
+            self._table.horizontalHeader().setStretchLastSection(True)
             adapter.fitHeight(self._table, _MOST_HIGH)
 
     def selectedKeys(self) -> list[str]:
