@@ -250,8 +250,10 @@ assert sys.argv[1] == "install"
 with open(os.environ["PIP_CONSTRAINT"], encoding="utf-8") as file, open(os.environ["HEARD"], "w") as heard:
     heard.write("\\n".join([" ".join(sys.argv[2:]), *file.read().split()]))
 if os.environ.get("FAILS"):
-    sys.exit("no wheel for this driver")
-sys.exit(subprocess.call([sys.executable, "-m", "pip", *sys.argv[1:]]))
+    print(os.environ["FAILS"], file=sys.stderr)
+else:
+    subprocess.call([sys.executable, "-m", "pip", *sys.argv[1:]])
+sys.exit(0)  # as the real one does, whatever pip says
 """
 
 
@@ -289,10 +291,21 @@ def test_torch_comes_first_in_the_way_of_the_extension_and_then_the_rest(own, wh
 def test_what_light_the_torch_complains_of_is_in_the_log(own, tmp_path, heard, monkeypatch):
     bench = Bench(tmp_path, {}, "aaa\n")
     bench.look()
-    monkeypatch.setenv("FAILS", "1")
+    monkeypatch.setenv("FAILS", "ERROR: no wheel for this driver")
     task = ended(bench.installer.installTorch())
-    assert "no wheel for this driver" in bench.installer.explain(task).message + task.log
+    assert bench.installer.explain(task) is not None and "no wheel for this driver" in task.log
     assert bench.look().throughExtension, "nothing was installed, and it can be tried again"
+
+
+def test_an_index_of_torch_that_cannot_be_reached_is_no_conflict(own, tmp_path, heard, monkeypatch):
+    bench = Bench(tmp_path, {}, "aaa\n")
+    bench.look()
+    said = (
+        "connection broken by 'NewConnectionError(...)': /whl/cpu/filelock/\nERROR: ResolutionImpossible: see"
+    )
+    monkeypatch.setenv("FAILS", said)
+    task = ended(bench.installer.installTorch())
+    assert "index cannot be reached" in bench.installer.explain(task).message
 
 
 def test_a_broken_torch_is_taken_out_before_it_is_installed_anew(own, wheels, tmp_path, heard, monkeypatch):

@@ -6,6 +6,9 @@ import pytest
 from hand import Hand
 from made_python import TORCH, makePython, offline, site, unpack, versionIn, wheel
 
+from VoCoSlicerLib.packages import Installer
+from VoCoSlicerLib.tasks import Task
+
 
 @pytest.fixture
 def python(tmp_path, monkeypatch):
@@ -82,6 +85,20 @@ def test_installing_asks_with_the_size_and_looks_again(hand, python, voco, host)
     assert "Successfully installed" in log and '"version"' not in log, (
         "what pip says, not what we tell ourselves"
     )
+
+
+def test_an_install_that_changes_nothing_is_said_and_not_asked_again(hand, voco, host, monkeypatch):
+    looked(hand)
+    nothing = ["-c", "print('all is well')"]
+    monkeypatch.setattr(
+        Installer, "install", lambda self: Task(nothing, self._environment.python, plain=True)
+    )
+    host.answers.give("Install")
+    hand.click("installButton")
+    hand.until(lambda: hand.find("errorFrame").isVisible(), 60)
+    assert "missing still" in text(hand, "errorLabel") and len(host.answers.asked) == 1
+    hand.click("showLogButton")
+    assert "all is well" in hand.readWindow()[1]
 
 
 def test_a_half_install_is_said_and_repaired(hand, python, voco, host, tmp_path):

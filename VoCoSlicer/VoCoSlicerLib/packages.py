@@ -205,7 +205,8 @@ def _one(change: Change) -> str:
 def _explained(message: str, log: str) -> EnvironmentFault:
     """What pip says, in words that help."""
     text = log.lower()
-    if "no matching distribution" in text and ("connection" in text or "name resolution" in text):
+    failed = any(words in text for words in ("no matching distribution", "resolutionimpossible"))
+    if failed and any(words in text for words in ("connection broken", "connectionerror", "name resolution")):
         return EnvironmentFault(
             "the package index cannot be reached", "check the network and the proxy, then try again"
         )

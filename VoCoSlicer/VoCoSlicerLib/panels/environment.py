@@ -7,7 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import VocoError
+from VoCoCore.errors import EnvironmentFault, VocoError
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.environment import Facts, unusable
 from VoCoSlicerLib.packages import Installer, Plan
@@ -154,7 +154,11 @@ class EnvironmentPanel(Panel):
         self._begin(self.logic.environment.probe(), self._onFacts, _("Looking whether all is well..."))
 
     def _onFacts(self, task: Task) -> None:
-        self.facts = self.logic.environment.facts(task)
+        before, self.facts = self.facts, self.logic.environment.facts(task)
+        if self._rounds and _lacks(before) == _lacks(self.facts):
+            what = _("pip said that all went well, but what was missing is missing still")
+            self._fail(EnvironmentFault(what, _("Show log has all that pip said")))
+            return
         going = self._rounds and not self.facts.ok and self._installer() is not None
         if going and self._rounds < _ROUNDS:
             self._plan()
@@ -189,9 +193,10 @@ class EnvironmentPanel(Panel):
             return
         now = task.poll()
         if now.lines:
-            self._log += "".join(f"{line}\n" for line in now.lines if not line.startswith(("{", "[{")))
-            if self._rounds:
-                self.ui.installLabel.setText(now.lines[-1][:200])
+            said = [line for line in now.lines if not line.startswith(("{", "[{"))]  # else for us alone
+            self._log += "".join(f"{line}\n" for line in said)
+            if self._rounds and said:
+                self.ui.installLabel.setText(said[-1][:200])
         if now.running:
             return
         self._task = self._then = None
@@ -239,3 +244,8 @@ class EnvironmentPanel(Panel):
         ui.installBar.setVisible(busy)
         ui.installLabel.setText(words)
         ui.installLabel.setVisible(bool(words))
+
+
+def _lacks(facts: Facts | None) -> tuple[set[str], set[str]] | None:
+    """What a Python lacks, and what is broken in it."""
+    return None if facts is None else (set(facts.missing), set(facts.broken))

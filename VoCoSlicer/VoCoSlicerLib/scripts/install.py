@@ -10,6 +10,7 @@ too, install the requirements in the build for this machine's graphics card.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -76,8 +77,15 @@ def torch(order: dict, folder: Path) -> None:
     words = [sys.executable, "-m", "light_the_torch", "install", *order["requirements"]]
     environ = {**os.environ, "PIP_CONSTRAINT": str(folder / "constraints.txt")}
     done = subprocess.run(words, stdout=sys.stderr, env=environ, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    # It ends with 0, whatever pip says.
+    if done.returncode or not set(map(name_of, order["requirements"])) <= installed():
+        sys.exit(done.returncode or 1)
+
+
+def installed() -> set[str]:
+    """The names of all packages that are there now."""
+    importlib.invalidate_caches()
+    return {normal(each.metadata["Name"]) for each in metadata.distributions() if each.metadata["Name"]}
 
 
 def plan(order: dict, folder: Path) -> list[dict]:
