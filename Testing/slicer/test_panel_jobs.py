@@ -184,14 +184,14 @@ def test_the_widths_of_a_user_stay_while_a_job_goes_on(panel, hand, tmp_path):
     run = runKnown(tmp_path, "a run of some name", "running", step=20, pid=os.getpid())
     panel.poll()
     table = hand.find("runsTable")
-    table.setColumnWidth(0, 71)
+    table.setColumnWidth(1, 71)
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps({**status, "step": 250}))
     panel.poll()
-    assert hand.rows("runsTable")[0][3] == "25 %" and table.columnWidth(0) == 71
+    assert hand.rows("runsTable")[0][3] == "25 %" and table.columnWidth(1) == 71
     runKnown(tmp_path, "another")
     panel.poll()
-    assert table.columnWidth(0) != 71
+    assert table.columnWidth(1) != 71
 
 
 def test_the_table_is_as_wide_as_its_frame(panel, hand, tmp_path):
@@ -204,6 +204,24 @@ def test_the_table_is_as_wide_as_its_frame(panel, hand, tmp_path):
     table = hand.find("runsTable")
     right = table.columnViewportPosition(6) + table.columnWidth(6)
     assert table.isColumnHidden(7) and right == table.viewport().width
+
+
+def test_long_names_leave_room_for_the_numbers_beside_them(voco, panel, hand, tmp_path):
+    runKnown(tmp_path, "pretrain-of-a-very-long-name-that-somebody-has-chosen-2026-11-28-2019")
+    for width, whole in ((520, True), (800, True), (250, False), (520, True)):
+        panel.widget.setFixedWidth(width)
+        hand.settle()
+        panel.poll()
+        table = hand.find("runsTable")
+        assert table.columnWidth(0) >= 100 and (table.horizontalScrollBar().maximum == 0) == whole, width
+
+
+def test_with_many_runs_the_buttons_are_still_on_the_screen(voco, panel, hand, tmp_path):
+    for number in range(30):
+        runKnown(tmp_path, f"run-{number}")
+    panel.poll()
+    hand.settle()
+    assert hand.find("runsTable").minimumHeight < 220
 
 
 def plotView(host):

@@ -353,6 +353,15 @@ def test_nothing_is_left_behind_and_nothing_is_saved(tmp_path, scene):
     assert scene.GetNumberOfNodes() == before and view.GetPlotChartNodeID() is None
 
 
+def test_a_plot_that_was_let_go_comes_back_whole(tmp_path, scene):
+    follower, plots = followed(makeRun(tmp_path / "one", events=EVENTS)), RunPlots(scene)
+    plots.update(follower)
+    before = curve(plots, "loss"), curve(plots, "score"), plots.charts["loss"].GetXAxisRange()
+    plots.cleanup()
+    assert plots.update(follower) and plots.show("score") is plots.charts["score"]
+    assert (curve(plots, "loss"), curve(plots, "score"), plots.charts["loss"].GetXAxisRange()) == before
+
+
 def test_closing_the_scene_is_no_harm(tmp_path, scene):
     plots, follower = RunPlots(scene), followed(makeRun(tmp_path / "one", events=EVENTS))
     plots.update(follower)

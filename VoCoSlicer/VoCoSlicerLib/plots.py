@@ -122,7 +122,7 @@ class RunPlots:
         self._nodes.clear()
         self._extents.clear()
         self._others.clear()
-        self._curves, self._active, self._arranged = None, None, ("", 0, 0)
+        self._active, self._arranged = None, ("", 0, 0)
 
     def _views(self) -> list[Any]:
         found = self._scene.GetNodesByClass("vtkMRMLPlotViewNode")

@@ -15,7 +15,8 @@ from VoCoSlicerLib import adapter
 from VoCoSlicerLib.job_rows import JobRow
 
 _WHERE = 7  # the column
-_MOST_HIGH = 8  # rows that are seen without scrolling
+_LEAST = 110  # pixels of a run's name; with less room the table is scrolled sideways
+_MOST_HIGH = 5  # rows that are seen without scrolling: what is below them must be on the screen too
 _BAD, _GOING = ("failed", "lost", "gone"), ("preparing", "running", "stopping", "starting")
 
 
@@ -26,6 +27,7 @@ class JobRowsTable:
         self._table, self._changed = table, changed
         self._paths: list[Path] = []
         self._cells: dict[tuple[int, int], tuple[str, ...]] = {}
+        self._narrow: bool | None = None  # whether there is no room for the names
         self._filled: Any = None  # which cells said something when columns got their widths
         self._selected: Path | None = None
         heads = [
@@ -42,7 +44,8 @@ class JobRowsTable:
         table.setHorizontalHeaderLabels(heads)
         table.verticalHeader().setVisible(False)
         table.setWordWrap(False)
-        table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeader().setStretchLastSection(False)
+        table.setTextElideMode(qt.Qt.ElideMiddle)  # names often differ at their ends alone
         table.horizontalHeader().setHighlightSections(False)
         table.itemSelectionChanged.connect(self._onSelection)
 
@@ -66,19 +69,28 @@ class JobRowsTable:
         self._table.setColumnHidden(_WHERE, all(row.local for row in rows))
         filled = (paths, [place for place, (text, *_more) in self._cells.items() if text])
         if filled != self._filled:  # else the widths are the user's
-            self._filled = filled
+            self._filled, self._narrow = filled, None
             self._table.resizeColumnsToContents()
-            head = self._table.horizontalHeader()
-            # Qt forgets whom to stretch while the last column is hidden.
-            head.setStretchLastSection(False)
-            head.setStretchLastSection(True)
             adapter.fitHeight(self._table, _MOST_HIGH)
+        self._fitName()
 
     def select(self, path: Path | None) -> None:
         """Select a run, also one that will be in the table only later; tells nobody."""
         self._selected = path
         with adapter.blocked(self._table):
             self._mark()
+
+    def _fitName(self) -> None:
+        """Give the runs' names what the other columns leave of the width."""
+        table = self._table
+        others = sum(table.columnWidth(n) for n in range(1, _WHERE + 1) if not table.isColumnHidden(n))
+        narrow = int(adapter.read(table.viewport(), "width")) - others < _LEAST
+        if narrow != self._narrow:
+            self._narrow = narrow
+            modes = qt.QHeaderView
+            table.horizontalHeader().setSectionResizeMode(0, modes.Interactive if narrow else modes.Stretch)
+            if narrow:
+                table.setColumnWidth(0, _LEAST)
 
     def _mark(self) -> None:
         self._table.clearSelection()
