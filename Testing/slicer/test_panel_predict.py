@@ -59,6 +59,7 @@ def played(voco, monkeypatch, *states, failed=None):
         log="what it printed",
         cancelled=False,
         warnings=[],
+        tables=[],
     )
     job.poll = lambda: left.pop(0) if len(left) > 1 else left[0]
 
@@ -136,7 +137,7 @@ def test_one_volume_or_all_that_are_checked(hand, voco, host, volume, tmp_path, 
     ((model, groups, options),) = asked
     assert model == str(tmp_path / "m.safetensors") and groups == [[volume]]
     assert options == {
-        "output": str(tmp_path / "out"),
+        "output": tmp_path / "out",
         "mirror": False,
         "largest": True,
         "probabilities": False,
@@ -168,6 +169,16 @@ def test_a_model_of_several_images_wants_them_grouped(hand, host, voco, tmp_path
     assert [groups for _, groups, _ in asked] == [[nodes]]
 
 
+def test_a_bare_name_is_a_folder_beside_the_runs(hand, voco, host, volume, tmp_path, monkeypatch):
+    voco.logic.store["folder"] = str(tmp_path / "VoCo")
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    asked, _ = played(voco, monkeypatch, Progress("ended", finished=True))
+    hand.type("outputEdit", "organs")
+    hand.click("predictButton")
+    assert asked[0][2]["output"] == tmp_path / "VoCo" / "organs"
+
+
 def test_progress_results_and_single_failures_are_said(hand, voco, host, volume, tmp_path, monkeypatch):
     choose(hand, host, modelFile(tmp_path / "m.safetensors"))
     hand.pick("volumeSelector", volume)
@@ -196,6 +207,28 @@ def test_what_was_done_otherwise_is_said_with_the_result(hand, voco, host, volum
     lines = voco.ui.statusLabel.text.split("\n")
     assert "predicted: /made/out" in lines[0] and lines[1] == "number 0 is resampled"
     assert len(lines) == 7 and lines[-1] == "and 2 more"
+
+
+def test_the_table_of_a_prediction_is_named(hand, voco, host, volume, tmp_path, monkeypatch):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    _, job = played(voco, monkeypatch, Progress("ended", finished=True))
+    job.tables[:] = [host.scene.AddNewNodeByClass("vtkMRMLTableNode", "VoCo volumes")]
+    hand.click("predictButton")
+    assert voco.ui.statusLabel.text.split("\n")[1:] == ["The module Tables shows VoCo volumes."]
+
+
+def test_an_error_is_gone_when_it_is_tried_again(hand, voco, host, volume, tmp_path, monkeypatch):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    fault = DataError("the disk is full", "free some space")
+    played(voco, monkeypatch, Progress("ended", finished=True, error=fault))
+    hand.click("predictButton")
+    assert voco.ui.errorFrame.isVisible() and voco.ui.statusLabel.text == ""
+    played(voco, monkeypatch, Progress("predicting", 0, 1))
+    hand.click("predictButton")
+    assert not voco.ui.errorFrame.isVisible()
+    hand.click("cancelButton")
 
 
 def test_errors_and_cancelling(hand, voco, host, volume, tmp_path, monkeypatch):

@@ -256,7 +256,18 @@ def test_a_start_that_fails_is_said_with_its_log_and_can_be_tried_again(
     hand.click("startButton")
     hand.until(lambda: voco.ui.errorFrame.isVisible())
     assert (voco.ui.errorLabel.text, voco.ui.hintLabel.text) == ("the volume is empty", "choose another")
+    assert voco.ui.statusLabel.text == ""
     assert hand.find("startButton").isEnabled() and not hand.find("cancelButton").isVisible()
+
+
+def test_a_bare_name_is_a_folder_beside_the_other_runs(section, voco, host, monkeypatch, tmp_path):
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    asked, _ = played(voco, monkeypatch, Progress("running", finished=True))
+    monkeypatch.setattr(voco, "selectRun", lambda run: None)
+    hand.type("runEdit", " my run ")
+    hand.click("startButton")
+    assert asked[0][1] == tmp_path / "VoCo" / "my run"
 
 
 def test_cancel_gives_the_start_up(section, voco, host, monkeypatch):

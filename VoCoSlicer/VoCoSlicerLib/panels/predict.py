@@ -78,7 +78,7 @@ class PredictionPanel(WorkingPanel):
             lambda: self.logic.predict(
                 parameters.model,
                 self._groups(),
-                output=parameters.predictions or self.ui.outputEdit.placeholderText,
+                output=self.place(parameters.predictions.strip() or self.ui.outputEdit.placeholderText),
                 mirror=bool(parameters.mirror),
                 largest=bool(parameters.largest),
                 probabilities=bool(parameters.probabilities),
@@ -99,6 +99,8 @@ class PredictionPanel(WorkingPanel):
         done = len(job.groups) - len(job.failed)
         text = _("1 volume is predicted: {folder}") if done == 1 else _("{n} volumes are predicted: {folder}")
         self.host.say(text.format(n=done, folder=job.output))
+        shown = _("The module Tables shows {name}.")  # no view does, and nobody would look for it
+        self.host.note([shown.format(name=table.GetName()) for table in job.tables])
         if job.failed:
             named = "; ".join(f"{name}: {why}" for name, why in job.failed.items())
             text = _("{n} of {total} volumes could not be predicted: {named}")

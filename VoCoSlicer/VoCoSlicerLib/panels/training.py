@@ -183,7 +183,7 @@ class TrainingPanel(WorkingPanel):
 
     def _folder(self) -> Path:
         named = str(getattr(self.parameters, f"{self.kind}Run")).strip()
-        return Path(named or self.ui.runEdit.placeholderText).expanduser()
+        return self.place(named or self.ui.runEdit.placeholderText)
 
     def _problems(self, plan: TrainingPlan) -> list[VocoError]:
         """What stands in the way of starting, the first first; settings that hold are shown in grey."""

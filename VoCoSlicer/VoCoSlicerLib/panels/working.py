@@ -27,6 +27,10 @@ class WorkingPanel(Panel):
             self._job.cancel()
             self._poll()
 
+    def place(self, named: str) -> Path:
+        """A folder as it is named by hand: a bare name is one beside the other runs, not where Slicer was started."""
+        return Path(self.logic.folder, Path(named.strip()).expanduser())
+
     def cleanup(self) -> None:
         """Stop everything but jobs that run already."""
         self._timer.stop()
@@ -37,6 +41,7 @@ class WorkingPanel(Panel):
 
     def _begin(self, make: Callable[[], Any]) -> None:
         """Start the work that ``make`` returns, where it does not refuse."""
+        self.host.hideError()
         try:
             self._job = make()
         except VocoError as error:
@@ -50,13 +55,14 @@ class WorkingPanel(Panel):
             self._timer.stop()
             return
         now = self._job.poll()
-        self._showProgress(now)
         if not now.finished:
+            self._showProgress(now)
             return
         job, self._job = self._job, None
         self._timer.stop()
         self._showProgress(None)
         if now.error is not None:
+            self.host.say("")  # what was going on goes on no longer
             self.host.showError(now.error, self._log(job))
         else:
             self._tell(job)
