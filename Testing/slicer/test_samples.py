@@ -69,6 +69,18 @@ def test_sample_data_finds_the_files_by_address_and_checksum(registered, tmp_pat
     assert len(names) == len(set(names)), "they share one cache"
 
 
+def test_a_sample_that_is_pressed_is_loaded_and_its_first_case_shown(registered, scene, monkeypatch):
+    shown = []
+    monkeypatch.setattr(slicer, "mrmlScene", scene)
+    monkeypatch.setattr(
+        slicer.util, "setSliceViewerLayers", lambda **layers: shown.append(layers), raising=False
+    )
+    registered["VoCoTorsos"]["customDownloader"](SimpleNamespace(sampleName="VoCoTorsos"))
+    drawn = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    assert [bool(node.GetDisplayVisibility()) for node in drawn] == [True] + 5 * [False]
+    assert shown == [{"background": slicer.util.getFirstNodeByName("VoCoTorso1"), "fit": True}]
+
+
 def test_what_is_not_there_is_said(scene, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no sample 'Torso'"):
         samples.loadSample(scene, "Torso")

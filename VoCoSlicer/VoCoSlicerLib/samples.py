@@ -10,6 +10,8 @@ import hashlib
 import logging
 from pathlib import Path
 
+import slicer
+
 from VoCoCore.errors import DataError, EnvironmentFault, VocoError
 from VoCoSlicerLib.core import MODULE_FOLDER
 
@@ -51,6 +53,7 @@ def registerSamples() -> None:
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
             sampleName=name,
+            customDownloader=showSample,
             uris=[path.as_uri() for path in paths],
             fileNames=[path.name for path in paths],
             nodeNames=[nodeName(path) for path in paths],
@@ -61,10 +64,17 @@ def registerSamples() -> None:
         )
 
 
+def showSample(source) -> None:
+    """Load a sample whose picture was pressed in the module Sample Data, and look at its first case."""
+    (volume, _segmentation), *_others = loadSample(slicer.mrmlScene, source.sampleName)
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
 def loadSample(scene, name: str) -> list[tuple]:
     """Load a sample's cases from where they lie: [(volume node, segmentation node), ...].
 
-    For scripts without Slicer's window. Raises what `sampleFiles` does, and DataError for a file that cannot be read.
+    Of several cases only the first one's segmentation is shown: they lie over each other. Raises what `sampleFiles`
+    does, and DataError for a file that cannot be read.
     """
     made = []
     for volumePath, segmentationPath in sampleFiles(name):
@@ -73,6 +83,7 @@ def loadSample(scene, name: str) -> list[tuple]:
             scene, segmentationPath, "vtkMRMLSegmentationNode", "vtkMRMLSegmentationStorageNode"
         )
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        segmentation.SetDisplayVisibility(not made)
         made.append((volume, segmentation))
     return made
 
