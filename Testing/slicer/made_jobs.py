@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from VoCoCore.runs import known
 from VoCoCore.runs.process import host_name, process_start
 
 # A network of seconds that has no end of its own within a test.
@@ -56,6 +57,21 @@ def makeRun(folder: Path, state="finished", step=500, events=(), message="", pid
     (folder / "status.json").write_text(json.dumps(told))
     write(folder, events)
     return folder
+
+
+def runKnown(tmp_path, name="one", state="finished", **facts):
+    """A run that the table of jobs shows."""
+    events = facts.pop("events", [started(), train(10, 1.25), val(10, dice=0.5)])
+    run = makeRun(tmp_path / "runs" / name, state, events=events, **facts)
+    known.remember(run)
+    return run
+
+
+def choose(hand, panel, name):
+    """Select a run in the table of jobs."""
+    panel.poll()
+    (place,) = [n for n, row in enumerate(hand.rows("runsTable")) if row[0] == name]
+    hand.selectRow("runsTable", place)
 
 
 def write(folder: Path, events, mode="w") -> None:
