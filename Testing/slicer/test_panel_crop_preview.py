@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 import slicer
+import vtk
 from hand import Hand
 from preview_scene import addView, chosen, composites, nodeIds, torso
 
 from VoCoCore.data.sampling import draw
 from VoCoSlicerLib.choices import CaseChoice, changeSetting, readSettings, writeCases
+from VoCoSlicerLib.preview_nodes import OWNER
 
 
 @pytest.fixture
@@ -247,3 +249,23 @@ def test_the_panel_is_no_wider_for_what_it_says(panel, hand, host):
     assert len(hand.find("problemLabel").text) > 60
     assert least() == narrow
     assert adapter.read(hand.find("problemLabel"), "height") > 20, "it wraps"
+
+
+def test_the_views_render_once_for_all_that_comes_or_goes(panel, hand, host):
+    seen = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def look(_scene, event, node):
+        if node.GetAttribute(OWNER):
+            seen.append((event, host.app.hostPauses > 0))
+
+    tags = [host.scene.AddObserver(e, look) for e in (host.scene.NodeAddedEvent, host.scene.NodeRemovedEvent)]
+    node = up(panel, hand, host.scene)
+    came = len(seen)
+    hand.check("onCheckBox", False)
+    assert came >= 20 and len(seen) == 2 * came
+    hand.check("onCheckBox")
+    host.scene.RemoveNode(node)
+    assert all(paused for _, paused in seen) and not host.app.hostPauses
+    for tag in tags:
+        host.scene.RemoveObserver(tag)

@@ -105,6 +105,16 @@ class HiddenNodes:
 
 
 @contextmanager
+def renderedOnce() -> Iterator[None]:
+    """A block that all views show as one change; else they may be rendered again for each node that comes or goes."""
+    if getattr(slicer, "app", None) is None:  # a scene without views
+        yield
+        return
+    with slicer.util.RenderBlocker():
+        yield
+
+
+@contextmanager
 def _placing(scene: Any) -> Iterator[None]:
     """A block in which no new node becomes the one that a user's clicks place points in, as Slicer makes any markup."""
     selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")

@@ -13,6 +13,7 @@ from VoCoCore.data.plan import Plan
 from VoCoCore.errors import VocoError
 from VoCoCore.presets import resolve_pretrain
 from VoCoSlicerLib.preview_grid import WorldGrid, worldGrid
+from VoCoSlicerLib.preview_nodes import renderedOnce
 from VoCoSlicerLib.preview_plan import Background, PrepareRequest, planOf, preparedOf, requestOf
 from VoCoSlicerLib.preview_scene import PreviewScene, SceneEvents, Shown
 from VoCoSlicerLib.signals import Signal
@@ -145,11 +146,11 @@ class PreviewInStep:
             world = worldGrid(plan, self._settings, self._sample)
             # Only the volume changed: a crop that was dragged stays where it is in the grid.
             kept = self.box if self._placed is not None else None
-            if self._nodes is None:
-                self._nodes = PreviewScene(self._scene, self._moved)
             self._placed = _Placed(key, request, plan, world)
-            self._nodes.place(world, plan, kept or world.drawn[self._crop])
-            self._nodes.present(self._shown, self._volumeId)
+            with renderedOnce():
+                self._nodes = self._nodes or PreviewScene(self._scene, self._moved)
+                self._nodes.place(world, plan, kept or world.drawn[self._crop])
+                self._nodes.present(self._shown, self._volumeId)
             self.changed.emit()
         if self._shown.prepared:
             self._fill(request, plan)
@@ -196,7 +197,8 @@ class PreviewInStep:
     def _takeDown(self) -> None:
         nodes, self._nodes, self._placed = self._nodes, None, None
         if nodes is not None:
-            nodes.close()
+            with renderedOnce():
+                nodes.close()
             self._labels = np.zeros(0)
             self._scores.clear()
             self.labelsChanged.emit()

@@ -133,7 +133,7 @@ class HostApplication(QtCore.QObject):
         self._hostScene, self._hostFolder = scene, folder
         self._hostLayout = HostLayoutManager(scene) if mainWindow else None
         self._hostManager = HostModuleManager()
-        self._hostTesting = False
+        self._hostTesting, self._hostPauses = False, 0
         self._hostBefore = dict(os.environ)
         self._hostOptions = _CommandOptions()
         self._hostIo = _CoreIO()
@@ -141,6 +141,7 @@ class HostApplication(QtCore.QObject):
 
     # what a test may look at or set
     hostScene = property(lambda self: self._hostScene)
+    hostPauses = property(lambda self: self._hostPauses)
     hostTesting = property(
         lambda self: self._hostTesting, lambda self, value: self.__dict__.update(_hostTesting=value)
     )
@@ -247,9 +248,13 @@ class HostApplication(QtCore.QObject):
         return f"https://slicer.readthedocs.io/{re.sub('[^a-z]', '', name.lower())}"
 
     def pauseRender(self) -> None:
-        """Nothing is rendered by the host."""
+        """Let the views wait. The host renders nothing, but tests can see in ``hostPauses`` whether they would."""
+        self._hostPauses += 1
 
-    resumeRender = pauseRender
+    def resumeRender(self) -> None:
+        """Let the views go on, after as many calls as there were of `pauseRender`."""
+        assert self._hostPauses, "rendering was not paused"
+        self._hostPauses -= 1
 
     def exit(self, status: int = 0) -> None:
         """End: the test sees it as SystemExit."""
