@@ -15,28 +15,32 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def colours(voco) -> dict[str, str]:
+    """The colour of each label that has one of its own, by name."""
+    import slicer
+
+    found = {}
+    for section in ("volumes", "cropPreview", "pretraining", "finetuning", "prediction"):
+        for label in slicer.util.findChildren(voco.panel(section).widget, className="QLabel"):
+            if "color: #" in label.styleSheet:
+                found[f"{section}.{label.objectName}"] = label.styleSheet.split("color: ")[1][:7]
+    return found
+
+
 def test_words_of_warnings_stand_out_on_every_style(host, voco):
     import qt
     import slicer
 
-    panels = [
-        voco.panel(name) for name in ("volumes", "cropPreview", "pretraining", "finetuning", "prediction")
-    ]
-    usual = qt.QApplication.palette()
-    seen = set()
+    usual, seen = qt.QApplication.palette(), set(colours(voco).values())
     try:
-        for ground in ("#efefef", "#323232", "#efefef"):
-            palette = qt.QPalette(qt.QColor(ground))
-            slicer.app.setPalette(palette)
+        for ground in ("#323232", "#efefef"):
+            slicer.app.setPalette(qt.QPalette(qt.QColor(ground)))
             slicer.app.processEvents()
             host.exit("VoCoSlicer")
             host.enter("VoCoSlicer")
-            for panel in panels:
-                for label in slicer.util.findChildren(panel.widget, className="QLabel"):
-                    if "color: #" in label.styleSheet:
-                        colour = label.styleSheet.split("color: ")[1][:7]
-                        assert contrast(colour, ground) > 4.5, (label.objectName, colour, ground)
-                        seen.add(colour)
+            for name, colour in colours(voco).items():
+                assert contrast(colour, ground) > 4.5, (name, colour, ground)
+                seen.add(colour)
     finally:
         slicer.app.setPalette(usual)
     assert len(seen) == 4

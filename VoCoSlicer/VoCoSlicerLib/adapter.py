@@ -224,3 +224,8 @@ def showText(title: str, text: str) -> Any:
     window.show()
     _texts[:] = [window]
     return window
+
+
+def isDark(widget: Any) -> bool:
+    """Whether ``widget`` has a dark ground, as on Slicer's dark style."""
+    return bool(widget.palette.color(qt.QPalette.Window).lightness() < 128)
