@@ -306,6 +306,20 @@ def test_a_volume_may_be_deleted_meanwhile(scene, tmp_path):
     assert np.array_equal(read_image(load_index(job.index).cases[0].images[0]).array, noise(seed=1).T)
 
 
+def test_a_closed_scene_gives_the_id_to_another_volume_which_is_not_exported(scene, tmp_path):
+    first = volume(scene, noise(), "first")
+    job = CaseExport(scene, [SceneCase((first.GetID(),))], tmp_path)
+    job.start()
+    taken = first.GetID()
+    scene.Clear(0)
+    assert volume(scene, noise(seed=9), "second").GetID() == taken
+    while not (state := job.poll()).finished:
+        time.sleep(0.002)
+    assert state.error is None
+    array, _ = read_case(load_index(job.index).cases[0])
+    assert np.array_equal(array[0].T, noise())
+
+
 @pytest.fixture
 def slow(monkeypatch):
     """Writing that waits until it is let go on."""

@@ -23,7 +23,7 @@ from VoCoSlicerLib.logic_cases import casesOf
 from VoCoSlicerLib.logic_check import CheckJob
 from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
-from VoCoSlicerLib.logic_steps import Progress
+from VoCoSlicerLib.logic_steps import EXPORTING, Progress
 from VoCoSlicerLib.model_info import readModel
 from VoCoSlicerLib.tasks import Task
 
@@ -348,9 +348,8 @@ def test_a_script_trains_fine_tunes_and_predicts_with_real_jobs(logic, scene, tm
     assert table.GetNumberOfRows() == 2
 
 
-def test_one_bad_case_is_named_and_the_others_are_added(logic, scene, tmp_path):
-    """The command is played: it writes one of two cases, says why not the other, and ends with 3."""
-    volumes = [body(scene, name, edge=8) for name in ("good", "bad")]
+def played(logic, tmp_path, lines):
+    """A model, and `voco predict` played: it writes the first case, then does ``lines``."""
     card = {"task": "segmentation", "encoder": "unet", "classes": [{"name": "ball", "values": [1]}]}
     head = json.dumps({"__metadata__": {"card": json.dumps(card)}}).encode()
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
@@ -363,15 +362,38 @@ def test_one_bad_case_is_named_and_the_others_are_added(logic, scene, tmp_path):
         "first = json.load(open(index))['cases'][0]['id']\n"
         "write_image(out / (first + '.nii.gz'), np.ones((8, 8, 8), np.uint8), np.eye(4))\n"
         "(out / 'labels.json').write_text(json.dumps({'labels': {'ball': 1}, 'colours': {'ball': [1, 2, 3]}}))\n"
+        + lines
+    )
+    logic.backgroundTask = lambda words, python=None: Task(
+        [script, words[3], words[5]], sys.executable, plain=True
+    )
+    return tmp_path / "model.safetensors"
+
+
+def test_a_scene_closed_meanwhile_gets_no_results(logic, scene, tmp_path):
+    model = played(logic, tmp_path, "")
+    job = logic.predict(model, [body(scene, "first", edge=8)], output=tmp_path / "out", wait=False)
+    while job.poll().stage == EXPORTING:
+        pass
+    scene.Clear(0)
+    other = body(scene, "second", edge=8)
+    assert other.GetID() == job.groups[0][0].GetID(), "the case in question"
+    job.wait()
+    assert job.segmentations == job.tables == [] and not slicer.util.getNodesByClass(
+        "vtkMRMLSegmentationNode", scene
+    )
+    assert job.warnings == [f"first is no longer in the scene; its result is in {tmp_path / 'out'}"]
+
+
+def test_one_bad_case_is_named_and_the_others_are_added(logic, scene, tmp_path):
+    """The command is played: it writes one of two cases, says why not the other, and ends with 3."""
+    volumes = [body(scene, name, edge=8) for name in ("good", "bad")]
+    lines = (
         "print('predicting 1/2  about 3 s left', file=sys.stderr); print('left out bad: it holds no number')\n"
         "print('voco: error: 1 case could not be predicted  (mend it)', file=sys.stderr); sys.exit(3)\n"
     )
-
-    def played(words, python=None):
-        return Task([script, words[3], words[5]], sys.executable, plain=True)
-
-    logic.backgroundTask = played
-    job = logic.predict(tmp_path / "model.safetensors", volumes, output=tmp_path / "out")
+    model = played(logic, tmp_path, lines)
+    job = logic.predict(model, volumes, output=tmp_path / "out")
     assert job.exitCode == 3 and job.failed == {"bad": "it holds no number"}
     (node,) = job.segmentations
     assert node.GetName().startswith("good") and "mend it" in job.log

@@ -162,8 +162,8 @@ class CaseExport:
         self._begin(self._writeAll if again else self._writeIndex)
 
     def _changed(self, number: int) -> bool:
-        case = self.cases[number]
-        return isThere(self.scene, case) and caseStamp(self.scene, case) != self._snapshots[number].stamp
+        taken = self._snapshots[number]
+        return isThere(self.scene, taken) and caseStamp(self.scene, taken.case) != taken.stamp
 
     def _finish(self) -> None:
         if self._error is None:

@@ -66,7 +66,7 @@ class PredictJob(Steps):
         self.log = ""
         self._task: Any = None
         self._hash = ""
-        self._cases: dict[str, tuple[str, ...]] = {}  # id of the case: those of its volumes
+        self._cases: dict[str, tuple[tuple[str, ...], list[Any]]] = {}  # id: those of its volumes, and these
         self._load: Any = None
 
     def start(self) -> PredictJob:
@@ -98,7 +98,8 @@ class PredictJob(Steps):
         return self._awaitExport() or self._startTask()
 
     def _exported(self, export: Any) -> None:
-        self._cases = dict(export.volumesById)
+        cases = zip(export.volumesById.items(), self.groups, strict=True)
+        self._cases = {name: (ids, nodes) for (name, ids), nodes in cases}
 
     def _startTask(self) -> Progress:
         words = ["predict", "--model", str(self.model.path), str(self._index), "-o", str(self.output)]
@@ -124,8 +125,16 @@ class PredictJob(Steps):
 
     def _startLoad(self) -> Progress:
         from VoCoSlicerLib.results_load import PredictionLoad
+        from VoCoSlicerLib.results_tables import isStillThere
 
-        there = {name: ids for name, ids in self._cases.items() if name not in self.failed}
+        there = {}
+        for name, (ids, nodes) in self._cases.items():
+            if not isStillThere(self._logic.scene, nodes[0]):
+                self.warnings.append(f"{name} is no longer in the scene; its result is in {self.output}")
+            elif name not in self.failed:
+                there[name] = ids
+        if not there:
+            return Progress(ENDED, finished=True)
         self._load = PredictionLoad(
             self._logic.scene,
             self.output,

@@ -13,7 +13,7 @@ from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation
 from VoCoSlicerLib.results_surfaces import surfaces
-from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
+from VoCoSlicerLib.results_tables import caseTitle, classTable, isStillThere, volumeOf, volumesTable
 from VoCoSlicerLib.threads import asVocoError, inThread
 
 _TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
@@ -66,6 +66,7 @@ class PredictionLoad:
             raise DataError(
                 f"{self.folder} holds no predictions", "choose the folder that 'voco predict' wrote"
             )
+        self._nodes = {case: volumeOf(self.scene, ids) for case, ids in self.volumesById.items()}
         self._steps = self._work()
 
     def poll(self) -> LoadProgress:
@@ -126,8 +127,9 @@ class PredictionLoad:
                 yield from self._case(case, name, names, [row for row in sizes if row["case"] == case])
             except VocoError as error:
                 self.failed[case] = str(error)
-        if self.segmentations:
-            nodes, known = self.segmentations, self._volumes
+        made = zip(self.segmentations, self._volumes, strict=True)
+        if kept := [pair for pair in made if isStillThere(self.scene, pair[0])]:
+            nodes, known = map(list, zip(*kept, strict=True))
             self.tables.append(volumesTable(self.scene, nodes, self.provenance, known))
 
     def _case(
@@ -137,7 +139,8 @@ class PredictionLoad:
         if path is None:
             raise DataError("it was not predicted", "the log says why")
         found = yield from inThread(lambda: files.readLabelMap(path).prepare(names), f"reading {path}")
-        volume = volumeOf(self.scene, self.volumesById[case])
+        volume = self._nodes[case]
+        self._mustBeThere(volume)
         known = names if names.labels else _unnamed(found)
         node = addSegmentation(
             self.scene,
@@ -160,10 +163,16 @@ class PredictionLoad:
         if self.probabilities:
             yield from self._probabilities(name, known, volume)
 
+    def _mustBeThere(self, volume: Any) -> None:
+        """Raise DataError for a volume that has gone since: what is in its place now may be another patient's."""
+        if volume is not None and not isStillThere(self.scene, volume):
+            raise DataError("its volume is no longer in the scene", f"its result is in {self.folder}")
+
     def _probabilities(self, name: str, names: files.LabelNames, volume: Any) -> Iterator[None]:
         path = self.folder / files.PROBABILITIES / f"{name}.nii.gz"
         maps = files.readProbabilities(path, list(names.labels.values()))
         while (each := (yield from inThread(lambda: next(maps, None), f"reading {path}"))) is not None:
+            self._mustBeThere(volume)
             node = addProbabilityVolume(self.scene, each, volume, self.provenance)
             self.probabilityNodes.append(node)
             yield

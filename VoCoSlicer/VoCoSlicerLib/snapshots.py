@@ -56,7 +56,10 @@ class VolumeSnapshot:
 
 @dataclass(frozen=True)
 class CaseSnapshot:
-    """A case apart from the scene; ``segments``, which may take seconds, gives its labels (None: it has none)."""
+    """A case apart from the scene; ``segments``, which may take seconds, gives its labels (None: it has none).
+
+    ``nodes``: what it was taken from.
+    """
 
     case: SceneCase
     name: str
@@ -64,6 +67,7 @@ class CaseSnapshot:
     volumes: tuple[VolumeSnapshot, ...]
     segments: Callable[[], tuple[Segment, ...]] | None
     stamp: tuple
+    nodes: tuple
 
 
 def takeCase(scene, case: SceneCase) -> CaseSnapshot:
@@ -82,6 +86,7 @@ def takeCase(scene, case: SceneCase) -> CaseSnapshot:
         tuple(_takeVolume(node) for node in nodes),
         segments,
         caseStamp(scene, case),
+        (*nodes, *([label] if label is not None else [])),
     )
 
 
@@ -100,10 +105,9 @@ def caseStamp(scene, case: SceneCase) -> tuple:
     return tuple(parts)
 
 
-def isThere(scene, case: SceneCase) -> bool:
-    """Whether all nodes of a case are still in the scene."""
-    identities = [*case.volumeIds, *([case.segmentationId] if case.segmentationId else [])]
-    return all(scene.GetNodeByID(identity) is not None for identity in identities)
+def isThere(scene, snapshot: CaseSnapshot) -> bool:
+    """Whether all nodes of a case are still in the scene: a closed scene gives their IDs to nodes of another."""
+    return all(scene.GetNodeByID(node.GetID()) is node for node in snapshot.nodes)
 
 
 def _node(scene, identity: str):
