@@ -2,8 +2,9 @@
 
     python Testing/slicer/screenshots.py [FOLDER [RUN]]
 
-Needs slicer-core and PySide6, no screen and no Slicer. Paths and names in the pictures are made up. What is predicted
-is not: a network is fine-tuned on the sample cases for minutes, unless ``RUN`` is one that has been done already.
+Needs slicer-core and PySide6, no screen and no Slicer. Paths and names in the pictures are made up. The curves are
+not: a network is fine-tuned on the sample cases for minutes, unless ``RUN`` is one that has been done already.
+`screenshots_in_slicer` takes those of Slicer's whole window.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def takeJobs(pictures: Pictures) -> None:
 
 
 def takeResults(pictures: Pictures, run: Path, volume) -> None:
-    """Plots of a fine-tuning, the section of the prediction, and what is predicted of a case that was not learnt."""
+    """Plots of a fine-tuning, and the section of the prediction."""
     hand = pictures.open("jobs")
     hand.until(lambda: any(row[0] == run.name for row in hand.rows("runsTable")), what="the run")
     hand.selectRow("runsTable", [row[0] for row in hand.rows("runsTable")].index(run.name))
@@ -175,15 +176,6 @@ def takeResults(pictures: Pictures, run: Path, volume) -> None:
     logic.getParameterNode().model = str(run)
     hand.pick("volumeSelector", volume)
     pictures.take("prediction", "prediction")
-    job = logic.predict(run, [volume], output=PLACE / "predicted", device="cpu")
-    (node,) = job.segmentations
-    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        composite.SetBackgroundVolumeID(volume.GetID())
-    centre = node.GetSegmentCenterRAS(node.GetSegmentation().GetSegmentIdBySegmentName("liver"))
-    view = SliceView(pictures.host.setup, "Red")
-    view.node.JumpSliceByOffsetting(*centre)
-    view.save(pictures.folder / "predicted-red.png")
-    ThreeDView(pictures.host.setup).save(pictures.folder / "predicted-3d.png")
 
 
 def takePreview(pictures: Pictures, case) -> None:
