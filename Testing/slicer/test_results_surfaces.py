@@ -63,13 +63,19 @@ def test_surfaces_are_those_that_slicer_makes(scene, tmp_path, geometry):
     assert [size > 0 for size in sizes] == [True, True, False]
 
 
-def test_a_segment_deleted_while_its_surface_is_made_is_left_out(scene, tmp_path):
+def withoutSurfaces(scene, folder) -> PredictionLoad:
+    """A prediction that comes in: its segmentation is in the scene, its surfaces are to be made."""
     node = volume(scene, noise(), "abdomen")
-    index, byId = exportOf(scene, [node], tmp_path / "in")
-    load = PredictionLoad(scene, predicted(tmp_path / "out", index), byId)
+    index, byId = exportOf(scene, [node], folder / "in")
+    load = PredictionLoad(scene, predicted(folder / "out", index), byId)
     load.start()
     while not load.segmentations:
         load.poll()
+    return load
+
+
+def test_a_segment_deleted_while_its_surface_is_made_is_left_out(scene, tmp_path):
+    load = withoutSurfaces(scene, tmp_path)
     [made] = load.segmentations
     load.poll()
     made.GetSegmentation().RemoveSegment("Segment_1")
@@ -106,12 +112,7 @@ def test_the_views_hear_of_surfaces_when_all_segments_have_one(scene, tmp_path):
 
 
 def test_a_segmentation_that_was_hidden_meanwhile_stays_hidden(scene, tmp_path):
-    node = volume(scene, noise(), "abdomen")
-    index, byId = exportOf(scene, [node], tmp_path / "in")
-    load = PredictionLoad(scene, predicted(tmp_path / "out", index), byId)
-    load.start()
-    while not load.segmentations:
-        load.poll()
+    load = withoutSurfaces(scene, tmp_path)
     display = load.segmentations[0].GetDisplayNode()
     assert display.GetVisibility()
     display.SetVisibility(False)
