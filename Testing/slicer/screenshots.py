@@ -159,6 +159,7 @@ def takeJobs(pictures: Pictures) -> None:
         hand.until(lambda: len(hand.rows("runsTable")) == 4, what="the runs")
         hand.selectRow("runsTable", 0)
         hand.until(lambda: hand.rows("runsTable")[0][2] == "running", what="the job")
+        hand.until(lambda: hand.find("runsTable").columnWidth(0) > 150, what="the width for the names")
         pictures.take("jobs", "jobs")
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
+import pytest
+from hand import Hand
+from made_jobs import runKnown
+
 
 def contrast(one: str, other: str) -> float:
     """Ratio of two colours' luminances, 1 to 21, as the Web Content Accessibility Guidelines define it."""
@@ -27,20 +33,40 @@ def colours(voco) -> dict[str, str]:
     return found
 
 
-def test_words_of_warnings_stand_out_on_every_style(host, voco):
+@contextmanager
+def style(host, ground):
+    """Slicer's style with windows of that colour, and the module entered."""
     import qt
     import slicer
 
-    usual, seen = qt.QApplication.palette(), set(colours(voco).values())
+    usual = qt.QApplication.palette()
     try:
-        for ground in ("#323232", "#efefef"):
-            slicer.app.setPalette(qt.QPalette(qt.QColor(ground)))
-            slicer.app.processEvents()
-            host.exit("VoCoSlicer")
-            host.enter("VoCoSlicer")
-            for name, colour in colours(voco).items():
-                assert contrast(colour, ground) > 4.5, (name, colour, ground)
-                seen.add(colour)
+        slicer.app.setPalette(qt.QPalette(qt.QColor(ground)))
+        slicer.app.processEvents()
+        host.exit("VoCoSlicer")
+        host.enter("VoCoSlicer")
+        yield
     finally:
         slicer.app.setPalette(usual)
+
+
+def test_words_of_warnings_stand_out_on_every_style(host, voco):
+    seen = set(colours(voco).values())
+    for ground in ("#323232", "#efefef"):
+        with style(host, ground):
+            found = colours(voco)
+        seen |= set(found.values())
+        for name, colour in found.items():
+            assert contrast(colour, ground) > 4.5, (name, colour, ground)
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("ground", ["#323232", "#efefef"])
+def test_states_of_jobs_stand_out_on_every_style(host, voco, tmp_path, ground):
+    runKnown(tmp_path, "one", "failed")
+    hand = Hand(voco.parent, host)
+    hand.open("jobsSection")
+    with style(host, ground):
+        hand.until(lambda: hand.rows("runsTable"), what="the run")
+        colour = hand.find("runsTable").item(0, 2).foreground().color().name()
+    assert contrast(colour, ground) > 4.5

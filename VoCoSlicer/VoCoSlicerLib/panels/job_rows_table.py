@@ -11,7 +11,7 @@ import qt
 from slicer.i18n import tr as _
 
 from VoCoCore.runs.narrate import duration, number
-from VoCoSlicerLib import adapter
+from VoCoSlicerLib import adapter, tints
 from VoCoSlicerLib.job_rows import JobRow
 
 _WHERE = 7  # the column
@@ -99,6 +99,7 @@ class JobRowsTable:
 
     def _fillRow(self, place: int, row: JobRow) -> None:
         color = "#b3261e" if row.state in _BAD else "#1b6e3c" if row.state in _GOING else ""
+        color = color and tints.suited(color, self._table)
         for column, text in enumerate(cellsOf(row)):
             wanted = (text, str(row.path), color if column == 2 else "")
             if self._cells.get((place, column)) == wanted and self._table.item(place, column) is not None:
