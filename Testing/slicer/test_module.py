@@ -194,10 +194,11 @@ def test_closing_slicer_asks_once_what_becomes_of_jobs(host, monkeypatch):
     host.answers.give("Stop with a checkpoint")
     window.show()
     window.close()
-    assert stopped == [["/runs/one"]] and "one" in host.answers.asked[0].text and not window.isVisible()
-    window.show()
+    assert stopped == [] and "one" in host.answers.asked[0].text and not window.isVisible()
     window.close()
     assert len(host.answers.asked) == 1
+    type(host.app).aboutToQuit.emit(host.app)
+    assert stopped == [["/runs/one"]]
 
 
 def test_a_closing_that_was_cancelled_is_asked_about_again(host, monkeypatch):
@@ -219,9 +220,11 @@ def test_a_closing_that_was_cancelled_is_asked_about_again(host, monkeypatch):
     monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
     voco = host.loadModule(MODULE)
     rows = [SimpleNamespace(path="/runs/one", name="one", state="running", local=True, active=True)]
+    stopped = []
     monkeypatch.setattr(voco.logic, "activeRuns", lambda: rows)
+    monkeypatch.setattr(voco.logic, "stopRuns", stopped.append)
     window.show()
-    host.answers.give("Keep running")
+    host.answers.give("Stop with a checkpoint")
     window.close()
     window.close()
     assert [one.text == "Save?" for one in host.answers.asked] == [False, True], (
@@ -236,6 +239,8 @@ def test_a_closing_that_was_cancelled_is_asked_about_again(host, monkeypatch):
     rows[0].state = "stopping"
     window.close()
     assert len(host.answers.asked) == 4, "it has been asked to stop already"
+    type(host.app).aboutToQuit.emit(host.app)
+    assert stopped == [], "Slicer had stayed, and the last answer was another"
 
 
 def test_under_testing_nothing_is_asked_and_nothing_done(voco, host):

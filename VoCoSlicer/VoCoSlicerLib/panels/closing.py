@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from VoCoSlicerLib import adapter
+from VoCoSlicerLib.preview_nodes import weakly
 
 _LOOK = 500  # milliseconds
 
@@ -29,18 +30,20 @@ class CloseQuestion:
     """Asks, when the main window closes and jobs of this machine run, what is to become of them.
 
     Qt may tell of one closing twice, so that it asks once (``asked``); again only after the user has thought better of
-    closing.
+    closing. Jobs are stopped when Slicer quits: after this question comes Slicer's own, and with its *Cancel* it stays.
     """
 
     def __init__(self, logic: Any) -> None:
         self._logic = logic
         self.asked = False
+        self._toStop: list[Any] = []
         self._window = slicer.util.mainWindow()
         self._timer = adapter.makeTimer(_LOOK, self._look)
         self._filter = _Filter()
         self._filter.question = self
         if self._window is not None:
             self._window.installEventFilter(self._filter)
+            adapter.connect(slicer.app, "aboutToQuit()", weakly(self._stop))
 
     def ask(self) -> None:
         """Ask once a closing; nothing is asked where no job runs that has not been asked to stop already."""
@@ -60,7 +63,12 @@ class CloseQuestion:
             )
         answers = [_("Keep running"), _("Stop with a checkpoint")]
         if adapter.ask(_("VoCo"), text, answers, harmless=0) == 1:
-            self._logic.stopRuns([row.path for row in running])
+            self._toStop = [row.path for row in running]
+
+    def _stop(self) -> None:
+        runs, self._toStop = self._toStop, []
+        if runs:
+            self._logic.stopRuns(runs)
 
     def _look(self) -> None:
         """Whether Slicer, which asks questions of its own when it closes, is still there after the last of them."""
@@ -68,6 +76,8 @@ class CloseQuestion:
             return
         self._timer.stop()
         self.asked = self._window is None or not self._window.isVisible()
+        if not self.asked:
+            self._toStop = []
 
     def cleanup(self) -> None:
         """Listen no more."""
@@ -75,3 +85,6 @@ class CloseQuestion:
         self._filter.question = None
         if self._window is not None:
             self._window.removeEventFilter(self._filter)
+            if not self._window.isVisible():
+                self._stop()  # modules may go before Slicer tells that it quits
+        self._toStop = []
