@@ -32,7 +32,7 @@ os.environ.update(HOME=str(PLACE), VOCO_CONFIG_HOME=str(PLACE / ".config"), VOCO
 import slicer  # noqa: E402
 from hand import PICTURES, Hand  # noqa: E402
 from host import Host  # noqa: E402
-from made_jobs import FINETUNING, makeRun, progress, started, train, val  # noqa: E402
+from made_jobs import FINETUNING, choose, makeRun, progress, started, train, val  # noqa: E402
 from views import PlotView, SliceView, ThreeDView  # noqa: E402
 
 WIDTH = 640
@@ -166,8 +166,7 @@ def takeJobs(pictures: Pictures) -> None:
 def takeResults(pictures: Pictures, run: Path, volume) -> None:
     """Plots of a fine-tuning, and the section of the prediction."""
     hand = pictures.open("jobs")
-    hand.until(lambda: any(row[0] == run.name for row in hand.rows("runsTable")), what="the run")
-    hand.selectRow("runsTable", [row[0] for row in hand.rows("runsTable")].index(run.name))
+    choose(hand, pictures.widget.panel("jobs"), run.name)
     hand.check("plotButton")
     logic = pictures.widget.logic
     for name, chart in logic.plots.charts.items():

@@ -21,7 +21,7 @@ os.environ["VOCO_CONFIG_HOME"] = str(PLACE / ".config")
 import slicer  # noqa: E402
 from hand import PICTURES, Hand  # noqa: E402
 from in_slicer import Here, openModule  # noqa: E402
-from made_jobs import FINETUNING  # noqa: E402
+from made_jobs import FINETUNING, choose  # noqa: E402
 from stage import Stage  # noqa: E402
 
 FOLDER = Path(os.environ.get("VOCO_TEST_PICTURES", PICTURES))
@@ -87,8 +87,7 @@ def takeJob(stage: Stage, cases, shown) -> Path:
     logic = stage.widget.logic
     assert not logic.finetune(volumes, run, segmentations=segmentations, settings=FINETUNING, progress=print)
     hand = only(stage, "jobs")
-    hand.until(lambda: any(row[0] == run.name for row in hand.rows("runsTable")), what="the run")
-    hand.selectRow("runsTable", [row[0] for row in hand.rows("runsTable")].index(run.name))
+    choose(hand, stage.widget.panel("jobs"), run.name)
     hand.check("plotButton")
     hand.settle()
     slicer.util.setSliceViewerLayers(background=shown, fit=True)

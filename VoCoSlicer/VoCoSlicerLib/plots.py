@@ -37,9 +37,8 @@ class RunPlots:
         self._scene = scene
         self._nodes: dict[str, Any] = {}  # by role, such as "table train loss"
         self._curves: RunCurves | None = None
-        self._extents: dict[
-            str, Extent
-        ] = {}  # of the points of each series and, as it was fitted, of each chart
+        # Of the points of each series, by its ID, and, as it was fitted, of each chart, by its name.
+        self._extents: dict[str, Extent] = {}
         self._others: dict[str, str | None] = {}  # charts of the plot views before ours, by the views' IDs
         self._active: str | None = None  # the application's chart before ours
         self._arranged = "", 0, 0  # layout node, its arrangement before ours, and ours

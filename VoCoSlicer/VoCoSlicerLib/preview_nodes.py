@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,21 +22,6 @@ _HEAT = (
     (249, 140, 10),
     (249, 201, 50),
 )
-
-
-def weakly(method: Callable[..., Any]) -> Callable[..., None]:
-    """A callback for observers that calls a bound method as long as its object lives, and does not keep it alive.
-
-    A scene that is thrown away whole, observers and all, still fires events: nobody must be called back from there.
-    """
-    reference = weakref.WeakMethod(method)
-
-    def call(*values: Any) -> None:
-        alive = reference()
-        if alive is not None:
-            alive(*values)
-
-    return call
 
 
 def nodesByClass(scene: Any, className: str) -> list[Any]:

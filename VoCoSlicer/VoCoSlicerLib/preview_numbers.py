@@ -13,7 +13,8 @@ import slicer
 import vtk
 
 from VoCoSlicerLib.preview_grid import WorldGrid
-from VoCoSlicerLib.preview_nodes import HiddenNodes, nodesByClass, weakly
+from VoCoSlicerLib.preview_nodes import HiddenNodes, nodesByClass
+from VoCoSlicerLib.signals import weakly
 
 MARKUPS, DISPLAY = "vtkMRMLMarkupsFiducialNode", "vtkMRMLMarkupsFiducialDisplayNode"
 MOST_NUMBERS = 256  # more could not be read, and would slow scrolling down

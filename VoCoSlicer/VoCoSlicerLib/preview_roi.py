@@ -11,7 +11,8 @@ import vtk
 
 from VoCoCore.geometry import Box
 from VoCoSlicerLib.preview_grid import WorldGrid
-from VoCoSlicerLib.preview_nodes import HiddenNodes, weakly
+from VoCoSlicerLib.preview_nodes import HiddenNodes
+from VoCoSlicerLib.signals import weakly
 from VoCoSlicerLib.volumes import worldMatrix
 
 SAME_MM = 1e-5  # a node's centre may have gone through single precision: that is no move

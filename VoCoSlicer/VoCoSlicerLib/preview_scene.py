@@ -15,12 +15,13 @@ from VoCoCore.geometry import Box
 from VoCoSlicerLib.preview_cells import CellVolumes
 from VoCoSlicerLib.preview_grid import WorldGrid
 from VoCoSlicerLib.preview_layers import COMPOSITE, SliceLayers
-from VoCoSlicerLib.preview_nodes import HiddenNodes, weakly
+from VoCoSlicerLib.preview_nodes import HiddenNodes
 from VoCoSlicerLib.preview_numbers import CellNumbers
 from VoCoSlicerLib.preview_outlines import Outlines
 from VoCoSlicerLib.preview_places import SlicePlaces
 from VoCoSlicerLib.preview_prepared import PreparedVolume
 from VoCoSlicerLib.preview_roi import CropRoi
+from VoCoSlicerLib.signals import weakly
 
 
 @dataclass(frozen=True)

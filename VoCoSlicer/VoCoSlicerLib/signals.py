@@ -1,7 +1,10 @@
-"""A signal in plain Python: PythonQt cannot define Qt signals in Python, and logic must not know Qt anyway."""
+"""A signal in plain Python: PythonQt cannot define Qt signals in Python, and logic must not know Qt anyway; and
+callbacks that keep nobody alive.
+"""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -30,3 +33,18 @@ class Signal:
 
     def __len__(self) -> int:
         return len(self._listeners)
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., None]:
+    """A callback for observers that calls a bound method as long as its object lives, and does not keep it alive.
+
+    A scene that is thrown away whole, observers and all, still fires events: nobody must be called back from there.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call(*values: Any) -> None:
+        alive = reference()
+        if alive is not None:
+            alive(*values)
+
+    return call

@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from VoCoSlicerLib import adapter
-from VoCoSlicerLib.preview_nodes import weakly
+from VoCoSlicerLib.signals import weakly
 
 _LOOK = 500  # milliseconds
 

@@ -10,6 +10,7 @@ import slicer
 
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.plots import CHARTS
+from VoCoSlicerLib.signals import weakly
 
 _SOON = 50  # milliseconds to the next look at a run of which there is more to read
 
@@ -26,7 +27,7 @@ class JobPlot:
         self._soon = adapter.makeTimer(_SOON, self.update)
         self._over = False
         if (window := slicer.util.mainWindow()) is not None:
-            adapter.connect(window.moduleSelector(), "moduleSelected(QString)", self._onModule)
+            adapter.connect(window.moduleSelector(), "moduleSelected(QString)", weakly(self._onModule))
 
     @property
     def on(self) -> bool:
