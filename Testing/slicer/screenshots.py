@@ -33,6 +33,7 @@ import slicer  # noqa: E402
 from hand import PICTURES, Hand  # noqa: E402
 from host import Host  # noqa: E402
 from made_jobs import FINETUNING, choose, makeRun, progress, started, train, val  # noqa: E402
+from moved_crop import showMovedCrop  # noqa: E402
 from views import PlotView, SliceView, ThreeDView  # noqa: E402
 
 WIDTH = 640
@@ -184,14 +185,7 @@ def takePreview(pictures: Pictures, case) -> None:
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         segmentation.SetDisplayVisibility(False)
     hand = pictures.open("cropPreview")
-    hand.choose("setting.preset", "tiny")
-    hand.pick("volumeSelector", volume)
-    hand.check("onCheckBox")
-    preview = pictures.widget.logic.preview
-    hand.until(lambda: preview.ready and preview.shown, what="the preview")
-    x, y, z = preview.world.centres[5:11:5].mean(0)
-    preview.roiNode.SetCenterWorld(x + 14, y - 9, z)  # else all four cells have the same share
-    hand.settle()
+    showMovedCrop(hand, pictures.widget.logic.preview, volume)
     pictures.take("crop-preview", "cropPreview")
     for name in ("Red", "Yellow", "Green"):
         SliceView(pictures.host.setup, name).save(pictures.folder / f"view-{name.lower()}.png")

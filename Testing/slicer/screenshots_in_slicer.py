@@ -22,6 +22,7 @@ import slicer  # noqa: E402
 from hand import PICTURES, Hand  # noqa: E402
 from in_slicer import Here, openModule  # noqa: E402
 from made_jobs import FINETUNING, choose  # noqa: E402
+from moved_crop import showMovedCrop  # noqa: E402
 from stage import Stage  # noqa: E402
 
 FOLDER = Path(os.environ.get("VOCO_TEST_PICTURES", PICTURES))
@@ -67,14 +68,7 @@ def only(stage: Stage, name: str) -> Hand:
 def takePreview(stage: Stage, volume) -> None:
     """Base crops and a random crop over a volume."""
     hand = only(stage, "cropPreview")
-    hand.choose("setting.preset", "tiny")
-    hand.pick("volumeSelector", volume)
-    hand.check("onCheckBox")
-    preview = stage.widget.logic.preview
-    hand.until(lambda: preview.ready and preview.shown, what="the preview")
-    x, y, z = preview.world.centres[5:11:5].mean(0)
-    preview.roiNode.SetCenterWorld(x + 14, y - 9, z)  # else all four cells have the same share
-    hand.settle()
+    showMovedCrop(hand, stage.widget.logic.preview, volume)
     arrange(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView, volume)
     take("slicer-preview")
     hand.check("onCheckBox", False)
