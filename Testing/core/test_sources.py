@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from rich.console import Console
 from VoCoCore.data.cases import Case, Index
 from VoCoCore.data.images import read_case
 from VoCoCore.data.sources import index_source
+from VoCoCore.data.store import Store
 from VoCoCore.data.tables import summarise
 from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.inference.provenance import Provenance
+from VoCoCore.runs.directory import RunDirectory
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -246,6 +251,45 @@ def test_nothing_to_find_is_said_in_one_line(tmp_path: Path) -> None:
         index_source(touch(tmp_path, "images/x.nii") / "image")
     with pytest.raises(DataError, match="no list of cases and no image"):
         index_source(tmp_path / "a.png")
+
+
+def test_runs_and_stores_among_the_data_are_passed_over(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "runs" / "first", {}, {})
+    Store(tmp_path / "store").create()
+    touch(tmp_path, "a.nii", "runs/first/test/c.nii", "store/cases/ab/d.nii", "settings/b.nii")
+    write_json(tmp_path / "settings" / "settings.json", {})  # of another program
+    with run.lock():
+        assert list(shown(index_source(tmp_path), tmp_path)) == ["a", "b"]
+        # A process that opens the file of its own lock loses it, as POSIX has it.
+        asked = "import sys; from VoCoCore.runs.lock import probe; print(probe(sys.argv[1]))"
+        words = [sys.executable, "-c", asked, str(run.lock_file)]
+        assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip() == "True"
+    for name in ("runs/first", "store"):
+        with pytest.raises(DataError, match="is a run or a store"):
+            index_source(tmp_path / name)
+    with pytest.raises(DataError, match="it has no files"):
+        index_source(tmp_path / "runs")
+
+
+def test_predictions_among_the_data_are_no_images_but_may_be_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii", "a.nrrd", "b.nii", "out/a.nii", "out/probabilities/a.nii", "labels/b.nii")
+    for folder, files in {
+        "": ["a.nrrd"],
+        "out": ["a.nii", "probabilities/a.nii"],
+        "labels": ["b.nii"],
+    }.items():
+        made = Provenance(tmp_path / folder, "a model")
+        made.add("a", "content", files)
+    with open(tmp_path / ".voco-predictions.jsonl", "a") as file:
+        file.write('[1]\n{"file": 2}\n{"fi')
+    index = index_source(tmp_path)
+    assert shown(index, tmp_path) == {"a": (["a.nii"], None), "b": (["b.nii"], "labels/b.nii")}
+    assert {item.reason for item in index.skipped} == {"made by voco predict, so no image"}
+    assert len(index.skipped) == 3
+    as_labels = index_source(tmp_path, labels="out/*")
+    assert shown(as_labels, tmp_path)["a"] == (["a.nii"], "out/a.nii")
+    with pytest.raises(DataError, match=r"2 skipped, made by voco predict"):
+        index_source(tmp_path / "out")
 
 
 def test_the_summary_counts_and_gives_reasons(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from VoCoCore.data.cases import (
 from VoCoCore.data.images import is_image_name, read_header, strip_extension
 from VoCoCore.data.sources_dataset import describes_dataset, read_dataset
 from VoCoCore.data.sources_list import cases_of_rows, read_csv
-from VoCoCore.data.sources_walk import Findings, Progress, look_through, scan_folder
+from VoCoCore.data.sources_walk import Findings, Progress, is_of_a_job, look_through, scan_folder
 from VoCoCore.data.volume import ImageError
 from VoCoCore.errors import DataError, SettingsError, nearest
 
@@ -105,6 +105,8 @@ def _read_json(path: Path) -> Index:
 
 
 def _read_folder(root: Path, options: _Options) -> Index:
+    if is_of_a_job(root):
+        raise DataError(f"{root} is a run or a store, which holds no cases", "give the folder of the images")
     datasets: dict[Path, Index] = {}
 
     def is_dataset(path: Path) -> bool:

@@ -10,7 +10,7 @@ names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from VoCoCore.data.images import strip_extension
@@ -56,12 +56,14 @@ class Arrangement:
     unused: list[tuple[str, str]]
 
 
-def arrange(files: Sequence[str], channels: Sequence[str] = (), labels: str = "") -> Arrangement:
+def arrange(
+    files: Sequence[str], channels: Sequence[str] = (), labels: str = "", predicted: Collection[str] = ()
+) -> Arrangement:
     """Sort image files (relative, forward slashes) into cases.
 
     ``channels`` are patterns such as ``t1=*_t1.nii.gz``, or suffixes such as ``_0000``: what ``*`` stands
-    for is the same for all files of a case. ``labels`` is a pattern of the same kind, or a folder. Raises
-    SettingsError for a pattern that cannot be understood.
+    for is the same for all files of a case. ``labels`` is a pattern of the same kind, or a folder. Files in
+    ``predicted`` may be labels, but no images. Raises SettingsError for a pattern that cannot be understood.
     """
     is_label = _matcher(labels) if labels else None
     given = [path for path in files if is_label is not None and is_label.key(path) is not None]
@@ -69,6 +71,8 @@ def arrange(files: Sequence[str], channels: Sequence[str] = (), labels: str = ""
     unused: list[tuple[str, str]] = []
     if is_label is None:
         rest, given = _without_labels(rest)
+    unused += [(path, "made by voco predict, so no image") for path in rest if path in predicted]
+    rest = [path for path in rest if path not in predicted]
     if channels:
         groups, names = _by_patterns(rest, [_matcher(text) for text in channels], unused)
     else:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from VoCoCore.data.predicted import MEMORY
 from VoCoCore.runs.files import append
-
-MEMORY = ".voco-predictions.jsonl"
 
 
 class Provenance:
