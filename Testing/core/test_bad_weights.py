@@ -290,7 +290,13 @@ def test_a_full_disk(capsys, tmp_path, model, monkeypatch):
     monkeypatch.setattr("VoCoCore.models.export.torch.save", full)
     for form, output in (("torch", "o.pt"), ("bundle", "b")):
         words = export(model, form, tmp_path / output, *(["--intensity", "mr"] if form == "bundle" else []))
-        meet(capsys, f"an export ({form}) onto a full disk", 4, words, ["disk is full", output])
+        meet(
+            capsys,
+            f"an export ({form}) onto a full disk",
+            4,
+            words,
+            ["disk is full", "then try again", output],
+        )
     left = {path.name for path in tmp_path.iterdir()} - {"config"}
     assert left == {model.name}, "nothing is left beside"
 

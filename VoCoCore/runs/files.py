@@ -141,7 +141,7 @@ def fault(path: Path, error: OSError) -> EnvironmentFault:
     """Say in one line why ``path`` could not be written."""
     if error.errno in FULL:
         return EnvironmentFault(
-            f"{path} could not be written: the disk is full", "free some space, then resume"
+            f"{path} could not be written: the disk is full", "free some space, then try again"
         )
     if error.errno in _FORBIDDEN:
         hint = "choose a folder that you may write to, or change its permissions"
