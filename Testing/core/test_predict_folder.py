@@ -14,6 +14,7 @@ from test_predict_job import AFFINE, WHOLE, model_in, names, place, words
 from VoCoCore.cli import main
 from VoCoCore.data.images import write_image
 from VoCoCore.inference import results_table
+from VoCoCore.inference.job import Predictions
 from VoCoCore.inference.predict import Predictor
 
 __all__ = ["place"]  # the fixture
@@ -190,3 +191,51 @@ def test_a_line_that_was_cut_within_a_cell_or_a_letter_is_left_out(place, capsys
     capsys.readouterr()
     assert main(words(place)) == 0
     assert "0 cases predicted" in capsys.readouterr().out and cases_in(place) == ["c0", "c1", "c2"]
+
+
+def meanwhile(monkeypatch, do) -> None:
+    """Let ``do`` happen within the first case, as another process may."""
+    usual = Predictor.segment_prepared
+
+    def first(self, *given, **named):
+        monkeypatch.setattr(Predictor, "segment_prepared", usual)
+        do()
+        return usual(self, *given, **named)
+
+    monkeypatch.setattr(Predictor, "segment_prepared", first)
+
+
+def test_two_calls_into_one_folder_at_a_time_lose_no_row(place, monkeypatch):
+    (place / "others").mkdir()
+    write_image(place / "others" / "d0.nii.gz", blobs((34, 33, 20), 5) * 100, AFFINE)
+    others = [word if word != str(place / "images") else str(place / "others") for word in words(place)]
+    meanwhile(monkeypatch, lambda: main(others))
+    assert main(words(place)) == 0
+    assert sorted(set(cases_in(place))) == ["c0", "c1", "c2", "d0"]
+    done = (place / "out" / "volumes.csv").read_bytes()
+    assert main(words(place)) == main(others) == 0
+    assert (place / "out" / "volumes.csv").read_bytes() == done
+
+
+def test_two_calls_for_the_same_cases_leave_each_row_once(place, monkeypatch):
+    meanwhile(monkeypatch, lambda: main(words(place)))
+    assert main(words(place)) == 0
+    with open(place / "out" / "volumes.csv") as file:
+        rows = [tuple(row[:2]) for row in csv.reader(file)][1:]
+    assert len(rows) == len(set(rows)) and {case for case, _ in rows} == {"c0", "c1", "c2"}
+
+
+def test_of_two_models_that_begin_in_one_folder_at_a_time_one_is_refused(place, capsys, monkeypatch):
+    model_in(place / "second.safetensors", seed=1)
+    second = [word.replace("model.safetensors", "second.safetensors") for word in words(place)]
+    usual = Predictions.predict
+
+    def late(self, *given):
+        monkeypatch.setattr(Predictions, "predict", usual)
+        assert main(second) == 0
+        return usual(self, *given)
+
+    monkeypatch.setattr(Predictions, "predict", late)
+    says = ["of another model or with other options", "--overwrite"]
+    meet(capsys, "predictions into a folder that another model has just begun", 2, words(place), says)
+    assert cases_in(place)

@@ -57,7 +57,8 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-WHOLE = {"c0.nii.gz", "c1.nii.gz", "c2.nii.gz", "labels.json", "volumes.csv", ".voco-predictions.jsonl"}
+MEMORY = {".voco-predictions.jsonl", ".voco-predictions.lock"}
+WHOLE = {"c0.nii.gz", "c1.nii.gz", "c2.nii.gz", "labels.json", "volumes.csv", *MEMORY}
 
 
 @contextmanager
@@ -222,7 +223,7 @@ def test_splits_and_ids_of_a_list(place, capsys):
     given[3] = str(place / "index.json")
     assert main(given) == 0
     maps = {"a_b.nii.gz", "a_b-2.nii.gz", "case.nii.gz"}
-    assert names(place / "out") == maps | {"labels.json", "volumes.csv", ".voco-predictions.jsonl"}
+    assert names(place / "out") == maps | {"labels.json", "volumes.csv", *MEMORY}
     assert main(given) == 0 and "3 were done before" in capsys.readouterr().out
 
 

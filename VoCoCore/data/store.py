@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +37,7 @@ from VoCoCore.data.store_volume import (
 )
 from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.runs.files import is_leftover, patiently, read_json, write_json, writing
-from VoCoCore.runs.lock import FileLock
+from VoCoCore.runs.lock import FileLock, alone
 from VoCoCore.runs.space import STORE_MARK, STORE_MARKER
 from VoCoCore.settings import PrepareSettings
 
@@ -188,14 +187,8 @@ class Store:
 
         256 lock files serve all cases, so that a large store does not hold a lock file for each.
         """
-        with writing(self.root):
-            lock = FileLock(self.root / "locks" / f"{key[:2]}.lock")
-            while not lock.acquire(wait=1.0):
-                time.sleep(0.05)
-        try:
+        with alone(self.root / "locks" / f"{key[:2]}.lock"):
             yield
-        finally:
-            lock.release()
 
     def clean(self) -> None:
         """Remove what a job that was killed has left half-written; work in progress is locked and stays."""

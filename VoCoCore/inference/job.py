@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from VoCoCore.inference.provenance import Provenance
 from VoCoCore.inference.results_table import Table
 from VoCoCore.runs.directory import is_run
 from VoCoCore.runs.files import FULL, fault, writing
+from VoCoCore.runs.lock import alone
 from VoCoCore.runs.narrate import duration
 
+LOCK = ".voco-predictions.lock"
 _CHANGING = ("overlap", "mirror", "largest", "probabilities")  # options that change what is predicted
 Progress = Callable[[int, int, str], None]
 
@@ -55,7 +57,8 @@ class Predictions:
 
     ``options``: ``format``, ``overwrite``, and those of the predictor that change what is predicted. Raises
     SettingsError where the folder holds another model's predictions or is a run, DataError for a table in it that
-    another program has changed, EnvironmentFault where it cannot be written.
+    another program has changed, EnvironmentFault where it cannot be written. Several processes may predict into one
+    folder at a time: what all of them write to, they write one after the other.
     """
 
     def __init__(
@@ -67,15 +70,19 @@ class Predictions:
             raise SettingsError(f"{folder} is the folder of a run", "name a new folder for predictions")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self.made = Provenance(folder, self.maker)
+        self._look()
+
+    def _look(self) -> None:
+        """See what lies there."""
+        self.made = Provenance(self.folder, self.maker)
         same = self.made.last == self.maker
-        if self.made.last and not same and not options.get("overwrite"):
+        if self.made.last and not same and not self.options.get("overwrite"):
             raise SettingsError(
-                f"{folder} holds predictions of another model or with other options",
+                f"{self.folder} holds predictions of another model or with other options",
                 "name a new folder, or use --overwrite",
             )
-        self.strange = not self.made.last and not options.get("overwrite")
-        table = folder / (results.DIAGNOSES if self.classifies else results.VOLUMES)
+        self.strange = not self.made.last and not self.options.get("overwrite")
+        table = self.folder / (results.DIAGNOSES if self.classifies else results.VOLUMES)
         keys = 1 if self.classifies else 2
         self.table = Table(table, self._header(), keys, same, self.made.cases_of_others())
 
@@ -91,10 +98,12 @@ class Predictions:
         the cases, or a file that no earlier call has left; EnvironmentFault for a disk or a folder.
         """
         named = list(zip(cases, file_names([case.id for case in cases]), strict=True))
-        self._refuse_to_replace(named)
+        self._check(named)  # leaves nothing in a folder that is refused
+        with self._alone():
+            self._check(named)  # another process may have begun meanwhile
+            self.table.begin()  # before we are named as the maker of what lies here
+            self.made.begin()
         done, clock = Done(), _Clock(progress, len(cases))
-        self.table.begin()  # before we are named as the maker of what lies here
-        self.made.begin()
         if not self.classifies:
             results.write_names(self.folder, self.predictor.card)
         for case, name in named:
@@ -103,9 +112,14 @@ class Predictions:
                 break
             done.add(case, self._attempt(case, name, clock))
             clock.next()
-        self.table.tidy()
+        with self._alone():
+            self.table.tidy()
         done.of_others = self.made.files_of_others()
         return done
+
+    def _check(self, named: Sequence[tuple[Case, str]]) -> None:
+        self._look()
+        self._refuse_to_replace(named)
 
     def _refuse_to_replace(self, named: Sequence[tuple[Case, str]]) -> None:
         targets = [self.table.path, self.folder / results.LABELS]
@@ -161,9 +175,13 @@ class Predictions:
         if before not in (None, content):
             self.predictor.say(f"{case.id}: its images are not those of the last call: it is predicted again")
         rows = self._diagnose(case) if self.classifies else self._segment(case, name, clock)
-        self.table.add(case.id, rows)
-        self.made.add(case.id, content, files)
+        with self._alone():
+            self.table.add(case.id, rows)
+            self.made.add(case.id, content, files)
         return True
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return alone(self.folder / LOCK)
 
     def _header(self) -> list[str]:
         if self.classifies:

@@ -18,9 +18,12 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from VoCoCore.runs.files import writing
 
 _REFUSED = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -92,6 +95,19 @@ class FileLock:
 
     def _inside(self) -> FileLock | None:
         return _held_here(self.path)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock at ``path``; another process that wants it too waits. Raises EnvironmentFault."""
+    lock = FileLock(path)
+    with writing(path):
+        while not lock.acquire(wait=1.0):
+            time.sleep(_PAUSE)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def probe(path: Path) -> bool | None:
