@@ -14,6 +14,7 @@ from faults import meet
 from nursery import ROOT
 from safetensors.torch import load_file, save_file
 
+from VoCoCore.cli import main
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.training.checkpoint import MODEL, STATE, checkpoints, is_whole, newest
 from VoCoCore.training.pretrain import pretrain
@@ -31,8 +32,6 @@ def resume(run):
 def test_a_checkpoint_cut_in_half_gives_way_to_the_one_before(stopped_run, capsys):
     last = checkpoints(stopped_run.checkpoints)[-1]
     (last / STATE).write_bytes((last / STATE).read_bytes()[:1000])
-    from VoCoCore.cli import main
-
     assert main(["pretrain", "--run", str(stopped_run.path), "--resume"]) == 0
     said = capsys.readouterr().out
     assert f"checkpoint {last.name} is damaged, so the one of step 1 is used" in said
@@ -119,8 +118,6 @@ def test_other_data_are_refused(stopped_run, capsys, tmp_path):
 
 def test_the_same_data_elsewhere_are_taken(stopped_run, small_cohort, tmp_path, capsys):
     """Moved and renamed: the content decides, and the bits are the same."""
-    from VoCoCore.cli import main
-
     whole = pretrain(small_cohort.settings(optim__steps=4, run__checkpoint_every=1), tmp_path / "whole")
     moved = tmp_path / "moved"
     moved.mkdir()
@@ -158,3 +155,31 @@ def test_a_run_that_is_under_way_is_left_alone(stopped_run, capsys):
 def test_settings_of_a_run_cut_in_half(stopped_run, capsys):
     stopped_run.settings_file.write_text(stopped_run.settings_file.read_text()[:50])
     meet(capsys, "settings.json damaged", 2, resume(stopped_run), [stopped_run.settings_file])
+
+
+# A run that was refused before its first step
+
+
+def test_what_was_refused_before_its_first_step_is_tried_again_by_the_same_command(
+    small_cohort, capsys, tmp_path
+):
+    run, data, weights = tmp_path / "run", tmp_path / "data", tmp_path / "init.safetensors"
+    words = [
+        *("pretrain", "--data", data, "--run", run, "--init", weights, "--store", small_cohort.store),
+        *("--preset", "tiny", "--crops.counts", "2,2,1", "--encoder", "unet", "--model.feature_size", "4"),
+        *("--model.projector_width", "16", "--optim.warmup", "0", "--run.threads", "1", "--workers", "0"),
+    ]
+    data.mkdir()
+    weights.write_text("no weights")
+    meet(capsys, "a run without images", 3, [*words, "--steps", "1"], ["no images", data])
+    for path in sorted((small_cohort.source / "imagesTr").iterdir())[:4]:
+        shutil.copy(path, data)
+    meet(capsys, "a run from a file that holds no weights", 3, [*words, "--steps", "1"], [weights.name])
+    shutil.copy(sorted((small_cohort.source / "imagesTr").iterdir())[-1], data)  # mended further
+    del words[5:7]
+    assert main([str(word) for word in [*words, "--steps", "2"]]) == 0, capsys.readouterr().err
+    log = (run / "log.txt").read_text()
+    assert "no images" in log, "what was said before stays"
+    assert RunDirectory.open(run).read_settings()["optim"]["steps"] == 2
+    assert len(json.loads((run / "private" / "index.json").read_text())["cases"]) == 5
+    meet(capsys, "a run that there is already", 2, [*words, "--steps", "2"], ["already holds a run", run])

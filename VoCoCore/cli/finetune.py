@@ -72,7 +72,7 @@ def _one_fold(asked: Any, number: int) -> None:
     resume = asked.resume and is_run(folder)
     print(f"fold {number}: {folder}")
     # What the first fold has chosen holds for all: networks of different plans could not predict together.
-    source = folder if resume else first if is_run(first) else None
+    source = folder if resume else first if number and is_run(first) else None
     settings = _settings(asked, source, {"data.fold": str(number)})
     _train(settings, str(folder), resume)
 

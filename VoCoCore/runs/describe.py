@@ -8,8 +8,8 @@ from pathlib import Path
 
 from VoCoCore.errors import EnvironmentFault, VocoError, kind_of
 from VoCoCore.runs import files
-from VoCoCore.runs.directory import RunDirectory
-from VoCoCore.runs.events import Event
+from VoCoCore.runs.directory import RunDirectory, is_run
+from VoCoCore.runs.events import Event, read_events
 from VoCoCore.runs.follow import Follower
 from VoCoCore.runs.narrate import duration
 
@@ -83,6 +83,16 @@ def last_checkpoint(run: RunDirectory) -> int | None:
         if isinstance(content, dict) and isinstance(content.get("step"), int):
             steps.append(content["step"])
     return max(steps, default=None)
+
+
+def may_begin_again(run: RunDirectory) -> bool:
+    """Whether a run's job has ended before its first step, so that nothing is lost if another takes its folder."""
+    status = run.read_status()
+    if status is None or status.state not in ("failed", "stopped") or not is_run(run.path):
+        return False
+    if any(run.checkpoints.glob("*")) or any(run.weights.glob("*")):
+        return False
+    return all(event["type"] not in ("progress", "metrics") for event in read_events(run.events_file))
 
 
 def checkpoint_words(run: RunDirectory) -> str:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from VoCoCore.errors import SettingsError
 from VoCoCore.fields import Group, flatten
+from VoCoCore.runs.describe import may_begin_again
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
 from VoCoCore.training.checkpoint import checkpoints
@@ -16,7 +17,10 @@ SomeGroup = TypeVar("SomeGroup", bound=Group)
 
 
 def open_run(settings: Group, folder: Path, environment: dict[str, Any], resume: bool) -> RunDirectory:
-    if not resume:
+    """The run at ``folder``: a new one, the one to go on with, or one of the same kind that was refused before its
+    first step, so that the same command can be given again. Raises SettingsError, EnvironmentFault.
+    """
+    if not resume and not _may_take(settings, RunDirectory(folder)):
         run = RunDirectory.create(folder, public(settings), environment)
         run.write_json(f"private/{PLACES}", places_of(settings))
         run.write_json(f"private/{ASKED}", public(settings))
@@ -31,12 +35,23 @@ def open_run(settings: Group, folder: Path, environment: dict[str, Any], resume:
     return run
 
 
+def _may_take(settings: Group, run: RunDirectory) -> bool:
+    try:
+        return may_begin_again(run) and bool(type(settings).from_dict(run.read_settings()))
+    except SettingsError:
+        return False  # of another kind of job, or damaged
+
+
 def take_up(settings: Group, run: RunDirectory) -> None:
-    """Let a run that has computed nothing yet be tried with other settings; for the holder of its lock."""
-    if _changed(settings, run) and not checkpoints(run.checkpoints):
-        forget_cohort(run)  # its volumes may have been prepared in another way
+    """Let a run that has computed nothing yet be tried with other settings or data; for the holder of its lock."""
+    if checkpoints(run.checkpoints):
+        return
+    places = places_of(settings)
+    if _changed(settings, run) or read_json(run.private / PLACES) != places:
+        forget_cohort(run)  # its volumes may be others, or have been prepared in another way
         run.write_json("settings.json", public(settings))
         run.write_json(f"private/{ASKED}", public(settings))
+        run.write_json(f"private/{PLACES}", places)
 
 
 def _changed(settings: Group, run: RunDirectory) -> list[str]:
