@@ -117,3 +117,19 @@ def voco(host):
     widget.parent.show()
     host.enter("VoCoSlicer")
     return widget
+
+
+@pytest.fixture
+def hand(voco, host, request):
+    """A hand at the module's controls; the section is open that the test's file names as ``SECTION``."""
+    from hand import Hand
+
+    hand = Hand(voco.parent, host)
+    hand.open(f"{request.module.SECTION}Section")
+    return hand
+
+
+@pytest.fixture
+def panel(voco, hand, request):
+    """The panel of that section."""
+    return voco.panel(request.module.SECTION)

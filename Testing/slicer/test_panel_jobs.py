@@ -7,8 +7,6 @@ import os
 import shutil
 import sys
 
-import pytest
-from hand import Hand
 from made_jobs import (
     SMALL,
     choose,
@@ -26,17 +24,7 @@ from VoCoCore.errors import SettingsError
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.lock import FileLock
 
-
-@pytest.fixture
-def hand(voco, host):
-    hand = Hand(voco.parent, host)
-    hand.open("jobsSection")
-    return hand
-
-
-@pytest.fixture
-def panel(voco, hand):
-    return voco.panel("jobs")
+SECTION = "jobs"
 
 
 def text(hand, name):

@@ -6,20 +6,9 @@ import os
 import shutil
 
 import pytest
-from hand import Hand
 from made_jobs import choose, runKnown, started, train, write
 
-
-@pytest.fixture
-def hand(voco, host):
-    hand = Hand(voco.parent, host)
-    hand.open("jobsSection")
-    return hand
-
-
-@pytest.fixture
-def panel(voco, hand):
-    return voco.panel("jobs")
+SECTION = "jobs"
 
 
 def plotView(host):
