@@ -76,6 +76,7 @@ def test_installing_asks_with_the_size_and_looks_again(hand, python, voco, host)
     hand.until(lambda: voco.panel("environment").facts.ok, 60)
     said = looked(hand)
     assert "Ready" in said and "Not installed" not in said and versionIn(python, "aaa") == "2.5"
+    assert text(hand, "statusLabel") == "Installed: jobs can run now, with PyTorch 2.12.0+cpu."
     assert (
         not hand.find("installButton").isEnabled()
         and "Nothing is missing" in hand.find("installButton").toolTip

@@ -165,7 +165,9 @@ class EnvironmentPanel(Panel):
             return
         self._rounds = 0
         self._show()
-        self.host.say(self.facts.sentences[0])
+        mended = self.facts.ok and before is not None and not before.ok
+        now = _("Installed: jobs can run now, with PyTorch {version}.").format(version=self.facts.torch)
+        self.host.say(now if mended else self.facts.sentences[0])
 
     def _installer(self) -> Installer | None:
         if self.facts is None:
