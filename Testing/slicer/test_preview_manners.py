@@ -384,3 +384,37 @@ def test_a_plane_between_two_cells_gets_the_numbers_of_one(scene, preview):
         ]
         assert len(places) == 4
         assert all(np.linalg.norm(np.subtract(a, b)) > 1 for a in places for b in places if a is not b)
+
+
+def test_views_of_another_layout_are_brought_too(scene, preview):
+    """A volume that lies elsewhere is previewed, and then its user chooses a layout with views of its own."""
+    up(preview)
+    world, middle = preview.world, preview.world.centres.mean(axis=0)
+    (red, *_) = slicesOf(scene)
+    red.JumpSliceByCentering(*np.add(middle, (900, 0, 0)))
+    away = placeOf(red)
+    preview.volume.SetOrigin(*np.add(preview.volume.GetOrigin(), (0, 0, 400)))
+    preview.wait(60)
+    addView(scene, "Compare1")
+    new = scene.GetNodeByID("vtkMRMLSliceNodeCompare1")
+    assert cuts(new, preview.world) and not cuts(new, world)
+    preview.present(opacity=0.5)
+    assert placeOf(red) == away, "where its user went he stays"
+    preview.hide()
+    assert np.allclose(np.asarray(placeOf(new)[0])[:3, 3], 0), "as it came"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_previews_the_users_layers_come_back_whichever_ends_first(scene, preview, order):
+    """Scripts can make more than the one preview of the module."""
+    mine, other = torso(scene, name="mine"), CropPreview(scene)
+    other.setVolume(torso(scene, name="other"))
+    other.setSettings(chosen())
+    for composite in composites(scene):
+        composite.SetBackgroundVolumeID(mine.GetID())
+    before = [layersOf(composite) for composite in composites(scene)]
+    both = up(preview), up(other)
+    for one in order:
+        both[one].hide()
+    assert [layersOf(composite) for composite in composites(scene)] == before
+    other.cleanup()

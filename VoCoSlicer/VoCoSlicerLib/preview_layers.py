@@ -82,7 +82,8 @@ class SliceLayers:
     def _showIn(self, composite: Any, wanted: dict[str, Any]) -> None:
         nodeId = composite.GetID()
         changed = self._changedByUser(composite) if nodeId in self._own else {}
-        own = replace(self._own.get(nodeId) or layersOf(composite), **changed)
+        # Noted: another preview of this scene is up, and what the view shows is that one's.
+        own = replace(self._own.get(nodeId) or _noted(composite) or layersOf(composite), **changed)
         before = self._wanted.get(nodeId, {})
         ours = {
             name: value
@@ -112,10 +113,9 @@ class SliceLayers:
 def restoreSaved(scene: Any) -> None:
     """Give the views of a scene that was saved while the preview was on, and loaded now, their user's layers back."""
     for composite in nodesByClass(scene, COMPOSITE):
-        opacities = (composite.GetAttribute(_NOTE) or "").split()
-        if len(opacities) == 2:
-            volumes = (composite.GetNodeReferenceID(f"{_NOTE}.{name}") for name in _VOLUMES)
-            _write(composite, Layers(*volumes, *map(float, opacities)))
+        own = _noted(composite)
+        if own is not None:
+            _write(composite, own)
             _strike(composite)
 
 
@@ -125,6 +125,15 @@ def _note(composite: Any, own: Layers) -> None:
     for name in _VOLUMES:
         composite.SetNodeReferenceID(f"{_NOTE}.{name}", getattr(own, name))
     composite.EndModify(blocked)
+
+
+def _noted(composite: Any) -> Layers | None:
+    """The user's layers as noted on a view; None where there is no note."""
+    opacities = (composite.GetAttribute(_NOTE) or "").split()
+    if len(opacities) != 2:
+        return None
+    volumes = (composite.GetNodeReferenceID(f"{_NOTE}.{name}") for name in _VOLUMES)
+    return Layers(*volumes, *map(float, opacities))
 
 
 def _strike(composite: Any) -> None:

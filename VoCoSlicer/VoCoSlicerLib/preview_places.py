@@ -30,13 +30,18 @@ class SlicePlaces:
         self._scene = scene
         # By slice node: the user's place, and the plane as it was left.
         self._moved: dict[str, tuple[_Place, tuple[float, ...]]] = {}
+        self._known: set[str] = set()
 
     def bring(self, world: WorldGrid, box: Box) -> None:
-        """Let each view whose middle is not over ``world`` show all of it, and cut the crop ``box``.
+        """Let each view whose middle is not over ``world`` show all of it, and cut the crop ``box``; each view once.
 
-        Slicer does so for the first volume of a scene; others may lie anywhere, and a user would see black.
+        Slicer does so for the first volume of a scene; others may lie anywhere, and a user would see black. Views that
+        come with another layout are at the origin.
         """
         for view in nodesByClass(self._scene, "vtkMRMLSliceNode"):
+            if view.GetID() in self._known:
+                continue  # where its user goes from there he stays
+            self._known.add(view.GetID())
             extent = _extent(view, world)
             if not _isSeen(extent):
                 before = _placeOf(view)

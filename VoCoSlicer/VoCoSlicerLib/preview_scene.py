@@ -59,8 +59,7 @@ class PreviewScene:
 
     def place(self, world: WorldGrid, plan: Plan, box: Box) -> None:
         """Draw the bases of ``world`` and the crop ``box``; cheap where only the crop is another."""
-        if self.roi.world is None:
-            self._places.bring(world, box)
+        self._places.bring(world, box)
         if self.roi.world is None or not world.sameAs(self.roi.world):
             self.cells.place(world)
             self.outlines.place(world, plan)
@@ -74,6 +73,8 @@ class PreviewScene:
 
     def present(self, shown: Shown, volumeId: str) -> None:
         """Show what ``shown`` says in all views, over the volume or, once it is there, the prepared one."""
+        if self.roi.world is not None and self.roi.box is not None:
+            self._places.bring(self.roi.world, self.roi.box)
         self.numbers.addViews()
         self.numbers.setVisible(shown.numbers)
         self.outlines.setVisible(shown.outlines)
