@@ -397,6 +397,9 @@ def test_views_of_another_layout_are_brought_too(scene, preview):
     preview.wait(60)
     addView(scene, "Compare1")
     new = scene.GetNodeByID("vtkMRMLSliceNodeCompare1")
+    assert not cuts(new, preview.world), "Slicer is still making it, and would crash"
+    assert preview.busy
+    preview.wait(60)
     assert cuts(new, preview.world) and not cuts(new, world)
     preview.present(opacity=0.5)
     assert placeOf(red) == away, "where its user went he stays"

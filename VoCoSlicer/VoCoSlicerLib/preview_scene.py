@@ -66,6 +66,11 @@ class PreviewScene:
             self.numbers.place(world)
         self.roi.place(world, box)
 
+    def bringViews(self) -> None:
+        """Bring slice views that have come since to the grid; never while Slicer is making them: it would crash."""
+        if self.roi.world is not None and self.roi.box is not None:
+            self._places.bring(self.roi.world, self.roi.box)
+
     def fill(self, prepared: np.ndarray, channel: int, plan: Plan) -> bool:
         """Carry one channel of the prepared values (C, X, Y, Z) uint8 in a node; False where it is there already."""
         self._prepared = self._prepared or PreparedVolume(self._nodes)
@@ -73,8 +78,6 @@ class PreviewScene:
 
     def present(self, shown: Shown, volumeId: str) -> None:
         """Show what ``shown`` says in all views, over the volume or, once it is there, the prepared one."""
-        if self.roi.world is not None and self.roi.box is not None:
-            self._places.bring(self.roi.world, self.roi.box)
         self.numbers.addViews()
         self.numbers.setVisible(shown.numbers)
         self.outlines.setVisible(shown.outlines)

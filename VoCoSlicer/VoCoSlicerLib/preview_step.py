@@ -63,7 +63,7 @@ class PreviewInStep:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is at work for this preview; call `poll` until it is not."""
+        """Whether a thread is at work for this preview, or a view has come; call `poll` until it is not."""
         return self._waiting
 
     @property
@@ -100,6 +100,8 @@ class PreviewInStep:
             for background in (self._plans, self._prepared):
                 background.turn()
             self._refresh()
+            if self._nodes is not None:
+                self._nodes.bringViews()
         return self.busy
 
     def wait(self, timeout: float = 600.0) -> None:
@@ -220,6 +222,8 @@ class PreviewInStep:
     def _viewsCame(self) -> None:
         if self._nodes is not None:
             self._nodes.present(self._shown, self._volumeId)
+            self._waiting = True  # until the next poll, which brings the view to the grid
+            self.changed.emit()
 
     def _nodeRemoved(self) -> None:
         if self._volumeId and self.volume is None:
