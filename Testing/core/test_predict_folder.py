@@ -193,6 +193,38 @@ def test_a_line_that_was_cut_within_a_cell_or_a_letter_is_left_out(place, capsys
     assert "0 cases predicted" in capsys.readouterr().out and cases_in(place) == ["c0", "c1", "c2"]
 
 
+def test_the_same_call_again_goes_on_beside_the_images(place, capsys):
+    given = words(place, "--format", "seg.nrrd", output="images")
+    assert main(given) == 0 == main(given)
+    assert "0 cases predicted" in capsys.readouterr().out
+
+
+def test_an_image_of_the_same_name_from_another_folder_takes_no_ones_place(place, capsys):
+    for folder, number in (("P1", 1), ("P2", 2)):
+        (place / folder).mkdir()
+        write_image(place / folder / "ct.nii.gz", blobs((34, 33, 20), number) * 100, AFFINE)
+    first, second = (
+        [word.replace(str(place / "images"), str(place / folder)) for word in words(place)]
+        for folder in ("P1", "P2")
+    )
+    assert main(first) == 0
+    before = (place / "out" / "ct.nii.gz").read_bytes()
+    says = ["ct: another image of this name", "name another folder"]
+    meet(capsys, "predictions of images of one name from several folders", 3, second, says)
+    assert (place / "out" / "ct.nii.gz").read_bytes() == before and cases_in(place) == ["ct"]
+    (place / "P1").rename(place / "moved")
+    moved = [word.replace(str(place / "P1"), str(place / "moved")) for word in first]
+    assert main(moved) == 0 and "1 was done before" in capsys.readouterr().out
+    assert main([*second, "--overwrite"]) == 0
+
+
+def test_an_image_that_is_named_twice_is_predicted_once(place):
+    both = words(place)
+    both.insert(4, str(place / "images" / "c1.nii.gz"))
+    assert main(both) == 0
+    assert names(place / "out") == WHOLE and cases_in(place) == ["c0", "c1", "c2"]
+
+
 def meanwhile(monkeypatch, do) -> None:
     """Let ``do`` happen within the first case, as another process may."""
     usual = Predictor.segment_prepared

@@ -130,6 +130,8 @@ def _checked(asked: Any) -> tuple[int, ...]:
         raise SettingsError(f"--overlap must be from 0 to below 1, not {asked.overlap}", "0.5 is usual")
     if asked.batch is not None and asked.batch < 1:
         raise SettingsError(f"--batch cannot be {asked.batch}", "predict at least one window at a time")
+    if not asked.output.strip():
+        raise SettingsError("--output names no folder", "for example -o predictions")
     if set(asked.mirror) - set("xyz") or len(set(asked.mirror)) < len(asked.mirror):
         raise SettingsError(f"--mirror cannot be '{asked.mirror}'", "name axes, such as x or xyz")
     return tuple("xyz".index(letter) for letter in sorted(asked.mirror))
@@ -147,7 +149,10 @@ def _cases(asked: Any, channels: int) -> list[Any]:
     if skipped:
         files = counted(skipped, "file", "of the inputs is", "of the inputs are")
         print(f"{files} no case: 'voco data check' says why")
-    cases = with_unique_ids(case for index in found for case in index.cases)
+    once: dict[Any, Any] = {}  # a folder and a file in it may both be named
+    for case in (case for index in found for case in index.cases):
+        once.setdefault(case.images, case)
+    cases = with_unique_ids(once.values())
     chosen = [case for case in cases if asked.split in ("all", case.split)]
     if not chosen:
         raise DataError(

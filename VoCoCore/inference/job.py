@@ -13,6 +13,7 @@ from typing import Any
 
 from VoCoCore.data.cases import Case, file_names
 from VoCoCore.data.images import case_content, content_hash, read_case
+from VoCoCore.data.predicted import predicted_files
 from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError, counted
 from VoCoCore.inference import results
@@ -127,6 +128,8 @@ class Predictions:
         there = [path for path in targets if path.exists()]
         sources = [source for case, _ in named for source in (*case.images, case.label) if source and there]
         given = {os.path.realpath(path) for source in sources for path in source.paths}
+        # A label map that lies beside its image is found as its label by the next call.
+        given -= {os.path.realpath(self.folder / name) for name in predicted_files(self.folder)}
         if path := next((path for path in there if os.path.realpath(path) in given), None):
             raise SettingsError(
                 f"{path} is an image or a label map of the cases, and a prediction would replace it",
@@ -172,13 +175,23 @@ class Predictions:
         if before == content and whole:
             clock.lightly()
             return False
+        origin = _origin(case)
         if before not in (None, content):
+            self._refuse_another(case, files, origin)
             self.predictor.say(f"{case.id}: its images are not those of the last call: it is predicted again")
         rows = self._diagnose(case) if self.classifies else self._segment(case, name, clock)
         with self._alone():
             self.table.add(case.id, rows)
-            self.made.add(case.id, content, files)
+            self.made.add(case.id, content, files, origin)
         return True
+
+    def _refuse_another(self, case: Case, files: list[str], origin: str) -> None:
+        """Raise DataError where another patient's image of the same name was predicted here, as in P1/ct and P2/ct."""
+        if self.made.origin(case.id, files) not in ("", origin) and not self.options.get("overwrite"):
+            raise DataError(
+                f"another image of this name, from another folder, was predicted into {self.folder} before",
+                "name another folder with -o, or use --overwrite",
+            )
 
     def _alone(self) -> AbstractContextManager[None]:
         return alone(self.folder / LOCK)
@@ -237,6 +250,13 @@ class _Clock:
         if worked and left:
             words += f"about {duration((time.monotonic() - self.began) / worked * left)} left"
         self.progress(self.done, self.total, words)
+
+
+def _origin(case: Case) -> str:
+    """A word for the folder of a case's images, which does not tell its name."""
+    image = case.images[0]
+    folder = image.path if image.files else os.path.dirname(image.path)
+    return hashlib.sha256(os.path.realpath(folder).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _maker(models: Sequence[Path], options: dict[str, Any]) -> str:

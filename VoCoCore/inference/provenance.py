@@ -20,7 +20,8 @@ class Provenance:
 
     def __init__(self, folder: Path, maker: str) -> None:
         self.folder, self.maker, self.last = folder, maker, ""
-        self._made: dict[tuple[str, str], tuple[str, str, str]] = {}  # maker, case, content of its images
+        # maker, case, content of its images, where they lay
+        self._made: dict[tuple[str, str], tuple[str, str, str, str]] = {}
         try:
             lines = (folder / MEMORY).read_bytes().splitlines()
         except OSError:
@@ -32,12 +33,12 @@ class Provenance:
         """Say that this maker writes from now on. Raises EnvironmentFault."""
         append(self.folder / MEMORY, json.dumps({"maker": self.maker}) + "\n")
 
-    def add(self, case: str, content: str, files: list[str]) -> None:
+    def add(self, case: str, content: str, files: list[str], origin: str = "") -> None:
         """Keep that ``files``, none for a row of a table alone, were made from images with ``content``.
 
-        Raises EnvironmentFault.
+        ``origin``: a word for the folder of the images. Raises EnvironmentFault.
         """
-        facts = {"maker": self.maker, "case": case, "content": content}
+        facts = {"maker": self.maker, "case": case, "content": content, "origin": origin}
         lines = [json.dumps({**facts, "file": file}).encode() for file in files or [""]]
         append(self.folder / MEMORY, "".join(line.decode() + "\n" for line in lines))
         for line in lines:
@@ -45,20 +46,28 @@ class Provenance:
 
     def content(self, case: str, files: list[str]) -> str | None:
         """Of the images that this maker has made ``files`` from for ``case``; None where it has not made them all."""
-        found = {self._made.get(_place(case, file)) for file in files or [""]}
-        if len(found) != 1 or not (one := found.pop()) or one[:2] != (self.maker, case):
-            return None
-        return one[2]
+        one = self._one(case, files)
+        return one[2] if one else None
+
+    def origin(self, case: str, files: list[str]) -> str:
+        """Where these images lay, as `add` was told; empty where that is not known."""
+        one = self._one(case, files)
+        return one[3] if one else ""
 
     def cases_of_others(self) -> set[str]:
         """Cases of which this maker has made nothing, but another one has."""
-        ours = {case for maker, case, _ in self._made.values() if maker == self.maker}
-        return {case for _, case, _ in self._made.values()} - ours
+        ours = {case for maker, case, *_ in self._made.values() if maker == self.maker}
+        return {case for _, case, *_ in self._made.values()} - ours
 
     def files_of_others(self) -> list[str]:
         """Files of other makers that still lie there, in the order in which they were made."""
         theirs = [file for (file, _), (maker, *_) in self._made.items() if file and maker != self.maker]
         return [file for file in theirs if (self.folder / file).is_file()]
+
+    def _one(self, case: str, files: list[str]) -> tuple[str, str, str, str] | None:
+        found = {self._made.get(_place(case, file)) for file in files or [""]}
+        one = found.pop() if len(found) == 1 else None
+        return one if one and one[:2] == (self.maker, case) else None
 
     def _take(self, line: bytes) -> None:
         try:
@@ -68,7 +77,7 @@ class Provenance:
             self.last = facts["maker"]
             place = _place(facts["case"], facts["file"])
             self._made.pop(place, None)
-            self._made[place] = (facts["maker"], facts["case"], facts["content"])
+            self._made[place] = (facts["maker"], facts["case"], facts["content"], facts.get("origin", ""))
         except (ValueError, KeyError, AttributeError, RecursionError):
             return  # a line of who begins, or one that was cut off
 
