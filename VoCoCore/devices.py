@@ -72,6 +72,8 @@ def choose(run: RunSettings) -> Machine:
         _join(device)
     if run.threads:
         torch.set_num_threads(run.threads)
+    # Crops and windows keep their size: the first of them may try which algorithms are the fastest.
+    torch.backends.cudnn.benchmark = True
     name = (
         torch.cuda.get_device_name(device) if kind == "cuda" else counted(torch.get_num_threads(), "thread")
     )
@@ -126,7 +128,12 @@ def wait_for_each_other() -> None:
     Collective operations of a GPU give up after minutes, so this goes over the network.
     """
     if dist.is_available() and dist.is_initialized():
-        dist.barrier(dist.new_group(backend="gloo", timeout=timedelta(days=7)))
+        dist.barrier(patient_group())
+
+
+def patient_group() -> dist.ProcessGroup:
+    """All ranks, joined by the network alone and for days; every rank has to ask for it at the same place."""
+    return dist.new_group(backend="gloo", timeout=timedelta(days=7))
 
 
 def _join(device: torch.device) -> None:

@@ -91,11 +91,12 @@ def _warp(images: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tenso
 
 def _grid(matrix: Tensor, shape: torch.Size) -> Tensor:
     """Where grid_sample reads: (M, X, Y, Z, 3), last axis first, -1 and 1 are the centres of the border voxels."""
-    half = [max((length - 1) / 2, 0.5) for length in shape]
-    grid = matrix.new_zeros(())
+    # Divided by plain numbers, row by row: as a tensor they would be sent to the device, which waits for all its work.
+    rows = [row / max((length - 1) / 2, 0.5) for row, length in zip(matrix.unbind(1), shape, strict=True)]
+    scaled, grid = torch.stack(rows, dim=1), matrix.new_zeros(())
     for axis, length in enumerate(shape):
         offset = torch.arange(length, device=matrix.device, dtype=matrix.dtype) - (length - 1) / 2
-        part = matrix[:, :, axis] / matrix.new_tensor(half)  # (M, 3): the input's axes
+        part = scaled[:, :, axis]  # (M, 3): the input's axes
         view = [len(matrix), 1, 1, 1, 3]
         view[1 + axis] = length
         grid = grid + (offset[:, None] * part.flip(1)[:, None]).view(view)

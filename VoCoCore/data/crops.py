@@ -95,10 +95,10 @@ def cut_at_once(
 
     ``flips`` (B * m, 3) and ``swap`` (B * m,) bool as `as_flips_and_swap` gives them.
     """
-    shape = torch.tensor(volumes.shape[2:], device=starts.device)
-    box = torch.tensor([int(v) for v in largest], device=starts.device)
-    # Sizes may differ by a voxel: take boxes of the largest size that still lie inside, and aim within them.
-    inside = torch.minimum(starts, shape - box)
+    # Sizes may differ by a voxel: take boxes of the largest size that still lie inside, and aim within them. The bounds
+    # are plain numbers: made a tensor, they would be sent to the device, which waits for all its work.
+    last = [edge - int(box) for edge, box in zip(volumes.shape[2:], largest, strict=True)]
+    inside = torch.stack([starts[..., axis].clamp(max=last[axis]) for axis in range(3)], dim=-1)
     offsets, extent = (starts - inside).flatten(0, 1).float(), sizes.flatten(0, 1).float()
     crops = gather_boxes(volumes, inside, largest)
     crops = crops.float().mul_(1 / 255) if crops.dtype == torch.uint8 else crops.float()

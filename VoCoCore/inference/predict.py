@@ -79,6 +79,7 @@ class Predictor:
             raise SettingsError(f"--batch cannot be {batch}", "predict at least one window at a time")
         half = machine.precision != "fp32"
         self.networks = [n.to(machine.device).eval() if half else swift(n, machine.device) for n, _ in models]
+        self.values = torch.tensor(self.card.written_values(), device=machine.device)
         self.overlap, self.batch, self.largest = overlap, batch, largest
         self.say, self.scratch = say, scratch
         self.views = [
@@ -177,7 +178,7 @@ class Predictor:
 
     def _labels(self, logits: Tensor) -> Tensor:
         """Voxel values (u, v) of logits (K, u, v)."""
-        values = torch.tensor(self.card.written_values(), device=logits.device)
+        values = self.values.to(logits.device)
         if self.card.activation == "softmax":
             return values[logits.argmax(0)]
         out = torch.zeros_like(logits[0], dtype=torch.long)

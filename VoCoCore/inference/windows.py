@@ -72,9 +72,9 @@ def slabs(
 
     ``volume`` (C, X, Y, Z) on any device; ``predict`` maps crops (N, C, *window) on ``device`` (default: the volume's)
     to (N, K, *window), without gradient; at most ``batch`` at a time. A piece is only valid until the next is asked
-    for. ``whole``: one piece. Where memory runs out, batches become smaller, then sums are kept in memory, then in a
-    file in the folder ``scratch`` (default: the system's for such files), each said by ``say``; values stay the same.
-    Raises EnvironmentFault where even that is not enough.
+    for. ``whole``: one piece. Where memory runs out, batches become smaller, then the volume leaves the device, then
+    sums are kept in memory, then in a file in the folder ``scratch`` (default: the system's for such files), each said
+    by ``say``; values stay the same. Raises EnvironmentFault where even that is not enough.
     """
     volume = torch.as_tensor(volume)
     tiling = tile(volume.shape[1:], window, overlap)
@@ -84,7 +84,7 @@ def slabs(
     groups = tiling.groups(len(tiling) if whole else batch)
     with kept_memory(), Sums(tiling, importance(window, blend), target, say, scratch) as sums:
         sums.plan(groups)
-        runner = _Runner(padded, predict, tiling.window, target, batch, sums, say)
+        runner = _Runner(padded, _sent(padded, target), predict, tiling.window, target, batch, sums, say)
         for group in groups:
             sums.begin(group)
             runner.run(group.places)
@@ -93,8 +93,12 @@ def slabs(
 
 @dataclass
 class _Runner:
-    """Sends windows through the network, in smaller batches when memory runs out."""
+    """Sends windows through the network, in smaller batches when memory runs out.
 
+    ``volume`` is ``given`` where its windows are cut: on the device, until the room is needed.
+    """
+
+    given: Tensor
     volume: Tensor
     predict: Network
     window: Size
@@ -138,12 +142,25 @@ class _Runner:
         if tried > 1:
             self.batch = tried // 2
             self.say(f"out of memory: windows are now predicted {self.batch} at a time")
+        elif self.volume.device != self.given.device:
+            self.volume = self.given
+            self.say("out of memory: the volume is now sent window by window (slower)")
         elif not self.sums.leave():
             size = " x ".join(map(str, self.window))
             raise EnvironmentFault(
                 f"there is not enough memory on the {self.device.type.upper()} for one window of {size} voxels",
                 "close other programs, or use --device cpu or a smaller network",
             )
+
+
+def _sent(volume: Tensor, device: torch.device) -> Tensor:
+    """``volume`` on ``device`` if it fits there: each window that is sent by itself makes the device wait."""
+    try:
+        return volume.to(device)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return volume
 
 
 def _pad(volume: Tensor, tiling: Tiling) -> Tensor:

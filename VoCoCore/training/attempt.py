@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from VoCoCore.data.loading import Numbers, make_loader
-from VoCoCore.devices import Machine, choose, this_rank, wait_for_each_other
+from VoCoCore.devices import Machine, choose, patient_group, this_rank, wait_for_each_other
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.placing import placed
 from VoCoCore.runs.describe import last_checkpoint
@@ -112,12 +113,16 @@ class Attempt:
         return self.asked() or (self.machine.main and self.run.stop_requested())
 
     def agreed(self, answer: bool) -> bool:
-        """Whether any rank's answer is yes."""
+        """Whether any rank's answer is yes. Asked over the network after each step, so that no GPU is waited for."""
         if self.machine.ranks == 1:
             return answer
-        flag = torch.tensor(float(answer), device=self.machine.device)
-        dist.all_reduce(flag)
+        flag = torch.tensor(float(answer))
+        dist.all_reduce(flag, group=self._voters)
         return bool(flag.item())
+
+    @cached_property
+    def _voters(self) -> dist.ProcessGroup:
+        return patient_group()
 
     def work(self, attempt: int) -> Result:
         """Do the job. Errors of libraries that the machine caused come out in our own words."""

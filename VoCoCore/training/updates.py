@@ -35,7 +35,7 @@ class Updater:
         # Not in the optimiser's groups, which a checkpoint would replace.
         self.rates = [(group.pop("share"), group.pop("first_step")) for group in groups]
         # MPS kernels take no found_inf: there the flag is read, which waits for the device.
-        self.fused = machine.device.type in ("cuda", "cpu")
+        self.fused = machine.device.type != "mps"
         self.optimizer = torch.optim.AdamW(
             groups, lr=0.0, weight_decay=optim.weight_decay, amsgrad=optim.amsgrad, fused=self.fused
         )
