@@ -97,6 +97,34 @@ def test_a_finetuning_is_that_of_the_processor_and_its_steps_wait_for_nothing(la
     assert scores == pytest.approx(final.examine(tmp_path / "host"), abs=0.05)
 
 
+ALL = ("turn", "rotate", "zoom", "scale", "shift", "gamma", "noise", "blur")
+OTHER = {"model__deep_supervision": True, "loss__kind": "tversky_ce", "optim__accumulate": 2}
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_every_augmentation_and_loss_is_that_of_the_processor(task, labelled_cohort, tmp_path, on):
+    named = {**OTHER, **{f"augment__{name}": 1.0 for name in ALL}}
+    if task == "classification":
+        named = {
+            "task": task,
+            "data__source": str(diagnoses(labelled_cohort.source, tmp_path)),
+            "prepare__spacing": "auto",
+        }
+    settings = labelled_cohort.settings(**named, **SETTINGS)
+    on(CARD)
+    found = Watched(finetune, settings, tmp_path / "card")
+    on(HOST)
+    assert_alike(found, Watched(finetune, settings, tmp_path / "host"))
+
+
+def diagnoses(cases, folder):
+    """A list of the cohort's cases, every other one ill."""
+    images = sorted((cases / "imagesTr").iterdir())
+    rows = [f"{path},{'ill' if number % 2 else 'well'}" for number, path in enumerate(images)]
+    (folder / "cases.csv").write_text("\n".join(["image,class", *rows]), encoding="utf-8")
+    return folder / "cases.csv"
+
+
 def test_a_job_of_the_card_goes_on_without_it(small_cohort, tmp_path, on):
     settings, heard = small_cohort.settings("v1", run__checkpoint_every=2), []
     on(CARD)
