@@ -90,6 +90,12 @@ def this_rank() -> int:
     return _ranks()[0]
 
 
+def ranks_here() -> int:
+    """Number of processes that torchrun has started on this machine; 1 where nobody says so."""
+    said = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, int(said)) if said.isdecimal() else 1
+
+
 def _ranks() -> tuple[int, int, int]:
     """This process's rank, the number of ranks, and its rank on this machine; EnvironmentFault where they are odd."""
     found = {name: os.environ.get(name, default) for name, default in _RANK_VARIABLES}

@@ -6,7 +6,6 @@ One bad case never stops the others, not even one that crashes the process that 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from VoCoCore.data.cases import Case, Index, Skipped
 from VoCoCore.data.check_case import Examined, Finding, Rules, examine
-from VoCoCore.data.check_pool import Died, run_each
+from VoCoCore.data.check_pool import Died, run_each, usable_cores
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,7 +70,7 @@ def check_index(
     values = {*(index.labels or {}).values(), *(v for region in index.regions.values() for v in region)}
     rules = Rules((counts[0], counts[1], counts[2]), index.channels, frozenset(values) or None)
     if workers is None:
-        workers = max(1, min(os.cpu_count() or 1, _MOST_WORKERS, len(index.cases)))
+        workers = max(1, min(usable_cores(), _MOST_WORKERS, len(index.cases)))
     results: dict[int, Examined] = {}
     for position, result in run_each(partial(_examine_safely, rules=rules), index.cases, workers):
         case = index.cases[position]

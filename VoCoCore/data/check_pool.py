@@ -23,6 +23,11 @@ class Died:
     exit_code: int | None
 
 
+def usable_cores() -> int:
+    """Processor cores that this process may use; a cluster gives a job a part of a machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_each(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int
 ) -> Iterator[tuple[int, Any | Died]]:

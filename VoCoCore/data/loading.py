@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from VoCoCore.data.check_pool import usable_cores
 from VoCoCore.data.sampling import case_of
 from VoCoCore.data.store import Store
 from VoCoCore.errors import EnvironmentFault, VocoError
@@ -87,6 +88,13 @@ class Numbers:
 
     def __len__(self) -> int:
         return -(-(self.stop - self.start) // self.batch)
+
+
+def usual_workers(device: torch.device, ranks: int) -> int:
+    """Loader workers of a job on ``device`` of which this machine has ``ranks``, where nobody says another number."""
+    # On a CPU the network needs every core itself, and a read is short beside a step. Elsewhere torch's number of
+    # threads says nothing: torchrun and clusters set it to 1.
+    return 0 if device.type == "cpu" else min(8, max(1, usable_cores() // ranks - 1))
 
 
 def make_loader(samples: Dataset, numbers: Numbers, workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:

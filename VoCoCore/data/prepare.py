@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from math import prod
 from typing import Any
 
 from VoCoCore.data.cases import Case, Index
-from VoCoCore.data.check_pool import Died, run_each
+from VoCoCore.data.check_pool import Died, run_each, usable_cores
 from VoCoCore.data.hashes import Hashes
 from VoCoCore.data.images import read_header
 from VoCoCore.data.plan import largest_shape
@@ -189,8 +188,7 @@ def _work(
 
 def _default_workers() -> int:
     """One per usable core, at most 8, since each holds a volume or two."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, usable)
+    return min(8, usable_cores())
 
 
 def _carry_out(task: _Task, wanted: Wanted, store: Store) -> Outcome | EnvironmentFault:

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.data.check_pool import Died, run_each
+from VoCoCore.data.check_pool import Died, run_each, usable_cores
 from VoCoCore.data.label_maps import ignored_value
 from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.evaluation.cases_table import (
@@ -147,7 +147,7 @@ def open_folder(folder: str | Path) -> Path:
 def _score_all(pairs: Sequence[Pair], rules: Rules, workers: int | None, progress: Progress) -> list[Scored]:
     if workers is None:
         # Starting a worker takes about as long as a small case.
-        workers = 0 if len(pairs) < 3 else max(1, min(os.cpu_count() or 1, _MOST_WORKERS, len(pairs)))
+        workers = 0 if len(pairs) < 3 else max(1, min(usable_cores(), _MOST_WORKERS, len(pairs)))
     results: dict[int, Scored] = {}
     first = 0.0
     for position, result in run_each(partial(score_pair, rules=rules), pairs, workers):

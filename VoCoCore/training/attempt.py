@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from VoCoCore.data.loading import Numbers, make_loader
-from VoCoCore.devices import Machine, choose, patient_group, this_rank, wait_for_each_other
+from VoCoCore.data.loading import Numbers, make_loader, usual_workers
+from VoCoCore.devices import Machine, choose, patient_group, ranks_here, this_rank, wait_for_each_other
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.placing import placed
 from VoCoCore.runs.describe import last_checkpoint
@@ -237,8 +237,7 @@ class Attempt:
     def _workers(self) -> int:
         if self.settings.data.workers is not None:
             return self.settings.data.workers
-        # On a CPU the network needs every core itself, and a read is short beside a step.
-        return 0 if self.machine.device.type == "cpu" else min(8, max(1, torch.get_num_threads() - 1))
+        return usual_workers(self.machine.device, ranks_here())
 
     def _save(self, done: int) -> None:
         if not self.machine.main:
