@@ -325,7 +325,7 @@ def test_channels_of_a_case_are_cut_together(scene, shown, tmp_path):
     assertAsTheJob(preview, scene, [one, two], tmp_path)
     before = preview.plan
     slicer.util.updateVolumeFromArray(two, block())  # the other channel is watched too
-    assert preview.busy
+    assert preview.busy or preview.plan is not before
     preview.wait(60)
     assert preview.plan.size != before.size
     preview.setVolume(two, [one, two])

@@ -124,10 +124,10 @@ class PreviewInStep:
         self.changed.emit()
 
     def _refresh(self) -> None:
+        before = self._error, self._waiting
         volume, self._waiting = self.volume, False
         if not self._on or volume is None:
             return
-        before = self._error
         try:
             request = requestOf(self.channels, self._settings)
             plan = self._plans.ask(request)
@@ -139,8 +139,8 @@ class PreviewInStep:
         except VocoError as error:
             self._error = error
             self._takeDown()
-        if self._error is not before:
-            self.changed.emit()
+        if (self._error, self._waiting) != before:
+            self.changed.emit()  # who polls has to know that there is something to wait for
 
     def _place(self, request: Any, plan: Plan) -> None:
         key = (request.key, self._settings, self._sample, self._crop)
