@@ -105,6 +105,9 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, slicer.vtkMRMLScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, slicer.vtkMRMLScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, slicer.vtkMRMLScene.EndImportEvent, self.onSceneEndImport)
+        # After the node selectors, which offer nodes that came together only then.
+        done = slicer.vtkMRMLScene.EndBatchProcessEvent
+        self.addObserver(scene, done, self.onSceneEndBatchProcess, priority=-1.0)
         self.openSection("volumes")
         if getattr(self.parent, "isEntered", False):
             self.enter()  # reloaded while it is open: Slicer has told the widget before this one that it was entered
@@ -144,9 +147,12 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneEndImport(self, caller, event):
-        """A scene was loaded: its choices have come with it."""
-        if self.parent.isEntered:
-            self.setParameterNode(None)
+        """A scene was loaded: its choices have come with it, and are shown at the end of the batch."""
+        self.setParameterNode(None)
+
+    def onSceneEndBatchProcess(self, caller, event):
+        """All nodes of a batch are there: of a scene that was loaded, say."""
+        if self.parent.isEntered and self._parameterNode is None:
             self.initializeParameterNode()
 
     def onReload(self):

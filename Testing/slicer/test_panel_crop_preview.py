@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -188,6 +189,17 @@ def test_choices_come_back_with_the_scene_and_nodes_do_not(panel, hand, host, vo
     assert np.allclose(panel.logic.preview.labels, labels)
     assert not hand.find("numbersCheckBox").checked and hand.find("opacitySlider").value == pytest.approx(0.7)
     assert panel.logic.preview.volume.GetName() == "torso"
+    assert hand.find("volumeSelector").currentNode() is panel.logic.preview.volume
+
+
+def test_the_preview_follows_an_image_that_changes(panel, hand, host):
+    node = up(panel, hand, host.scene)
+    preview, before = panel.logic.preview, panel.logic.preview.plan
+    for _ in range(5):  # the panel's last look at the thread is over
+        hand.settle()
+        time.sleep(0.02)
+    slicer.util.updateVolumeFromArray(node, np.roll(slicer.util.arrayFromVolume(node), 3, axis=2))
+    hand.until(lambda: preview.ready and preview.plan is not before, 20, what="the new image's preview")
 
 
 def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path, monkeypatch):
