@@ -2,7 +2,8 @@
 
 Run: python Testing/benchmarks/together.py [--full] [NAME ...]
 A NAME is a part of a benchmark's file name. In the short form two run at a time, each on one thread. Rows are shown as
-they come; a benchmark that fails is named at the end, with the rows it had until then kept.
+they come; a benchmark that fails is named at the end, with the rows it had until then kept. Those of a GPU are skipped
+where there is none.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COLUMNS = ("name", "unit", "ours", "baseline", "ratio", "goal", "spread", "device")
-ALONE = ("bench_scale.py",)  # measured by the wall, with several processes
+ALONE = ("bench_scale.py", "bench_gpu_step.py", "bench_gpu_segment.py")  # measured by the wall
+SKIPPED = 77  # the exit code of a benchmark that this machine cannot run
 Row = dict[str, Any]
 
 
@@ -37,6 +39,7 @@ class Outcome:
     name: str
     rows: list[Row]
     fault: str
+    skipped: bool = False
 
 
 def main(words: Sequence[str]) -> int:
@@ -70,6 +73,7 @@ def run_all(scripts: Sequence[Path], options: Sequence[str] = ()) -> list[Outcom
     def one(script: Path) -> Outcome:
         found = run(script, options, tell)
         how = f"failed: {found.fault}" if found.fault else f"{len(found.rows)} rows"
+        how = "skipped" if found.skipped else how
         passed = time.monotonic() - began
         tell(f"== {next(done)} of {len(scripts)} done after {passed:.0f} s: {script.name}, {how}")
         return found
@@ -101,6 +105,9 @@ def run(script: Path, options: Sequence[str], tell: Callable[[str], None]) -> Ou
                 tell(f"   {short(row)}")
         complaints.seek(0)
         said = complaints.read()
+    if child.returncode == SKIPPED:
+        tell(said.rstrip())
+        return Outcome(script.name, rows, "", skipped=True)
     if not child.returncode:
         return Outcome(script.name, rows, "" if rows else "no figures")
     tell(said.rstrip())

@@ -6,12 +6,14 @@ import json
 
 import pytest
 import together
+import torch
 
 ROW = {"name": "reading", "unit": "ms", "ours": 2.0, "baseline": 1.0, "ratio": 0.5, "goal": "<= 1", "more": 7}
 SCRIPTS = {
     "bench_bad": f"import json; print(json.dumps({ROW}), flush=True); raise ValueError('no room')",
     "bench_good": f"import json; print(json.dumps([{ROW}, {ROW}])); print('[1, 2]'); print('done')",
     "bench_words": "print('quick enough')",
+    "bench_skipped": "import sys; print('no GPU here', file=sys.stderr); sys.exit(77)",
     "other": "print('never run')",
 }
 
@@ -34,7 +36,10 @@ def test_a_benchmark_that_fails_is_named_and_takes_no_row_with_it(folder, capsys
     assert (
         "bench_bad.py failed: exit code 1" in shown.err and "bench_words.py failed: no figures" in shown.err
     )
-    assert "ValueError: no room" in shown.out and "3 of 3 done" in shown.out
+    assert "ValueError: no room" in shown.out and "4 of 4 done" in shown.out
+    assert (
+        "bench_skipped.py, skipped" in shown.out and "no GPU here" in shown.out and "skipped" not in shown.err
+    )
     assert "bench_good.py failed" not in shown.err and "never run" not in shown.out
     found = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     assert [list(each) for each in found] == [list(together.COLUMNS)] * 3
@@ -64,3 +69,16 @@ def test_the_table_breaks_long_names_and_keeps_its_columns(monkeypatch, capsys):
     assert max(map(len, lines)) <= 100
     assert len({line.index("ms") for line in lines if " ms " in line}) == 1
     assert "12,346" in lines[-1] and lines[-1].endswith("0.25")
+
+
+def test_the_benchmarks_of_a_gpu_can_be_tried_out_without_one():
+    tried = together.run(together.HERE / "bench_gpu_segment.py", ["--tiny", "--device", "cpu"], print)
+    assert [row["device"] for row in tried.rows] == ["CPU, a trial"] * 2 and not tried.fault
+    assert all(row["ours"] > 0 and row["baseline"] > 0 for row in tried.rows)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_its_benchmarks_are_skipped():
+    said = []
+    found = together.run(together.HERE / "bench_gpu_step.py", [], said.append)
+    assert found.skipped and not found.fault and "no GPU here" in said[-1]

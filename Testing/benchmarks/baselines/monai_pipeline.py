@@ -34,7 +34,10 @@ from monai.transforms import (
 )
 from torch import Tensor, nn
 
+from VoCoCore.devices import Machine
+
 BOTH = ["image", "label"]
+HOST = Machine(torch.device("cpu"), "fp32", "")
 
 
 def fixed_steps(window: tuple[float, float], size: Sequence[int]) -> list[Any]:
@@ -79,10 +82,10 @@ def loader(
 
 
 class MonaiTraining:
-    """One epoch after the other of a network with Dice and cross-entropy."""
+    """One epoch after the other of a network with Dice and cross-entropy, on a machine at its precision."""
 
-    def __init__(self, network: nn.Module, lr: float = 3e-4) -> None:
-        self.network = network.train()
+    def __init__(self, network: nn.Module, lr: float = 3e-4, machine: Machine = HOST) -> None:
+        self.network, self.machine = network.train().to(machine.device), machine
         self.loss = DiceCELoss(
             to_onehot_y=True,
             softmax=True,
@@ -95,8 +98,10 @@ class MonaiTraining:
 
     def step(self, images: Tensor, labels: Tensor) -> float:
         """One step on images (M, C, X, Y, Z) and labels (M, 1, X, Y, Z); the loss."""
+        images, labels = images.to(self.machine.device), labels.to(self.machine.device)
         self.optimiser.zero_grad()
-        loss = self.loss(self.network(images), labels)
+        with self.machine.autocast():
+            loss = self.loss(self.network(images), labels)
         loss.backward()
         self.optimiser.step()
         return loss.item()
