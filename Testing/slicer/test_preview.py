@@ -273,6 +273,10 @@ def flat(scene):
     return made_scene.volume(scene, np.full((9, 9, 9), 5, np.int16), "flat")
 
 
+def sheet(scene):
+    return made_scene.volume(scene, np.arange(81, dtype=np.int16).reshape(1, 9, 9), "one slice")
+
+
 def empty(scene):
     return scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
 
@@ -349,6 +353,7 @@ def test_channels_of_a_case_are_cut_together(scene, shown, tmp_path):
         (warped, "bent"),
         (flat, "same value"),
         (empty, "no image"),
+        (sheet, "not 3D"),
     ],
 )
 def test_a_volume_that_cannot_be_cut_says_why(scene, shown, make, words):

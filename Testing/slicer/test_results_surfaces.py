@@ -74,13 +74,18 @@ def withoutSurfaces(scene, folder) -> PredictionLoad:
     return load
 
 
-def test_a_segment_deleted_while_its_surface_is_made_is_left_out(scene, tmp_path):
+@pytest.mark.parametrize("withoutVoxels", [False, True])
+def test_a_segment_deleted_while_its_surface_is_made_is_left_out(scene, tmp_path, withoutVoxels):
     load = withoutSurfaces(scene, tmp_path)
     [made] = load.segmentations
-    load.poll()
-    made.GetSegmentation().RemoveSegment("Segment_1")
-    while not load.poll().finished:
+    if withoutVoxels:  # made a surface alone, before the first of ours
+        made.GetSegmentation().GetSegment("Segment_1").RemoveRepresentation("Binary labelmap")
+    else:
+        load.poll()
+        made.GetSegmentation().RemoveSegment("Segment_1")
+    while not (now := load.poll()).finished:
         pass
+    assert now.error is None, now.error
     assert not load.failed and made.GetSegmentation().GetSegment("Segment_2").GetRepresentation(
         "Closed surface"
     )

@@ -58,6 +58,9 @@ def _shared(node: Any) -> tuple[vtk.vtkImageData, np.ndarray]:
     image = node.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) < 1:
         raise DataError(f"{node.GetName()} holds no image", "load it again, or choose another volume")
+    if min(image.GetDimensions()) < 2:
+        shape = " x ".join(map(str, image.GetDimensions()))
+        raise DataError(f"{node.GetName()} is not 3D: {shape} voxels", "choose another volume")
     if image.GetNumberOfScalarComponents() != 1:
         raise DataError(
             f"{node.GetName()} holds {image.GetNumberOfScalarComponents()} values a voxel",

@@ -53,10 +53,11 @@ def surfaces(node, labelMap: LabelMap, names: LabelNames) -> Iterator[None]:
     made = {}
     for identity, values in ((identityOf(value), names.valuesOf(value)) for value in names.labels):
         segment = segmentation.GetSegment(identity)
-        if segment is None:  # it may have been deleted between two steps
+        image = segment.GetRepresentation(BINARY) if segment is not None else None
+        if image is None:  # it may have been deleted between two steps, or be a surface alone by now
             continue
         matrix = vtk.vtkMatrix4x4()
-        segment.GetRepresentation(BINARY).GetImageToWorldMatrix(matrix)
+        image.GetImageToWorldMatrix(matrix)
         work = partial(_surfaceOf, labelMap, values, toNumpy(matrix), *factors)
         made[identity] = yield from inThread(work, "the surfaces")
     # At once: as soon as one segment has a surface, the views make those of all others by themselves.
