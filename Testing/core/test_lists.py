@@ -47,6 +47,11 @@ def test_quoted_cells_and_rows_without_image(tmp_path: Path) -> None:
     assert [item.reason for item in index.skipped] == ["row 3 names no image"]
 
 
+def test_empty_lines_are_no_rows(tmp_path: Path) -> None:
+    index = read_table(tmp_path, "\n\r\nimage,note\n\na.nii,\n,\n")
+    assert [case.id for case in index.cases] == ["a"] and not index.skipped
+
+
 def test_a_row_may_lack_a_channel(tmp_path: Path) -> None:
     index = read_table(tmp_path, "image_a,image_b\nx.nii,y.nii\nz.nii,\n")
     assert index.cases[1].missing == ("b",) and len(index.cases[1].images) == 1

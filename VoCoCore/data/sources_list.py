@@ -40,24 +40,33 @@ def read_csv(path: Path, columns: Mapping[str, str] | None = None) -> Index:
         raise DataError(f"{path} is not a text file in UTF-8", "save it as 'CSV UTF-8'") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", "check the path") from error
+    text = text.lstrip("\r\n")
     head = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=head.count)
     try:
-        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        # Strict: a quotation mark that is never closed would make one cell of all rows below it.
+        table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise DataError(f"{path} is no table: {error}", "save it as 'CSV UTF-8'") from error
+        hint = "close each quotation mark, or save it as 'CSV UTF-8'"
+        raise DataError(f"{path} is no table: {error}", hint) from error
     if not table:
         raise DataError(f"{path} is empty", "its first line names the columns, each other line is a case")
     header = _header(table[0], columns or {}, path)
-    rows = [dict(zip(header, row, strict=False)) for row in table[1:]]
-    return cases_of_rows([row for row in rows if any(row.values())], path)
+    if wide := next((row for row in table[1:] if any(row[len(header) :])), None):
+        raise DataError(
+            f"{path}: the row {delimiter.join(wide):.80} has more cells than there are columns",
+            "put a name that holds a comma into quotation marks",
+        )
+    return cases_of_rows(
+        [dict(zip(header, row, strict=False)) if any(row) else {} for row in table[1:]], path
+    )
 
 
 def cases_of_rows(rows: Sequence[Row], path: Path, unit: str = "row") -> Index:
     """Cases of records that use the names of ROLES (``image`` may be a path, a list, or channel -> path).
 
-    A record without image is skipped with its number. Raises DataError, naming file and record, for a value
-    that cannot be understood.
+    A record without image is skipped with its number, an empty row of a table without a word. Raises DataError, naming
+    file and record, for a value that cannot be understood.
     """
     channels: dict[str, None] = {}
     pending: list[tuple[Row, dict[str, Any]]] = []
@@ -65,7 +74,8 @@ def cases_of_rows(rows: Sequence[Row], path: Path, unit: str = "row") -> Index:
     for number, row in enumerate(rows, start=2 if unit == "row" else 1):
         images = _images(row)
         if not images:
-            skipped.append(Skipped(str(path), f"{unit} {number} names no image"))
+            if row or unit != "row":
+                skipped.append(Skipped(str(path), f"{unit} {number} names no image"))
             continue
         channels.update(dict.fromkeys(images))
         pending.append((row, {**images, "": number}))
@@ -100,6 +110,8 @@ def _header(names: Sequence[str], columns: Mapping[str, str], path: Path) -> lis
             )
         roles[name.strip().lower()] = role
     header = [roles.get(name.strip().lower(), name.strip().lower()) for name in names]
+    if twice := next((name for name in header if name and header.count(name) > 1), None):
+        raise DataError(f"{path} has two columns '{twice}'", "keep one, or name channels image_A, image_B")
     if not any(name == SINGLE or name.startswith("image_") for name in header):
         raise DataError(
             f"{path} has no column 'image' (or image_<channel>).{nearest('image', header)}",
