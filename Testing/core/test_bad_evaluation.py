@@ -176,6 +176,7 @@ def test_labels_that_contradict_each_other(capsys, tmp_path):
 OPTIONS = [
     ("a tolerance below zero", ["--tolerance", "-1"], "--tolerance cannot be -1 mm"),
     ("a tolerance that is no number", ["--tolerance", "nan"], "--tolerance cannot be nan mm"),
+    ("no folder of predictions", ["--predictions", ""], "--predictions is empty"),
     ("a label that is not known", ["--labels", "liver"], "there is no label 'liver'"),
     ("a label that is the background", ["--labels", "air=0"], "'0' is no value of a label"),
     ("a label beyond what maps hold", ["--labels", "x=70000"], "label 'x' cannot have the values"),
@@ -229,7 +230,8 @@ def test_a_comparison_of_what_is_no_evaluation(capsys, tmp_path):
     meet(capsys, "a comparison with what is no evaluation", 3, ["compare", a, b], ["is no evaluation", b])
     for kind, text, says in (
         ("an evaluation without rows", "case,label,dice\n", "has no cases"),
-        ("an evaluation of other columns", "a,b\n1,2\n", "no column 'case'"),
+        ("an evaluation saved with semicolons", "case;label;dice\nx;liver;1\n", "another program"),
+        ("an evaluation of other columns", "case,label,score\n1,2,3\n", "no column 'dice'"),
         ("an evaluation with a text as score", "case,label,dice\nx,liver,good\n", "'good' is no number"),
         ("an evaluation with a case twice", "case,label,dice\nx,liver,1\nx,liver,1\n", "twice"),
         ("an evaluation with a row cut off", "case,label,dice\nx,liver\n", "ends early"),
@@ -251,6 +253,7 @@ def test_options_of_a_comparison(capsys, tmp_path):
     meet(capsys, "a name for what is not compared", 2, given, ["none of what is compared", "bee'?"])
     given = ["compare", a, b, "--metric", "dise"]
     meet(capsys, "a figure that there is not", 2, given, ["--metric"])
+    meet(capsys, "no folder for a comparison", 2, ["compare", a, b, "-o", ""], ["--output is empty"])
     (tmp_path / "file").write_text("")
     given = ["compare", a, b, "-o", tmp_path / "file"]
     meet(capsys, "a comparison into a file", 4, given, [tmp_path / "file"])

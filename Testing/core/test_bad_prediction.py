@@ -33,7 +33,7 @@ def words(place, *more: object, output: str = "out") -> list[object]:
     [
         ("an unknown format of predictions", ["--format", "nii.gzz"], ["Did you mean 'nii.gz'", "--format"]),
         ("windows that overlap wholly", ["--overlap", "1.0"], ["from 0 to below 1", "--overlap"]),
-        ("no folder for predictions", ["-o", " "], ["names no folder", "--output"]),
+        ("no folder for predictions", ["-o", " "], ["is empty", "--output"]),
         ("a negative overlap", ["--overlap", "-0.5"], ["from 0 to below 1", "--overlap"]),
         ("no window at a time", ["--batch", "0"], ["at least one", "--batch"]),
         ("an axis that there is not", ["--mirror", "xw"], ["name axes", "--mirror"]),

@@ -132,6 +132,8 @@ def test_mistakes_of_an_export_say_what_to_do(run: Path, tmp_path: Path, capsys)
     meet(capsys, "export onto another program's log", 2, [*export, notes], ["not empty", notes])
     new = tmp_path / "new"
     meet(capsys, "export into a folder in use", 2, [*export, full], ["not empty", full])
+    line = meet(capsys, "export into its own run", 2, [*export, run], ["not empty", run])
+    assert "is not a run" not in line
     meet(capsys, "export of no run", 2, ["jobs", "export", full, "-o", new], ["not a run", full])
     meet(capsys, "export without a target", 2, ["jobs", "export", run], ["--output"])
     meet(capsys, "data root in another form", 2, [*export, new, "--data-root", "/a"], ["OLD=NEW", "/a"])

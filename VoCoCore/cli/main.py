@@ -50,7 +50,13 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unknown argument '{rest[0]}'.{nearest(rest[0].partition('=')[0], known)}")
         for name, value in vars(found).items():
             setattr(found, name, at_home(value))
+            if name in _PLACES and isinstance(value, str) and not value.strip():
+                self.error(f"--{name} is empty")  # such as a variable of a script that is not set
         return found
+
+
+# Options to which an empty text would be the current folder.
+_PLACES = ("output", "predictions", "references")
 
 
 # Not ~name: on Windows that would make a folder of any word that begins so.

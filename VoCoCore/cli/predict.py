@@ -130,8 +130,6 @@ def _checked(asked: Any) -> tuple[int, ...]:
         raise SettingsError(f"--overlap must be from 0 to below 1, not {asked.overlap}", "0.5 is usual")
     if asked.batch is not None and asked.batch < 1:
         raise SettingsError(f"--batch cannot be {asked.batch}", "predict at least one window at a time")
-    if not asked.output.strip():
-        raise SettingsError("--output names no folder", "for example -o predictions")
     if set(asked.mirror) - set("xyz") or len(set(asked.mirror)) < len(asked.mirror):
         raise SettingsError(f"--mirror cannot be '{asked.mirror}'", "name axes, such as x or xyz")
     return tuple("xyz".index(letter) for letter in sorted(asked.mirror))

@@ -112,13 +112,16 @@ def _rows(path: Path, column: str) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no table: {error}", "evaluate the predictions again") from error
     names = table.fieldnames or []
-    for needed in ("case", "label", column):
+    for needed in ("case", "label"):
         if needed not in names:
-            known = [measure.name for measure in MEASURES if measure.column in names]
-            raise DataError(
-                f"{path} has no column '{needed}'.{nearest(needed, names)}",
-                f"its figures: {', '.join(known) or 'none'}",
-            )
+            hint = "evaluate the predictions again: another program has changed its form"
+            raise DataError(f"{path} has no column '{needed}'", hint)
+    if column not in names:
+        known = [measure.name for measure in MEASURES if measure.column in names]
+        raise DataError(
+            f"{path} has no column '{column}'.{nearest(column, names)}",
+            f"its figures: {', '.join(known) or 'none'}",
+        )
     short = next((number for number, row in enumerate(rows, 2) if None in row.values()), None)
     if short is not None:
         raise DataError(f"{path}, row {short} ends early", "evaluate the predictions again")

@@ -250,7 +250,8 @@ class RunDirectory:
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is the folder of a run."""
-    return (path / "settings.json").is_file() and any((path / name).is_file() for name in _SIGNS)
+    # Not Path.is_file: it raises for a folder that may not be opened.
+    return os.path.isfile(path / "settings.json") and any(os.path.isfile(path / name) for name in _SIGNS)
 
 
 def check_usable(path: Path, *, begun: bool = True) -> None:
@@ -269,4 +270,5 @@ def check_usable(path: Path, *, begun: bool = True) -> None:
         raise files.fault(path, error) from error
     harmless = _NOTES | _BEGUN if begun else _NOTES
     if any(name not in harmless and not files.is_leftover(name) for name in names):
-        raise SettingsError(f"{path} is not empty and is not a run", "name a new or an empty folder")
+        what = "is not empty and is not a run" if begun else "is not empty"
+        raise SettingsError(f"{path} {what}", "name a new or an empty folder")

@@ -150,10 +150,13 @@ def fault(path: Path, error: OSError) -> EnvironmentFault:
         return EnvironmentFault(
             f"{path} could not be written: there is no folder {path.parent}", "make it, or name another place"
         )
-    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
-        what = "is a folder" if error.errno == errno.EISDIR else "is a file, or lies below one"
+    if error.errno == errno.EISDIR:
+        hint = "name a file within it, or another place"
+        return EnvironmentFault(f"{path} could not be written: it is a folder", hint)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return EnvironmentFault(
-            f"{path} could not be written: it {what}", "move that away, or name another place"
+            f"{path} could not be written: it is a file, or lies below one",
+            "move that away, or name another place",
         )
     return EnvironmentFault(
         f"{path} could not be written: {error.strerror or error}", "check the disk and the path"

@@ -28,7 +28,7 @@ def check_folder(path: str) -> None:
     """Raise SettingsError where there is no folder to look through: "nothing found" would hide a slip of the finger."""
     if not os.path.isdir(path):
         what = "is a file, not a folder" if os.path.exists(path) else "is not there"
-        raise SettingsError(f"{path} {what}", "name a folder to look through")
+        raise SettingsError(f"{path or 'the empty name'} {what}", "name a folder to look through")
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
