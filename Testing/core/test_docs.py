@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import faults
 import pytest
 
 from VoCoCore import cli, errors
@@ -139,3 +142,32 @@ def test_the_pages_build(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "method" / "index.html").is_file()
+
+
+def kinds_in_tests() -> set[str]:
+    """Kinds of faults that stand as a plain text in the tests; many more are put together there.
+
+    Not those of tests that are skipped somewhere, as for an administrator, who may write anywhere.
+    """
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "Testing" / "core").glob("test_*.py"))
+    tests = [node for text in texts for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    calls = [
+        call
+        for test in tests
+        if all("parametrize" in ast.unparse(mark) for mark in test.decorator_list)
+        for call in ast.walk(test)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "meet"
+    ]
+    kinds = (call.args[1] for call in calls if len(call.args) > 1)
+    return {kind.value for kind in kinds if isinstance(kind, ast.Constant)}
+
+
+def test_the_list_of_faults_is_as_the_tests_write_it(tmp_path: Path, monkeypatch) -> None:
+    page, copy = ROOT / "docs" / "faults.md", tmp_path / "faults.md"
+    shutil.copy(page, copy)
+    monkeypatch.setattr(faults, "met", {})
+    faults.write_list(copy)
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    rows = {faults.kind_in(line) for line in page.read_text(encoding="utf-8").splitlines()}
+    missing = sorted(kind for kind in kinds_in_tests() if faults.escaped(kind) not in rows)
+    assert not missing, "run their tests with VOCO_FAULT_LIST=docs/faults.md in the environment"
