@@ -175,6 +175,23 @@ def test_a_folder_and_an_image_that_may_not_be_read(cohort, tmp_path):
         (tmp_path / "cases").chmod(0o755)
 
 
+def test_folders_of_predictions_and_runs_that_may_not_be_used(tmp_path):
+    def told(kind: str, *words: object) -> None:
+        job = program(_PLAIN, words, before=without_privileges(), VOCO_CONFIG_HOME=str(tmp_path))
+        only_line(kind, 4, job, "ermission denied", tmp_path)
+
+    labels = make_cohort(tmp_path / "cases", cases=2, size=(32, 32, 20)) / "labelsTr"
+    closed, open_ = tmp_path / "closed", tmp_path / "open"
+    closed.mkdir(mode=0)
+    evaluate = ("evaluate", "--references", labels, "--workers", "0", "--predictions")
+    told("predictions that may not be read", *evaluate, closed, "-o", open_)
+    told("runs that may not be looked for", "jobs", "list", closed)
+    closed.chmod(0o555)
+    told("an evaluation that may not be written", *evaluate, labels, "-o", closed)
+    (open_ / ".DS_Store").touch()
+    assert program(_PLAIN, [*evaluate, labels, "-o", open_]).wait(120) == 0
+
+
 def without_privileges() -> list[str]:
     """What to put before a command so that permissions hold for it too, when root runs these tests."""
     if os.geteuid() != 0:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from VoCoCore.data.check_pool import Died, run_each, usable_cores
@@ -27,6 +28,7 @@ from VoCoCore.evaluation.metrics import TOLERANCE, Labels, check_rules
 from VoCoCore.evaluation.pairs import Pair, Pairing, find_predictions, find_references, make_pairs
 from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.score_pair import Rules, Scored, score_pair
+from VoCoCore.runs.directory import NOTES
 from VoCoCore.runs.files import is_leftover, writing
 from VoCoCore.runs.narrate import duration
 
@@ -130,13 +132,14 @@ def write_evaluation(folder: Path, done: Evaluation) -> Path:
 def open_folder(folder: str | Path) -> Path:
     """The folder for the results, made where it is missing; an older evaluation in it is replaced.
 
-    Raises SettingsError where it holds anything else, EnvironmentFault where it cannot be made.
+    Raises SettingsError where it holds anything else, EnvironmentFault where it cannot be made or written.
     """
     path = Path(os.path.abspath(os.path.expanduser(folder)))
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         inside = sorted(name for name in os.listdir(path) if not is_leftover(name))
-    others = [name for name in inside if name not in (PER_CASE, SUMMARY, PAGE)]
+        TemporaryFile(dir=path).close()  # may be written, which should not turn out after hours of scoring
+    others = [name for name in inside if name not in (PER_CASE, SUMMARY, PAGE, *NOTES)]
     if others:
         raise SettingsError(
             f"{path} is not empty: it holds {others[0]}", "name a new folder for the evaluation with -o"

@@ -142,7 +142,12 @@ def _label_maps(folder: Path, what: str) -> tuple[Path, ...]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder):
+    """All images below ``folder``; raises OSError for a folder that cannot be opened, whose cases would be missing."""
+
+    def closed(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=closed):
         beside = {PROBABILITIES} if LABELS in names else set()
         folders[:] = [name for name in folders if not name.startswith(".") and name not in beside]
         yield from (Path(place, name) for name in names if is_image_name(name) and not name.startswith("."))

@@ -22,7 +22,7 @@ _FOLDERS = ("checkpoints", "weights", "private", "images", "validation")
 _SIGNS = ("status.json", "environment.json", "events.jsonl")  # other programs have a settings.json too
 # What may lie in a folder that counts as empty: a file manager's notes; where a run is to be made also a launcher's
 # log and what a creation that was cut short left.
-_NOTES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+NOTES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _BEGUN = {"log.txt", "environment.json"}
 
 SETTLE = 1.0  # seconds in which another claim on a file system without locks becomes visible
@@ -268,7 +268,7 @@ def check_usable(path: Path, *, begun: bool = True) -> None:
         raise SettingsError(f"{path} {what}", "name a new or an empty folder") from None
     except OSError as error:
         raise files.fault(path, error) from error
-    harmless = _NOTES | _BEGUN if begun else _NOTES
+    harmless = NOTES | _BEGUN if begun else NOTES
     if any(name not in harmless and not files.is_leftover(name) for name in names):
         what = "is not empty and is not a run" if begun else "is not empty"
         raise SettingsError(f"{path} {what}", "name a new or an empty folder")

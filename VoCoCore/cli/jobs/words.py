@@ -25,10 +25,14 @@ def parser_of_run(action: str) -> Parser:
 
 
 def check_folder(path: str) -> None:
-    """Raise SettingsError where there is no folder to look through: "nothing found" would hide a slip of the finger."""
+    """Raise SettingsError where there is no folder to look through, OSError where it cannot be opened.
+
+    "Nothing found" would hide a slip of the finger.
+    """
     if not os.path.isdir(path):
         what = "is a file, not a folder" if os.path.exists(path) else "is not there"
         raise SettingsError(f"{path or 'the empty name'} {what}", "name a folder to look through")
+    os.listdir(path)
 
 
 def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
