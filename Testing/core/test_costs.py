@@ -20,9 +20,10 @@ from VoCoCore.data.store import Store
 from VoCoCore.devices import Machine
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.windows import slide
+from VoCoCore.models.convolutions import SingleConv3d, quick_convolutions
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
-from VoCoCore.models.placing import SingleConv3d, placed, quick_with_one
+from VoCoCore.models.placing import placed
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.voco import VoCo
@@ -195,7 +196,7 @@ def test_one_crop_has_the_values_and_gradients_of_torchs_convolution(options):
     plain = nn.Conv3d(6, 8, 3, **options)
     ours = nn.Conv3d(6, 8, 3, **options)
     ours.load_state_dict(plain.state_dict())
-    quick_with_one(ours)
+    quick_convolutions(ours)
     assert type(ours) is SingleConv3d
     for count in (1, 2):
         x = torch.rand(count, 6, 9, 8, 7, requires_grad=True)

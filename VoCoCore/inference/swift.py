@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
 
+from VoCoCore.models.convolutions import is_pointwise, quick_convolutions
 from VoCoCore.models.norms import LAST, WIDE, row_products, row_sums, wide_rows
-from VoCoCore.models.placing import quick_with_one
 
 
 def swift(network: nn.Module, device: torch.device) -> nn.Module:
@@ -28,12 +28,12 @@ def swift(network: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "cpu":
         return network.to(device).eval()
     made = copy.deepcopy(network).eval().requires_grad_(False)
-    quick_with_one(made)
+    quick_convolutions(made)
     for module in list(made.modules()):
         for name, part in list(module.named_children()):
             if isinstance(part, nn.InstanceNorm3d) and _follows_a_convolution(module, part):
                 setattr(module, name, _Norm(part))
-            elif isinstance(part, nn.Conv3d) and _is_pointwise(part):
+            elif isinstance(part, nn.Conv3d) and is_pointwise(part):
                 setattr(module, name, _Pointwise(part))
     return _ChannelsLast(made.to(memory_format=LAST))  # type: ignore[call-overload]
 
@@ -41,15 +41,6 @@ def swift(network: nn.Module, device: torch.device) -> nn.Module:
 def _follows_a_convolution(block: nn.Module, norm: nn.InstanceNorm3d) -> bool:
     """Whether nobody else reads what the norm takes, so that it may be overwritten."""
     return isinstance(block, UnetBasicBlock | UnetResBlock) and not norm.track_running_stats
-
-
-def _is_pointwise(part: nn.Conv3d) -> bool:
-    return (
-        part.kernel_size == (1, 1, 1)
-        and part.stride == (1, 1, 1)
-        and part.groups == 1
-        and not any(part.padding)
-    )
 
 
 class _ChannelsLast(nn.Module):
