@@ -33,6 +33,7 @@ from VoCoCore.data.wanted import Wanted
 from VoCoCore.devices import choose
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.inference.allocator import kept_memory
 from VoCoCore.models.card import OutputClass, palette
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
@@ -48,7 +49,7 @@ COHORTS: dict[str, tuple[Size, Size]] = {
 }
 
 
-def settings_of(size: Size, cases: int) -> FinetuneSettings:
+def settings_of(size: Size, cases: int, device: str = "cpu") -> FinetuneSettings:
     """As MONAI's pipeline has it: one case a step, no clipping."""
     options: dict[str, Any] = {
         "patches.size": size,
@@ -62,7 +63,7 @@ def settings_of(size: Size, cases: int) -> FinetuneSettings:
         "optim.batch": 1,
         "optim.clip": None,
         "optim.steps": cases,
-        "run.device": "cpu",
+        "run.device": device,
         "run.threads": 1,
     }
     return resolve_finetune({}, options)
@@ -76,7 +77,9 @@ def network_of(size: Size, outputs: int, real: bool) -> nn.Module:
     )
 
 
-def ours(cohort: Path, settings: FinetuneSettings, folder: Path, real: bool) -> Callable[[], None]:
+def ours(
+    cohort: Path, settings: FinetuneSettings, folder: Path, real: bool, workers: int = 0
+) -> Callable[[], None]:
     """One epoch of ours."""
     images = sorted((cohort / "imagesTr").iterdir())
     cases = [Case(p.name, (Source(str(p)),), Source(str(cohort / "labelsTr" / p.name))) for p in images]
@@ -92,25 +95,27 @@ def ours(cohort: Path, settings: FinetuneSettings, folder: Path, real: bool) -> 
     task = placed(Segmentation(settings, network, classes, "softmax"), machine).train()  # type: ignore[arg-type]
     updater = Updater(task.parameters(), settings.optim, machine)
     samples = LabelledSamples(store.root, keys, settings)
-    epochs = iter(range(1000))
+    batches = make_loader(samples, Numbers(0, 1_000_000, 1), workers, machine.device.type == "cuda")
 
+    @kept_memory()
     def epoch() -> None:
-        first = next(epochs) * len(keys)
-        for batch in make_loader(samples, Numbers(first, first + len(keys), 1), 0, False):
-            updater.backward(task(to_device(batch, machine.device)).loss)
+        for _ in keys:
+            with machine.autocast():
+                loss = task(to_device(next(batches), machine.device)).loss
+            updater.backward(loss)
             updater.step(3e-4)
 
     return epoch
 
 
-def theirs(cohort: Path, settings: FinetuneSettings, real: bool) -> Callable[[], Any]:
+def theirs(cohort: Path, settings: FinetuneSettings, real: bool, workers: int = 0) -> Callable[[], Any]:
     """One epoch of MONAI's pipeline with its cases in memory."""
     size = settings.patches.size
     assert size
     images = sorted((cohort / "imagesTr").iterdir())
     files = [{"image": str(p), "label": str(cohort / "labelsTr" / p.name)} for p in images]
-    batches = loader(files, WINDOW, size, CROPS)
-    training = MonaiTraining(network_of(size, len(LABELS), real), 3e-4)
+    batches = loader(files, WINDOW, size, CROPS, workers=workers)
+    training = MonaiTraining(network_of(size, len(LABELS), real), 3e-4, choose(settings.run))
     return lambda: training.epoch(batches)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from VoCoCore.data.loading import to_device
 from VoCoCore.devices import Machine
+from VoCoCore.inference.allocator import kept_memory
 from VoCoCore.settings import UpdateSettings
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.schedule import warmup_cosine
@@ -44,6 +45,7 @@ class Job:
     should_stop: Callable[[], bool]
 
 
+@kept_memory()
 def run_steps(job: Job) -> tuple[int, bool]:
     """Train from step ``job.start`` to the end, or until a look or somebody says so.
 
