@@ -43,7 +43,7 @@ class _SoftmaxSums(torch.autograd.Function):
         both, predicted, true = torch.zeros(3, *logits.shape[:2], dtype=kind, device=logits.device).unbind()
         log_true, log_norm = torch.empty(2, *classes.shape, dtype=kind, device=logits.device).unbind()
         for crop, part in _blocks(logits):
-            z, k = logits[crop, :, part].to(kind), classes[crop, part].unsqueeze(0)
+            z, k = logits[crop, :, part].to(kind).contiguous(), classes[crop, part].unsqueeze(0)
             counts, k = k >= 0, k.clamp(min=0)
             top = z.amax(0, keepdim=True)
             p = (z - top).exp_()
@@ -73,7 +73,7 @@ class _SoftmaxSums(torch.autograd.Function):
         for crop, part in _blocks(logits):
             norm, k = log_norm[crop, part].unsqueeze(0), classes[crop, part].unsqueeze(0)
             counts, k = k >= 0, k.clamp(min=0)
-            p = (logits[crop, :, part].to(norm.dtype) - norm).exp_()
+            p = logits[crop, :, part].to(norm.dtype).contiguous().sub(norm).exp_()
             of_true = torch.where(counts, of_log[crop, part], 0.0)
             of_true += p.gather(0, k).mul_(of_both[crop].take(k))
             factor = of_predicted[crop].unsqueeze(1)
