@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from faults import meet
 from kills import curve, unequal
 from made_cohorts import SMALL_FINETUNE
 from safetensors.torch import load_file
@@ -280,3 +281,21 @@ def test_settings_in_a_file_of_a_user(labelled_cohort, tmp_path) -> None:
     assert main([str(word) for word in call]) == 0
     kept = dict(flatten(RunDirectory(tmp_path / "run").read_settings()))
     assert (kept["optim.steps"], kept["data.fold"]) == (2, "1")
+
+
+def test_folds_that_were_refused_are_begun_again_with_what_is_asked_for_now(tmp_path: Path, capsys) -> None:
+    (tmp_path / "data").mkdir()
+    words = [
+        "finetune",
+        "--data",
+        tmp_path / "data",
+        "--run",
+        tmp_path / "run",
+        "--fold",
+        "all",
+        "--init",
+        "scratch",
+    ]
+    for more, steps in ((["--steps", "5"], 5), ([], None), (["--steps", "7"], 7)):
+        meet(capsys, "folds of a folder without images", 3, [*words, *more], ["no images", tmp_path / "data"])
+        assert RunDirectory(tmp_path / "run" / "fold-0").read_settings()["optim"]["steps"] == steps
