@@ -73,7 +73,7 @@ class Clock:
 
     def most_flops(self, edge: int) -> float:
         """Operations a second in one large matmul: bf16 on a GPU."""
-        kind = {"device": "cuda", "dtype": torch.bfloat16} if self.gpu else {}
+        kind: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16} if self.gpu else {}
         a, b = (torch.randn(edge, edge, **kind) for _ in range(2))
         self.seconds(lambda: a @ b, 3)
         return 2 * edge**3 / self.seconds(lambda: a @ b, 10)

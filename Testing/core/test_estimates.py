@@ -10,11 +10,14 @@ from made_cohorts import SMALL_FINETUNE
 
 from VoCoCore.cli import main
 from VoCoCore.data.cases import load_index
+from VoCoCore.devices import choose
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
+from VoCoCore.presets import resolve_pretrain
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 from VoCoCore.training import memory, needs
+from VoCoCore.training.estimate import estimate
 
 pytestmark = pytest.mark.usefixtures("own_config")
 MB = 2**20
@@ -135,6 +138,31 @@ def _index_of(cohort, tmp_path, capsys):
     assert main(["data", "index", str(cohort.source), "-o", str(tmp_path / "one.json")]) == 0
     capsys.readouterr()
     return tmp_path / "one.json"
+
+
+def activations_mb(encoder, size):
+    """Of a pre-training on the processor, per crop."""
+    options = {"preset": "tiny", "model.encoder": encoder, "model.feature_size": size, "run.device": "cpu"}
+    settings = resolve_pretrain({}, {**options, "run.threads": 1})
+    found = estimate(settings, choose(settings.run))
+    return found.activations_mb / found.crops, settings.crops.input_size
+
+
+def test_activations_are_those_of_the_jobs_own_width():
+    """Counted without values, they are what a real pass holds; a window's attention does not grow with the width."""
+    found, edges = activations_mb("unet", 16)
+    network, crop = build_encoder("unet", 1, 16, edges), torch.rand(1, 1, *edges)
+    kept = 0
+
+    def keep(tensor):
+        nonlocal kept
+        kept += tensor.nbytes if tensor.ndim == 5 and tensor.shape[0] == 1 else 0
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(crop)
+    assert kept / MB < found < 2.5 * kept / MB
+    assert activations_mb("swin_unetr", 24)[0] < 1.8 * activations_mb("swin_unetr", 12)[0]
 
 
 def test_words_that_do_not_go_together_are_refused(words, capsys):

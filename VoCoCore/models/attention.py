@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 _CACHE_BYTES = 4 << 20  # of attention matrices at a time on a CPU
 _DEVICE_BYTES = 512 << 20  # on an accelerator, where few large pieces are faster
+_COPIES = 4  # that the backward pass makes of a piece: scores, weights and the gradients of both
 
 
 def save_attention_memory(module: nn.Module) -> None:
@@ -25,6 +26,16 @@ def save_attention_memory(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, WindowAttention):
             part.__class__ = ChunkedWindowAttention
+
+
+def held_by_pieces(device_type: str) -> int:
+    """Bytes of attention matrices that a Swin transformer holds at most on a kind of device, however many crops."""
+    return _COPIES * _budget(device_type)
+
+
+def _budget(device_type: str) -> int:
+    # Tensors without values stand for those of a processor: what a piece holds is then little beside a crop.
+    return _CACHE_BYTES if device_type in ("cpu", "meta") else _DEVICE_BYTES
 
 
 def use_plain_attention(module: nn.Module) -> None:
@@ -91,8 +102,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) 
 
 def _pieces(q: Tensor) -> Iterator[slice]:
     windows, heads, tokens, _ = q.shape
-    budget = _CACHE_BYTES if q.device.type == "cpu" else _DEVICE_BYTES
-    step = max(1, budget // (heads * tokens * tokens * q.element_size()))
+    step = max(1, _budget(q.device.type) // (heads * tokens * tokens * q.element_size()))
     return (slice(start, start + step) for start in range(0, windows, step))
 
 

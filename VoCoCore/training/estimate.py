@@ -1,11 +1,12 @@
 """What a job will need: memory, disk and time, before it starts.
 
-Operations and live activations are counted on the job's own encoder, run once on one crop at a small feature size, and
-scaled: operations grow with its square, activations linearly. The time left is corrected by the steps themselves.
+Operations and live activations are counted on the job's own encoder and one crop, without values. Time is taken from a
+step, of a narrow network where the job's would take too long. The time left is corrected by the steps themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -17,7 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from VoCoCore.devices import Machine
 from VoCoCore.errors import counted
+from VoCoCore.models.attention import held_by_pieces
 from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.placing import placed
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.parts import crops_at_once
 from VoCoCore.runs.narrate import duration
@@ -57,9 +60,9 @@ def estimate(
     assert crops.volume_size and crops.input_size
     n = crops.counts[0] * crops.counts[1] * crops.counts[2]
     count = (crops.random_crops + n) * optim.batch
-    size = min(PROBE[machine.device.type], model.feature_size)
-    gflop, peak_mb, seconds = _probe(model.encoder, channels, size, crops.input_size, machine)
-    scale = model.feature_size / size
+    crop = (model.encoder, channels, crops.input_size)
+    gflop, peak_mb = _on_paper(*crop, model.feature_size)
+    seconds = _seconds(*crop, model.feature_size, machine)
     passes = 3.0 + (settings.pretext.teacher == "network") + model.checkpointing
     trained, fixed = _sizes(settings, channels)
     voxels = crops.volume_size[0] * crops.volume_size[1] * crops.volume_size[2] * channels
@@ -70,15 +73,16 @@ def estimate(
     held = min(each, crops_at_once(machine.device.type, crops.input_size)) if model.checkpointing else each
     # The crops, and the volumes that they are cut from: as stored, and as numbers between 0 and 1.
     inputs = 4 * each * prod(crops.input_size) * channels + 5 * voxels * optim.batch / machine.ranks
+    pieces = held_by_pieces(machine.device.type) if model.encoder == "swin_unetr" else 0
     return Estimate(
         parameters=trained,
         crops=count,
-        step_gflop=gflop * scale**2 * passes * count * optim.accumulate,
+        step_gflop=gflop * passes * count * optim.accumulate,
         weights_mb=4 * (trained * copies + fixed) / MB,
-        activations_mb=peak_mb * scale * half * held + inputs / MB,
+        activations_mb=peak_mb * half * held + (inputs + pieces) / MB,
         checkpoint_mb=4 * (trained * (copies - 1) + fixed) / MB,
         volume_mb=voxels / MB,
-        step_s=seconds * scale**2 * passes / 3 * count * optim.accumulate / machine.ranks,
+        step_s=seconds * passes / 3 * count * optim.accumulate / machine.ranks,
         steps=optim.steps,
         machine=machine.words,
         cases=cases,
@@ -86,17 +90,41 @@ def estimate(
 
 
 @lru_cache
-def _probe(
-    name: str, channels: int, size: int, edges: tuple[int, int, int], machine: Machine
-) -> tuple[float, float, float]:
-    """GFLOP forward, MB held at most, and seconds forward and backward, each for one crop."""
-    encoder = build_encoder(name, channels, size, edges).to(machine.device)
-    crop = torch.randn(1, channels, *edges, device=machine.device)
+def _on_paper(name: str, channels: int, edges: tuple[int, int, int], size: int) -> tuple[float, float]:
+    """GFLOP forward, and MB held at most, for one crop of ``edges``: counted with tensors that have no values."""
+    with torch.device("meta"):
+        crop = torch.empty(1, channels, *edges)
+    encoder = build_encoder(name, channels, size, edges).to("meta")
     peak = _peak_bytes(encoder, crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder(crop)
-    seconds = min(_timed(encoder, crop, machine) for _ in range(2))
-    return counter.get_total_flops() / 1e9, peak / MB, seconds
+    return counter.get_total_flops() / 1e9, peak / MB
+
+
+@lru_cache
+def _seconds(name: str, channels: int, edges: tuple[int, int, int], size: int, machine: Machine) -> float:
+    """Seconds forward and backward for one crop.
+
+    Timed with a narrow network where the wide one would take too long. What does not grow with the width, such as the
+    windows' attention, is in this time; the operations that the wide one has beyond go at a wide convolution's speed.
+    """
+    narrow = min(PROBE[machine.device.type], size)
+    encoder = placed(build_encoder(name, channels, narrow, edges), machine)
+    crop = torch.randn(1, channels, *edges, device=machine.device)
+    seconds = min(_timed(lambda: encoder(crop), machine) for _ in range(2))
+    if narrow == size:
+        return seconds
+    more = 3 * (_on_paper(name, channels, edges, size)[0] - _on_paper(name, channels, edges, narrow)[0])
+    return seconds + more / _gflops_a_second(machine)
+
+
+@lru_cache
+def _gflops_a_second(machine: Machine) -> float:
+    """GFLOP/s of a convolution of 48 channels, forward and backward."""
+    convolution = placed(nn.Conv3d(48, 48, 3, padding=1), machine)
+    maps = torch.randn(2, 48, 32, 32, 32, device=machine.device, requires_grad=True)
+    seconds = min(_timed(lambda: [convolution(maps)], machine) for _ in range(2))
+    return 3 * 2 * 27 * 48**2 * maps[:, 0].numel() / 1e9 / seconds
 
 
 def _peak_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
@@ -108,11 +136,11 @@ def _peak_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
     return max(0, live.peak - gradients)
 
 
-def _timed(encoder: nn.Module, crop: torch.Tensor, machine: Machine) -> float:
+def _timed(maps_of: Callable[[], list[torch.Tensor]], machine: Machine) -> float:
     began = clock(machine.device.type)
     with machine.autocast():
-        maps = encoder(crop)
-    sum(m.float().mean() for m in maps).backward()
+        maps = maps_of()
+    torch.stack([m.float().mean() for m in maps]).sum().backward()
     if machine.device.type == "cuda":
         torch.cuda.synchronize()
     return clock(machine.device.type) - began
