@@ -48,6 +48,7 @@ def test_an_encoder_file_fills_the_encoder_and_leaves_the_decoder(tmp_path):
     assert differing(network.encoder, source.state_dict()) == set()
     assert not [name for name in differing(network, before) if name.startswith("decoder.")]
     assert coverage.share("encoder.") == 1.0 and coverage.fraction < 0.9
+    assert coverage.by_part() == "100.0% of the encoder loaded; the decoder begins anew"
 
 
 def test_a_whole_published_network_fills_the_decoder_but_for_another_number_of_classes(tmp_path):
@@ -97,6 +98,9 @@ def test_a_segmentation_starts_a_classification_and_the_other_way_round(tmp_path
     coverage = initialise(segmenting(channels=1), tmp_path / "c.safetensors")
     assert coverage.share("encoder.") == 1.0 and set(coverage.unexpected) == {"head.weight", "head.bias"}
     assert "from 2 to 1 input channels" in coverage.summary()
+    assert coverage.by_part().startswith(
+        "100.0% of the encoder loaded; the decoder begins anew; 2 not used; "
+    )
 
 
 def test_a_pre_training_and_its_checkpoints(stopped_run):

@@ -128,6 +128,17 @@ def test_numbered_images_are_cases_outside_nnunet_folders(tmp_path: Path) -> Non
     assert (case.id, len(case.images), case.label is not None) == ("c", 2, True)
 
 
+def test_nnunets_names_are_known_where_its_folder_itself_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = touch(tmp_path / "imagesTs", "c_0000.nii.gz", "c_0001.nii.gz", "d_0000.nii.gz", "d_0001.nii.gz")
+    monkeypatch.chdir(root)
+    for named in (root, Path(".")):
+        assert [(case.id, len(case.images)) for case in index_source(named).cases] == [("c", 2), ("d", 2)]
+    alone = touch(tmp_path / "one" / "imagesTs", "c_0000.nii.gz", "d_0000.nii.gz")
+    assert [case.id for case in index_source(alone).cases] == ["c", "d"]
+
+
 @pytest.mark.parametrize(
     ("patterns", "labels", "files"),
     [

@@ -84,6 +84,12 @@ def test_weights_are_on_the_disk_before_they_take_their_name(tmp_path, monkeypat
     assert done == [(tmp_path / "m.safetensors").stat().st_size, "named"]
 
 
+def test_weights_can_be_read_by_whoever_may_read_files_of_this_user(tmp_path):
+    (tmp_path / "usual").touch()
+    save_weights(nn.Linear(2, 2), tmp_path / "m.safetensors")
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_shared_tensors_are_found_under_each_name(tmp_path):
     module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     module["b"].weight = module["a"].weight

@@ -57,13 +57,18 @@ class Arrangement:
 
 
 def arrange(
-    files: Sequence[str], channels: Sequence[str] = (), labels: str = "", predicted: Collection[str] = ()
+    files: Sequence[str],
+    channels: Sequence[str] = (),
+    labels: str = "",
+    predicted: Collection[str] = (),
+    root: str = "",
 ) -> Arrangement:
     """Sort image files (relative, forward slashes) into cases.
 
     ``channels`` are patterns such as ``t1=*_t1.nii.gz``, or suffixes such as ``_0000``: what ``*`` stands
     for is the same for all files of a case. ``labels`` is a pattern of the same kind, or a folder. Files in
-    ``predicted`` may be labels, but no images. Raises SettingsError for a pattern that cannot be understood.
+    ``predicted`` may be labels, but no images. ``root`` is the name of the folder that all lie in. Raises SettingsError
+    for a pattern that cannot be understood.
     """
     is_label = _matcher(labels) if labels else None
     given = [path for path in files if is_label is not None and is_label.key(path) is not None]
@@ -76,7 +81,7 @@ def arrange(
     if channels:
         groups, names = _by_patterns(rest, [_matcher(text) for text in channels], unused)
     else:
-        groups, names = _by_names(rest)
+        groups, names = _by_names(rest, root)
     _give_labels(groups, given, is_label, unused)
     return Arrangement(groups, names, unused)
 
@@ -128,10 +133,10 @@ def _by_patterns(
     return list(groups.values()), names
 
 
-def _by_names(files: Sequence[str]) -> tuple[list[Group], tuple[str, ...]]:
+def _by_names(files: Sequence[str], root: str) -> tuple[list[Group], tuple[str, ...]]:
     """Recognise nnU-Net's and BraTS' names; every other file is a case of its own."""
     parsed = [_split_path(path) for path in files]
-    numbered = _truly_numbered(files)
+    numbered = _truly_numbered(files, root)
     brats = _brats_cases(parsed)
     groups: dict[str, Group] = {}
     for path, (folder, stem) in zip(files, parsed, strict=True):
@@ -162,11 +167,11 @@ def _joined(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _truly_numbered(files: Sequence[str]) -> set[str]:
+def _truly_numbered(files: Sequence[str], root: str) -> set[str]:
     """Folders called like nnU-Net's in which every file ends in four digits and channel 0 occurs."""
     stems: dict[str, list[str]] = {}
     for folder, stem in map(_split_path, files):
-        if folder.rpartition("/")[2].lower() in _IMAGE_FOLDERS:
+        if (folder or root).rpartition("/")[2].lower() in _IMAGE_FOLDERS:
             stems.setdefault(folder, []).append(stem)
     return {
         folder

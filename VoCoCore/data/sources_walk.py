@@ -126,7 +126,7 @@ def series_below(folder: str) -> tuple[list[Case], list[Skipped]]:
 
 def scan_folder(root: Path, found: Findings, channels: Sequence[str] = (), labels: str = "") -> Index:
     """Make cases of what `look_through` found: image files sorted by `arrange`, and DICOM series."""
-    arranged = arrange(found.images, channels, labels, found.predicted)
+    arranged = arrange(found.images, channels, labels, found.predicted, root.absolute().name)
     names = Counter(group.name for group in arranged.groups)
     cases = [_case(group, root, arranged.channels, names[group.name] > 1) for group in arranged.groups]
     skipped = [Skipped(str(root / path), reason) for path, reason in arranged.unused]

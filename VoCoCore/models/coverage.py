@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,9 +80,22 @@ class Coverage:
         """One line: the share, the counts, and what was changed on the way."""
         network = len(self.loaded) + len(self.missing) + len(self.mismatched)
         text = f"{self.fraction:.1%} of the weights loaded ({len(self.loaded)} of {network} tensors)"
-        named = {"missing": self.missing, "of another shape": self.mismatched, "not used": self.unexpected}
-        counts = [f"{len(names)} {word}" for word, names in named.items() if names]
-        return "; ".join([text, *counts, *self.notes])
+        return "; ".join([text, *self._counts(self.missing), *self.notes])
+
+    def by_part(self) -> str:
+        """The same for an encoder with what follows it, part by part: a new decoder is no lack of the file."""
+        parts = dict.fromkeys(name.partition(".")[0] for name in self.sizes)
+        shares = {part: self.share(f"{part}.") for part in parts}
+        texts = [
+            f"{share:.1%} of the {part} loaded" if share else f"the {part} begins anew"
+            for part, share in shares.items()
+        ]
+        missing = [name for name in self.missing if shares.get(name.partition(".")[0])]
+        return "; ".join([*texts, *self._counts(missing), *self.notes])
+
+    def _counts(self, missing: Sequence[str]) -> list[str]:
+        named = {"missing": missing, "of another shape": self.mismatched, "not used": self.unexpected}
+        return [f"{len(names)} {word}" for word, names in named.items() if names]
 
     def table(self) -> Table:
         """A rich table with a row for each part of the network."""

@@ -17,7 +17,7 @@ from VoCoCore.models.coverage import Coverage
 from VoCoCore.models.matching import check_match, description_of, match
 from VoCoCore.models.weight_files import read_weight_file
 
-__all__ = ["Coverage", "load_weights", "save_weights", "write_tensors"]
+__all__ = ["Coverage", "load_weights", "save_tensors", "save_weights", "write_tensors"]
 
 
 def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -36,7 +36,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Map
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(_separate(tensors), beside, facts)
+        save_tensors(_separate(tensors), beside, facts)
         _settle(beside)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
@@ -45,6 +45,16 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Map
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, facts: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file that others may read as any file of this user; raises what the library raises."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(
+        dict(tensors), path, dict(facts) if facts else None
+    )  # puts a file for the owner alone in its place
+    path.chmod(mode)
 
 
 def load_weights(

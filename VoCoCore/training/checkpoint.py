@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
+from VoCoCore.models.weights import save_tensors
 from VoCoCore.runs.files import fault, write_json
 from VoCoCore.training.updates import Updater
 
@@ -56,7 +57,7 @@ def save_checkpoint(
 
 
 def _write_files(folder: Path, task: nn.Module, updater: Updater, extra: dict[str, Any]) -> None:
-    save_file({name: value.contiguous() for name, value in task.state_dict().items()}, folder / MODEL)
+    save_tensors({name: value.contiguous() for name, value in task.state_dict().items()}, folder / MODEL)
     state = {"updater": updater.state_dict(), "random": _random_state(), "extra": extra}
     with open(folder / STATE, "wb") as stream:  # given a path, torch hides what the system said
         torch.save(state, stream)

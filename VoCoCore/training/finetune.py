@@ -114,7 +114,7 @@ class Finetuning(Attempt):
         init, partial = self.settings.init, self.settings.model.allow_partial
         coverage = initialise(network, init, partial) if self.first else None
         if coverage is not None:
-            self.emit("stage", name="weights", text=coverage.summary())
+            self.emit("stage", name="weights", text=coverage.by_part())
             self.note(coverage={"fraction": coverage.fraction, **coverage.to_dict()["parts"]})
         if self.settings.run.compile:
             network.encoder.compile(dynamic=False)
