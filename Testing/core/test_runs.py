@@ -41,6 +41,14 @@ def test_a_launchers_log_does_not_make_a_folder_full(tmp_path: Path) -> None:
     assert RunDirectory.create(tmp_path, {}, {}).state() == "preparing"
 
 
+def test_a_folder_of_folds_is_named_as_such(tmp_path):
+    for number in (0, 1):
+        RunDirectory.create(tmp_path / "folds" / f"fold-{number}", {}, {})
+    with pytest.raises(SettingsError, match="holds several folds") as refused:
+        RunDirectory.open(tmp_path / "folds")
+    assert str(tmp_path / "folds" / "fold-0") in (refused.value.hint or "")
+
+
 @pytest.mark.parametrize("name", ["thesis.docx", "images", "settings.json"])
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()

@@ -78,6 +78,11 @@ class RunDirectory:
             raise SettingsError(f"{run.path} is not a run: it {what}", "name the folder given as --run")
         missing = "settings.json" if not run.settings_file.is_file() else "status.json"
         if not is_run(run.path):
+            folds = sorted(filter(is_run, run.path.glob("fold-*")))
+            if folds:
+                raise SettingsError(
+                    f"{run.path} holds several folds", f"name one of them, such as {folds[0]}"
+                )
             raise SettingsError(
                 f"{run.path} is not a run: {missing} is missing", "name the folder given as --run"
             )
