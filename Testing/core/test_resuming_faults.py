@@ -176,10 +176,11 @@ def test_what_was_refused_before_its_first_step_is_tried_again_by_the_same_comma
         shutil.copy(path, data)
     meet(capsys, "a run from a file that holds no weights", 3, [*words, "--steps", "1"], [weights.name])
     shutil.copy(sorted((small_cohort.source / "imagesTr").iterdir())[-1], data)  # mended further
+    meet(capsys, "a run from a file that holds no weights", 3, [*words, "--steps", "1"], [weights.name])
+    assert len(json.loads((run / "private" / "index.json").read_text())["cases"]) == 5
     del words[5:7]
     assert main([str(word) for word in [*words, "--steps", "2"]]) == 0, capsys.readouterr().err
     log = (run / "log.txt").read_text()
     assert "no images" in log, "what was said before stays"
     assert RunDirectory.open(run).read_settings()["optim"]["steps"] == 2
-    assert len(json.loads((run / "private" / "index.json").read_text())["cases"]) == 5
     meet(capsys, "a run that there is already", 2, [*words, "--steps", "2"], ["already holds a run", run])

@@ -270,7 +270,7 @@ def carry_out(
         return kind(settings, RunDirectory(run_folder), (), should_stop).work(attempt=0)
     run = open_run(settings, Path(run_folder), environment or {}, resume)
     with run.lock(), run.heartbeat():
-        take_up(settings, run)
+        take_up(settings, run, anew=not resume)
         run.clear_stop()
         attempt = run.next_attempt()
         run.write_status("preparing", total=settings.optim.steps or 0)

@@ -42,12 +42,15 @@ def _may_take(settings: Group, run: RunDirectory) -> bool:
         return False  # of another kind of job, or damaged
 
 
-def take_up(settings: Group, run: RunDirectory) -> None:
-    """Let a run that has computed nothing yet be tried with other settings or data; for the holder of its lock."""
+def take_up(settings: Group, run: RunDirectory, anew: bool) -> None:
+    """Let a run that has computed nothing yet be tried with other settings or data; for the holder of its lock.
+
+    ``anew``: it is no resuming, so that the cases are looked for again in any case.
+    """
     if checkpoints(run.checkpoints):
         return
     places = places_of(settings)
-    if _changed(settings, run) or read_json(run.private / PLACES) != places:
+    if anew or _changed(settings, run) or read_json(run.private / PLACES) != places:
         forget_cohort(run)  # its volumes may be others, or have been prepared in another way
         run.write_json("settings.json", public(settings))
         run.write_json(f"private/{ASKED}", public(settings))
