@@ -235,9 +235,9 @@ def test_a_bundle_is_one_for_monai(tmp_path, activation):
             parser.get_parsed_content("inferer")(x, network), expected, rtol=1e-4, atol=1e-4
         )
     assert len(parser.get_parsed_content("postprocessing").transforms) == 4
-    assert "python -m monai.bundle run" in (tmp_path / "bundle" / "docs" / "README.md").read_text(
-        encoding="utf-8"
-    )
+    page = (tmp_path / "bundle" / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "python -m monai.bundle run" in page
+    assert "MONAI, einops, fire, nibabel and pytorch-ignite installed" in page, "all that its commands import"
     outputs = parser["_meta_#network_data_format#outputs#pred"]
     assert outputs["channel_def"]["0"] == card.classes[0].name and outputs["num_channels"] == 3
 

@@ -195,7 +195,7 @@ _READ = {
 }
 _BUNDLE_USE = [
     "Put images (`*.nii.gz`; several channels as `case_0000.nii.gz`, `case_0001.nii.gz`) into `images/`, then, with",
-    "MONAI, pytorch-ignite and nibabel installed, in this folder:",
+    "MONAI, einops, fire, nibabel and pytorch-ignite installed, in this folder:",
     "",
     "    python -m monai.bundle run --config_file configs/inference.json --meta_file configs/metadata.json",
     "",
