@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -284,6 +285,22 @@ def test_what_starting_leaves_behind_is_nothing(tmp_path, monkeypatch):
     table.start("pretrain", {**SMALL, "optim.steps": -3}, run)
     until(lambda: shown(table, run).state == "failed")
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_no_room_for_the_settings_of_a_job_is_said_and_leaves_nothing(tmp_path, monkeypatch):
+    table, run = JobTable(sys.executable), tmp_path / "new"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(EnvironmentFault, match="gone"):
+        table.start("pretrain", SMALL, run)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def full(*_words, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("json.dump", full)
+    with pytest.raises(EnvironmentFault, match="full"):
+        table.start("pretrain", SMALL, run)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")

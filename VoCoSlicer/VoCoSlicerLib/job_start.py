@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 from VoCoCore.errors import EnvironmentFault, VocoError
 from VoCoCore.runs import launch
 from VoCoSlicerLib.pythons import environOf
-from VoCoSlicerLib.tasks import explain
+from VoCoSlicerLib.tasks import explain, orderFile
 
 
 class Starting:
@@ -26,7 +23,7 @@ class Starting:
 
     def __init__(self, run: Path, words: list[str], settings: Mapping[str, Any], python: str) -> None:
         self.run = run
-        self._config = _written(settings) if settings else None
+        self._config = orderFile("voco-settings-", dict(settings)) if settings else None
         self._error: VocoError | None = None
         config = ["--config", str(self._config)] if self._config else []
         try:
@@ -67,11 +64,3 @@ class Starting:
         if self._config is not None:
             with suppress(OSError):
                 self._config.unlink(missing_ok=True)
-
-
-def _written(settings: Mapping[str, Any]) -> Path:
-    """The settings as a file for the job to read at its start."""
-    handle, name = tempfile.mkstemp(prefix="voco-settings-", suffix=".json")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(dict(settings), file, indent=1)
-    return Path(name)

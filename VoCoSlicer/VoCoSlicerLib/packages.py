@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import sys
-import tempfile
 from dataclasses import dataclass
 
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.runs.narrate import size
 from VoCoSlicerLib.environment import TORCH, Environment, Facts
-from VoCoSlicerLib.tasks import Task
+from VoCoSlicerLib.tasks import Task, orderFile
 
 NO_EXTENSION = (
     "install the extension PyTorch with Slicer's Extensions Manager, restart Slicer and press Install again; "
@@ -190,10 +188,7 @@ class Installer:
         return self._run(what, order)
 
     def _run(self, what: str, order: dict[str, list[str]]) -> Task:
-        handle, name = tempfile.mkstemp(prefix="voco-order-", suffix=".json")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(order, file)
-        return self._environment.script("install.py", what, name)
+        return self._environment.script("install.py", what, str(orderFile("voco-order-", order)))
 
 
 def _one(change: Change) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
+import os
 import re
 import shutil
 import signal
@@ -34,6 +36,20 @@ _AT_ONCE = 1 << 18  # bytes of each file that one poll reads
 _KEPT = 5000  # lines for the log
 _PAUSE = 0.02  # seconds
 _running: set[Task] = set()
+
+
+def orderFile(prefix: str, content: object) -> Path:
+    """``content`` as a new temporary JSON file for its user alone; EnvironmentFault where there is no room."""
+    folder = Path(tempfile.gettempdir())
+    with writing(folder):
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".json", dir=folder)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return Path(name)
 
 
 @dataclass(frozen=True)
