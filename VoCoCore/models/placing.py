@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from VoCoCore.devices import Machine
+from VoCoCore.models.compiling import is_compiled
 from VoCoCore.models.convolutions import quick_convolutions
 from VoCoCore.models.norms import norms_in_place_of
 
@@ -24,6 +25,7 @@ def placed(module: SomeModule, machine: Machine) -> SomeModule:
     module = module.to(machine.device)
     if machine.device.type != "cpu":
         return module
-    quick_convolutions(module)
-    norms_in_place_of(module)
+    if not is_compiled(module):  # the compiler makes its own, and stops at ours
+        quick_convolutions(module)
+        norms_in_place_of(module)
     return module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

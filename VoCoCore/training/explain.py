@@ -9,6 +9,7 @@ from collections.abc import Callable
 from VoCoCore.data.loading import worker_killed
 from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import EnvironmentFault, VocoError
+from VoCoCore.models.compiling import cannot_compile
 
 # How the libraries below torch.distributed say that a peer is gone.
 _PEER_GONE = (
@@ -37,6 +38,8 @@ def explained(
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         return out_of_memory()
+    if compiler := cannot_compile(error):
+        return compiler
     if ranks > 1 and isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _PEER_GONE):
         return EnvironmentFault(
             f"another of the {ranks} ranks has ended, so this one cannot go on",

@@ -13,12 +13,13 @@ from VoCoCore import __version__
 from VoCoCore.data.loading import Numbers, Samples, make_loader
 from VoCoCore.data.sampling import TRAIN, VALIDATION
 from VoCoCore.errors import EnvironmentFault
+from VoCoCore.models.compiling import compile_encoders
 from VoCoCore.models.initialise import initialise
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import memory, validation
-from VoCoCore.training.attempt import Attempt, Result, carry_out
+from VoCoCore.training.attempt import COMPILING, Attempt, Result, carry_out
 from VoCoCore.training.checkpoint import checkpoints
 from VoCoCore.training.cohort import Cohort, gather_cohort
 from VoCoCore.training.loop import Look
@@ -67,7 +68,8 @@ class Pretraining(Attempt):
             if coverage is not None:
                 self.emit("stage", name="weights", text=coverage.summary())
         if self.settings.run.compile:
-            task.export().compile(dynamic=False)
+            compile_encoders(task)
+            self.emit("stage", name="compiling", text=COMPILING)
         return task
 
     def samples(self) -> Samples:

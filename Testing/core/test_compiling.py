@@ -1,0 +1,63 @@
+"""run.compile: what is compiled, what is said, and what happens where nothing can compile."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+from VoCoCore.devices import Machine
+from VoCoCore.errors import EnvironmentFault
+from VoCoCore.models.compiling import compile_encoders, is_compiled
+from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.interface import Encoder
+from VoCoCore.models.placing import placed
+from VoCoCore.pretext.build import build_task, encoder_factory
+from VoCoCore.training.pretrain import pretrain
+
+HOST = Machine(torch.device("cpu"), "fp32", "")
+
+
+def test_student_and_teacher_are_compiled_and_keep_torchs_own_convolutions(small_cohort):
+    settings = small_cohort.settings("v1")
+    task = build_task(settings, encoder_factory(settings, 1))
+    compile_encoders(task)
+    encoders = [part for part in task.modules() if isinstance(part, Encoder)]
+    assert len(encoders) == 2 and all(map(is_compiled, encoders)) and not is_compiled(task.student.head)
+    kinds = {type(part) for part in placed(task, HOST).modules() if isinstance(part, nn.Conv3d)}
+    assert kinds == {nn.Conv3d}
+    plain = placed(build_encoder("unet", 1, 4, (32, 32, 32)), HOST)
+    assert not is_compiled(plain) and nn.Conv3d not in {type(part) for part in plain.modules()}
+
+
+@torch._dynamo.config.patch(recompile_limit=8)
+def test_no_piece_of_two_swin_transformers_is_left_out(monkeypatch, caplog):
+    """Student and teacher, with and without gradient: more pieces than torch compiles by itself."""
+    monkeypatch.setattr(
+        Encoder, "compile", lambda self, **how: nn.Module.compile(self, backend="eager", **how)
+    )
+    torch._dynamo.reset()
+    pair = nn.ModuleList([build_encoder("swin_unetr", 1, 12, (64, 64, 64)) for _ in range(2)])
+    compile_encoders(pair)
+    crop = torch.rand(1, 1, 64, 64, 64)
+    for encoder in pair:
+        torch.stack([maps.mean() for maps in encoder(crop)]).sum().backward()
+        with torch.no_grad():
+            found = encoder(crop)
+        for got, expected in zip(found, encoder.forward(crop), strict=True):
+            torch.testing.assert_close(got, expected)
+    assert "recompile_limit" not in caplog.text
+
+
+def test_where_nothing_can_compile_the_job_says_so(small_cohort, tmp_path, monkeypatch):
+    def fail(*_inputs):
+        raise TorchDynamoException("InvalidCxxCompiler: no working C++ compiler was found\nmore lines")
+
+    monkeypatch.setattr(Encoder, "compile", lambda self, **_: setattr(self, "_compiled_call_impl", fail))
+    heard = []
+    settings = small_cohort.settings(run__compile=True)
+    with pytest.raises(EnvironmentFault, match="no working C") as fault:
+        pretrain(settings, tmp_path / "run", listeners=[heard.append])
+    assert "run.compile" in fault.value.hint and "\n" not in fault.value.message
+    assert any(event.get("name") == "compiling" for event in heard)
