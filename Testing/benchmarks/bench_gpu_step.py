@@ -1,11 +1,12 @@
 """A v1 pre-training step on a GPU: ours as `fast`, compiled and `small` beside the published one, and what is work.
 
 Run: python Testing/benchmarks/bench_gpu_step.py [--full] [--device cuda]
-Base preset, 2 volumes of 384 x 384 x 96, 2 x (2 + 16) crops of 64^3. Each kind runs in a process of its own, by the
-wall: whole steps from files to updated weights with the loader of a job, then steps on a batch that lies on the device
-already. Ours is in bf16, the published one in fp16 with a gradient scaler, as published; loader workers are as many.
-"Matmuls and convolutions" is what torch.profiler counts for these alone in one of our steps: the least that a step with
-this network can take. Without a GPU it ends with the code for "skipped"; --tiny --device cpu tries it out in minutes.
+Base preset, 2 volumes of 384 x 384 x 96 from a CT of 512 x 512 x 240, 2 x (2 + 16) crops of 64^3. Each kind runs in a
+process of its own, by the wall: whole steps from files to updated weights with the loader of a job, then steps on a
+batch that lies on the device already. Ours is in bf16, the published one in fp16 with a gradient scaler, as published;
+loader workers are as many. "Matmuls and convolutions" is what torch.profiler counts for them alone in one of our steps:
+the least that a step with this network can take. Without a GPU it ends with the code for "skipped"; --tiny --device cpu
+tries it out in minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from baselines.published_step import PublishedStep, crops_of, volume_from
-from bench_step import made_image
+from bench_data import synthetic_ct
 from on_gpu import Clock, device_name, gpu_options, skip_without
 from side_by_side import Pair, Row, figure, paired, row, tell
 from torch.utils.data import DataLoader, Dataset
@@ -44,6 +45,7 @@ from VoCoCore.training.updates import Updater
 
 KINDS = ("published", "fast", "compiled", "small")
 WORK = re.compile(r"aten::.*(conv|mm$|attention)")
+CT = "ct.nii.gz"
 Step = Callable[[], Any]
 
 
@@ -125,7 +127,7 @@ def alone(kind: str, device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     torch.manual_seed(0)
     settings, clock = settings_of(kind, device, tiny), Clock(device)
     workers = 0 if tiny else max(1, usual_workers(torch.device("cuda"), 1))
-    image = made_image(folder)
+    image = folder / CT
     whole, kept = (
         published(image, settings, workers) if kind == "published" else ours(image, settings, folder, workers)
     )
@@ -153,11 +155,10 @@ def flops(step: Step) -> float:
     return float(counter.get_total_flops())
 
 
-def measured(kind: str, device: str, tiny: bool) -> dict[str, Any] | None:
+def measured(kind: str, device: str, tiny: bool, folder: Path) -> dict[str, Any] | None:
     """What `alone` found; None, with a word to the terminal, where it failed."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, __file__, "--alone", kind, "--device", device, "--folder", folder]
-        done = subprocess.run([*words, *["--tiny"] * tiny], stdout=subprocess.PIPE, encoding="utf-8")
+    words = [sys.executable, __file__, "--alone", kind, "--device", device, "--folder", str(folder)]
+    done = subprocess.run([*words, *["--tiny"] * tiny], stdout=subprocess.PIPE, encoding="utf-8")
     if done.returncode:
         print(f"{kind}: failed, left out", file=sys.stderr)
         return None
@@ -167,7 +168,9 @@ def measured(kind: str, device: str, tiny: bool) -> dict[str, Any] | None:
 def rows(device: str, tiny: bool) -> Iterator[Row]:
     """End to end, without data, memory; then what of ours is work, and what is waiting."""
     kinds = [kind for kind in KINDS if kind != "compiled" or not tiny]
-    found = {kind: seen for kind in kinds if (seen := measured(kind, device, tiny))}
+    with tempfile.TemporaryDirectory() as scratch:
+        synthetic_ct(Path(scratch) / CT, (64, 64, 48) if tiny else (512, 512, 240))
+        found = {kind: seen for kind in kinds if (seen := measured(kind, device, tiny, Path(scratch)))}
     base = found.pop("published", None)
     if base is None:
         sys.exit("there is nothing to compare with")

@@ -31,22 +31,18 @@ def test_student_and_teacher_are_compiled_and_keep_torchs_own_convolutions(small
     assert not is_compiled(plain) and nn.Conv3d not in {type(part) for part in plain.modules()}
 
 
-@torch._dynamo.config.patch(recompile_limit=8)
-def test_no_piece_of_two_swin_transformers_is_left_out(monkeypatch, caplog):
-    """Student and teacher, with and without gradient: more pieces than torch compiles by itself."""
+@torch._dynamo.config.patch(recompile_limit=4)
+def test_no_piece_of_a_swin_transformer_is_left_out(monkeypatch, caplog):
+    """torch stops at 8 pieces, which student and teacher, with and without gradient, exceed; one of them exceeds 4."""
     monkeypatch.setattr(
         Encoder, "compile", lambda self, **how: nn.Module.compile(self, backend="eager", **how)
     )
     torch._dynamo.reset()
-    pair = nn.ModuleList([build_encoder("swin_unetr", 1, 12, (64, 64, 64)) for _ in range(2)])
-    compile_encoders(pair)
-    crop = torch.rand(1, 1, 64, 64, 64)
-    for encoder in pair:
-        torch.stack([maps.mean() for maps in encoder(crop)]).sum().backward()
-        with torch.no_grad():
-            found = encoder(crop)
-        for got, expected in zip(found, encoder.forward(crop), strict=True):
-            torch.testing.assert_close(got, expected)
+    # Tensors without values: what is compiled counts, not what comes out.
+    encoder = build_encoder("swin_unetr", 1, 12, (64, 64, 64)).to("meta")
+    compile_encoders(encoder)
+    with torch.no_grad():
+        encoder(torch.empty(1, 1, 64, 64, 64, device="meta"))
     assert "recompile_limit" not in caplog.text
 
 

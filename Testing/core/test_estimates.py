@@ -150,7 +150,8 @@ def activations_mb(encoder, size):
 
 def test_activations_are_those_of_the_jobs_own_width(monkeypatch):
     """Counted without values, they are what a real pass holds; a window's attention does not grow with the width."""
-    monkeypatch.setattr("VoCoCore.training.estimate._seconds", lambda *_: 1.0)  # steps of a Swin-UNETR take long
+    # Steps of a Swin-UNETR take long.
+    monkeypatch.setattr("VoCoCore.training.estimate._seconds", lambda *_: 1.0)
     found, edges = activations_mb("unet", 16)
     network, crop = build_encoder("unet", 1, 16, edges), torch.rand(1, 1, *edges)
     kept = 0

@@ -54,7 +54,8 @@ def finished(labelled_cohort, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_a_network_with_its_card(finished, labelled_cohort) -> None:
     network, card = load_model(finished / "weights" / "model.safetensors")
-    weights = [*finished.rglob("*.safetensors")]  # of checkpoints as well: others may read them like the events
+    # Those of checkpoints as well: others may read them like the events.
+    weights = [*finished.rglob("*.safetensors")]
     assert {path.stat().st_mode for path in weights} == {(finished / "events.jsonl").stat().st_mode}
     assert isinstance(card, ModelCard) and card.task == "segmentation" and card.activation == "softmax"
     assert [kind.name for kind in card.classes][:3] == ["background", "liver", "spleen"]
