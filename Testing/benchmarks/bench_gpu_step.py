@@ -126,7 +126,7 @@ def alone(kind: str, device: str, tiny: bool, folder: Path) -> dict[str, Any]:
     """In a process of its own: seconds of steps, the peak of memory, and what of a step is bare work."""
     torch.manual_seed(0)
     settings, clock = settings_of(kind, device, tiny), Clock(device)
-    workers = 0 if tiny else max(1, usual_workers(torch.device("cuda"), 1))
+    workers = 0 if tiny else usual_workers(torch.device("cuda"), 1)
     image = folder / CT
     whole, kept = (
         published(image, settings, workers) if kind == "published" else ours(image, settings, folder, workers)

@@ -16,13 +16,18 @@ from VoCoCore.models.placing import placed
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.training.pretrain import pretrain
 
+
+def silent(_kind, **_facts):
+    """Hear nothing of it."""
+
+
 HOST = Machine(torch.device("cpu"), "fp32", "")
 
 
 def test_student_and_teacher_are_compiled_and_keep_torchs_own_convolutions(small_cohort):
     settings = small_cohort.settings("v1")
     task = build_task(settings, encoder_factory(settings, 1))
-    compile_encoders(task)
+    compile_encoders(task, silent)
     encoders = [part for part in task.modules() if isinstance(part, Encoder)]
     assert len(encoders) == 2 and all(map(is_compiled, encoders)) and not is_compiled(task.student.head)
     kinds = {type(part) for part in placed(task, HOST).modules() if isinstance(part, nn.Conv3d)}
@@ -40,7 +45,7 @@ def test_no_piece_of_a_swin_transformer_is_left_out(monkeypatch, caplog):
     torch._dynamo.reset()
     # Tensors without values: what is compiled counts, not what comes out.
     encoder = build_encoder("swin_unetr", 1, 12, (64, 64, 64)).to("meta")
-    compile_encoders(encoder)
+    compile_encoders(encoder, silent)
     with torch.no_grad():
         encoder(torch.empty(1, 1, 64, 64, 64, device="meta"))
     assert "recompile_limit" not in caplog.text

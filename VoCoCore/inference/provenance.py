@@ -6,9 +6,10 @@ The next call skips what is done by this, and a folder that two models wrote int
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
-from VoCoCore.data.predicted import MEMORY
+from VoCoCore.data.predicted import MEMORY, remembered
 from VoCoCore.runs.files import append
 
 
@@ -22,12 +23,8 @@ class Provenance:
         self.folder, self.maker, self.last = folder, maker, ""
         # maker, case, content of its images, where they lay
         self._made: dict[tuple[str, str], tuple[str, str, str, str]] = {}
-        try:
-            lines = (folder / MEMORY).read_bytes().splitlines()
-        except OSError:
-            lines = []
-        for line in lines:
-            self._take(line)
+        for facts in remembered(folder):
+            self._take(facts)
 
     def begin(self) -> None:
         """Say that this maker writes from now on. Raises EnvironmentFault."""
@@ -39,10 +36,10 @@ class Provenance:
         ``origin``: a word for the folder of the images. Raises EnvironmentFault.
         """
         facts = {"maker": self.maker, "case": case, "content": content, "origin": origin}
-        lines = [json.dumps({**facts, "file": file}).encode() for file in files or [""]]
-        append(self.folder / MEMORY, "".join(line.decode() + "\n" for line in lines))
-        for line in lines:
-            self._take(line)
+        each = [{**facts, "file": file} for file in files or [""]]
+        append(self.folder / MEMORY, "".join(json.dumps(one) + "\n" for one in each))
+        for one in each:
+            self._take(one)
 
     def content(self, case: str, files: list[str]) -> str | None:
         """Of the images that this maker has made ``files`` from for ``case``; None where it has not made them all."""
@@ -69,17 +66,14 @@ class Provenance:
         one = found.pop() if len(found) == 1 else None
         return one if one and one[:2] == (self.maker, case) else None
 
-    def _take(self, line: bytes) -> None:
-        try:
-            facts = json.loads(line)
-            if not all(isinstance(value, str) for value in facts.values()):
-                return
+    def _take(self, facts: dict[str, str]) -> None:
+        if not all(isinstance(value, str) for value in facts.values()):
+            return
+        with suppress(KeyError):  # of a line of who begins
             self.last = facts["maker"]
             place = _place(facts["case"], facts["file"])
             self._made.pop(place, None)
             self._made[place] = (facts["maker"], facts["case"], facts["content"], facts.get("origin", ""))
-        except (ValueError, KeyError, AttributeError, RecursionError):
-            return  # a line of who begins, or one that was cut off
 
 
 def _place(case: str, file: str) -> tuple[str, str]:

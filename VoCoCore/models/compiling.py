@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch._dynamo
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
@@ -14,12 +16,14 @@ from VoCoCore.models.interface import Encoder
 _PIECES = 64
 
 
-def compile_encoders(module: nn.Module) -> None:
-    """Have each encoder in ``module`` compiled when it is first called, which takes minutes."""
+def compile_encoders(module: nn.Module, tell: Callable[..., None]) -> None:
+    """Have each encoder in ``module`` compiled at its first call, which lasts, and say so by ``tell`` (an event)."""
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _PIECES)
     for part in module.modules():
         if isinstance(part, Encoder):
             part.compile(dynamic=False)
+    # Before a silence that would look like a fault.
+    tell("stage", name="compiling", text="the network is compiled by the first steps, which take minutes")
 
 
 def is_compiled(module: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LAST = torch.channels_last_3d
+from VoCoCore.models.norms import LAST
 
 
 class SingleConv3d(nn.Conv3d):

@@ -51,10 +51,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, facts: Mapping[str, 
     """Write a safetensors file that others may read as any file of this user; raises what the library raises."""
     path.touch()
     mode = path.stat().st_mode
-    save_file(
-        dict(tensors), path, dict(facts) if facts else None
-    )  # puts a file for the owner alone in its place
-    path.chmod(mode)
+    save_file(dict(tensors), path, dict(facts) if facts else None)
+    path.chmod(mode)  # the library has put a file for its owner alone in that one's place
 
 
 def load_weights(

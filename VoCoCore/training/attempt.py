@@ -41,10 +41,6 @@ class Result:
     finished: bool
 
 
-# Said by jobs with run.compile, before a silence that would look like a fault.
-COMPILING = "the network is compiled by the first steps, which take minutes"
-
-
 class Attempt:
     """One attempt at a run; `carry_out` is the way to it.
 

@@ -92,8 +92,7 @@ def estimate(
 @lru_cache
 def _on_paper(name: str, channels: int, edges: tuple[int, int, int], size: int) -> tuple[float, float]:
     """GFLOP forward, and MB held at most, for one crop of ``edges``: counted with tensors that have no values."""
-    with torch.device("meta"):
-        crop = torch.empty(1, channels, *edges)
+    crop = torch.empty(1, channels, *edges, device="meta")
     encoder = build_encoder(name, channels, size, edges).to("meta")
     peak = _peak_bytes(encoder, crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

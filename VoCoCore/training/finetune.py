@@ -21,7 +21,7 @@ from VoCoCore.models.model_files import save_model
 from VoCoCore.runs.files import read_json
 from VoCoCore.settings import SCRATCH
 from VoCoCore.training import checkpoint
-from VoCoCore.training.attempt import COMPILING, Attempt, Result, carry_out
+from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.finetune_look import Looker, best_of, values_of
 from VoCoCore.training.finetune_needs import out_of_memory, say_needs
 from VoCoCore.training.finetune_plan import Planned, planned, source_of, with_steps
@@ -118,8 +118,7 @@ class Finetuning(Attempt):
             self.emit("stage", name="weights", text=coverage.by_part())
             self.note(coverage={"fraction": coverage.fraction, **coverage.to_dict()["parts"]})
         if self.settings.run.compile:
-            compile_encoders(network)
-            self.emit("stage", name="compiling", text=COMPILING)
+            compile_encoders(network, self.emit)
         if self.settings.task == "segmentation":
             return Segmentation(self.settings, network, self.plan.classes, self.plan.activation)
         counts = [sum(m.target == n for m in self.cohort.train) for n in range(len(self.plan.classes))]

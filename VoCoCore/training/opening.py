@@ -21,10 +21,7 @@ def open_run(settings: Group, folder: Path, environment: dict[str, Any], resume:
     first step, so that the same command can be given again. Raises SettingsError, EnvironmentFault.
     """
     if not resume and not _may_take(settings, RunDirectory(folder)):
-        run = RunDirectory.create(folder, public(settings), environment)
-        run.write_json(f"private/{PLACES}", places_of(settings))
-        run.write_json(f"private/{ASKED}", public(settings))
-        return run
+        return RunDirectory.create(folder, public(settings), environment)
     run = RunDirectory.open(folder)
     changed = _changed(settings, run)
     if changed and checkpoints(run.checkpoints):

@@ -19,7 +19,7 @@ from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training import memory, validation
-from VoCoCore.training.attempt import COMPILING, Attempt, Result, carry_out
+from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.checkpoint import checkpoints
 from VoCoCore.training.cohort import Cohort, gather_cohort
 from VoCoCore.training.loop import Look
@@ -68,8 +68,7 @@ class Pretraining(Attempt):
             if coverage is not None:
                 self.emit("stage", name="weights", text=coverage.summary())
         if self.settings.run.compile:
-            compile_encoders(task)
-            self.emit("stage", name="compiling", text=COMPILING)
+            compile_encoders(task, self.emit)
         return task
 
     def samples(self) -> Samples:
