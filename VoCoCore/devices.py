@@ -112,18 +112,19 @@ def _ranks() -> tuple[int, int, int]:
 _HOW_TO_JOIN = "start several ranks with torchrun, and one without RANK and WORLD_SIZE in the environment"
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether ``device`` has units of its own for products of bfloat16: newer CUDA cards, processors with AMX."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch says so since 2.13; an older one computes in fp32.
+    known = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
+    return device.type == "cpu" and bool(known.get("amx_bf16"))
+
+
 def _precision(asked: str, device: torch.device) -> str:
     if asked == "auto":
-        return (
-            "bf16"
-            if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            else "fp32"
-        )
-    if (
-        asked == "bf16"
-        and device.type == "cuda"
-        and not torch.cuda.is_bf16_supported(including_emulation=False)
-    ):
+        return "bf16" if multiplies_bf16(device) else "fp32"
+    if asked == "bf16" and device.type == "cuda" and not multiplies_bf16(device):
         raise EnvironmentFault("this GPU has no bf16", "use run.precision fp16 or fp32")
     return asked
 

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import torch
 
-from VoCoCore.devices import Machine, available, choose
+from VoCoCore.devices import Machine, available, choose, multiplies_bf16
 from VoCoCore.presets import PRESETS, resolve_pretrain
 from VoCoCore.runs.environment import environment
 from VoCoCore.runs.files import free_bytes
@@ -52,15 +52,16 @@ def examine(
 
 
 def _device(kind: str) -> dict[str, Any]:
+    half = {"bf16": multiplies_bf16(torch.device(kind))}
     if kind != "cuda":
-        return {"kind": kind, "threads": torch.get_num_threads()} if kind == "cpu" else {"kind": kind}
+        return {"kind": kind, "threads": torch.get_num_threads(), **half} if kind == "cpu" else {"kind": kind}
     facts = torch.cuda.get_device_properties(0)
     return {
         "kind": kind,
         "name": facts.name,
         "count": torch.cuda.device_count(),
         "memory_gb": round(facts.total_memory / GB, 1),
-        "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
+        **half,
     }
 
 

@@ -204,7 +204,9 @@ class RunSettings(Group):
     seed: int = setting(0, "seed of weights, sampling and augmentation", low=0, high=2**63 - 1)
     device: str = setting("auto", "device", choices=("auto", "cpu", "cuda", "mps"))
     precision: str = setting(
-        "auto", "auto: bf16 on CUDA where it can, else fp32", choices=("auto", "fp32", "bf16", "fp16")
+        "auto",
+        "auto: bf16 where the GPU or processor multiplies it natively, else fp32",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     compile: bool = setting(False, "compile the encoder (slower start, faster steps)")
     threads: int | None = setting(

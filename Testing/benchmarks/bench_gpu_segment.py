@@ -68,7 +68,7 @@ def windows(device: str, tiny: bool) -> Iterator[Row]:
             .to(machine.device)
             .eval()
         )
-        quick = swift(network, machine.device)
+        quick = swift(network, machine)
         found = in_turn(
             partial(ours, volume, quick, edge, machine),
             partial(theirs, volume, network, edge, machine),

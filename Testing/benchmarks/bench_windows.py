@@ -17,6 +17,7 @@ from baselines.monai_pipeline import predict
 from side_by_side import Row, full, in_turn, row, tell
 from torch import Tensor, nn
 
+from VoCoCore.devices import Machine
 from VoCoCore.inference.allocator import kept_memory
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.windows import slide
@@ -24,7 +25,7 @@ from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
 
 CLASSES, ROUNDS = 14, 3
-CPU = torch.device("cpu")
+CPU = Machine(torch.device("cpu"), "fp32", "")
 
 
 class Trivial(nn.Module):

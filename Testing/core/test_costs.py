@@ -180,7 +180,7 @@ def small_network():
 def test_one_crop_never_meets_the_slow_convolution():
     x = torch.rand(1, 1, 32, 32, 32)
     with torch.no_grad():
-        ops = counted(lambda: swift(small_network(), CPU.device)(x))
+        ops = counted(lambda: swift(small_network(), CPU)(x))
     upward = 4  # transposed convolutions
     assert ops["mkldnn_convolution"] >= 18 and ops["convolution"] == upward
     trained = placed(small_network(), CPU).train()

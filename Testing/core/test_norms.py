@@ -38,6 +38,33 @@ def test_values_and_gradients_are_torchs(shape, affine):
         torch.testing.assert_close(mine.grad, other.grad.float(), atol=1e-3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(2, 12, 64, 32, 16), (1, 5, 7, 5, 3), (18, 3, 4, 4, 4), (2, 70, 2, 2, 2), (3, 12, 34, 33, 32)]
+)
+def test_bf16_is_rounded_once_on_the_way_in_and_once_on_the_way_out(shape, affine):
+    """In pieces of one crop and in pieces of several; beside float64 of the same rounded numbers."""
+    torch.manual_seed(0)
+    plain = nn.InstanceNorm3d(shape[1], affine=affine).double()
+    for parameter in plain.parameters():
+        nn.init.uniform_(parameter, 0.5, 2)
+    ours = nn.InstanceNorm3d(shape[1], affine=affine)
+    ours.load_state_dict(plain.state_dict())
+    norms_in_place_of(ours)
+    x = (torch.randn(shape) * 2 + 30).bfloat16().contiguous(memory_format=LAST).requires_grad_()
+    y, weights = x.detach().double().requires_grad_(), torch.randn(shape).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = ours(x)
+    found.backward(weights)
+    wanted = plain(y)
+    wanted.backward(weights.double())
+    assert found.is_contiguous(memory_format=LAST) and x.grad.is_contiguous(memory_format=LAST)
+    torch.testing.assert_close(found, wanted.bfloat16(), atol=1e-3, rtol=2**-7)
+    torch.testing.assert_close(x.grad, y.grad.bfloat16(), atol=1e-3, rtol=2**-7)
+    for mine, other in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad.float(), atol=1e-3, rtol=1e-4)
+
+
 def test_other_maps_are_left_to_torch():
     norm = nn.InstanceNorm3d(3)
     norms_in_place_of(norm)

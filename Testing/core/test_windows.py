@@ -11,6 +11,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
+from VoCoCore.devices import Machine
 from VoCoCore.errors import EnvironmentFault, SettingsError
 from VoCoCore.inference import sums
 from VoCoCore.inference.swift import swift
@@ -199,13 +200,26 @@ def test_the_quick_copy_of_a_network_gives_its_values(encoder, size, edge):
         if "norm" in name:  # which start as 1 and 0, where a mistake in their use would not show
             nn.init.normal_(parameter, 1.0, 0.3)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
-    quick = swift(plain, CPU)
+    quick = swift(plain, Machine(CPU, "fp32", ""))
     crops = torch.rand(2, 1, edge, edge, edge) * 0.01 + 0.5  # nearly constant: the hard case for a norm
     with torch.no_grad():
         torch.testing.assert_close(quick(crops), plain(crops), atol=1e-4, rtol=0)
     assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
 
 
+@pytest.mark.parametrize(("encoder", "size", "edge"), [("unet", 4, 32), ("swin_unetr", 12, 64)])
+def test_in_bf16_the_quick_copy_is_as_near_to_float32_as_the_network_itself(encoder, size, edge):
+    torch.manual_seed(0)
+    plain, half = build_network(card(encoder, size, edge)).eval(), Machine(CPU, "bf16", "")
+    quick, crops = swift(plain, half), torch.rand(2, 1, edge, edge, edge)
+    with torch.no_grad():
+        exact = plain(crops)
+        with half.autocast():
+            found, usual = quick(crops), plain(crops)
+    assert found.dtype == torch.float32 and usual.dtype == torch.bfloat16
+    assert (found - exact).norm() < 1.1 * (usual.float() - exact).norm() < 0.1 * exact.norm()
+
+
 def test_a_network_on_an_accelerator_stays_as_it_is():
     plain = nn.Conv3d(1, 1, 1)
-    assert swift(plain, torch.device("meta")) is plain
+    assert swift(plain, Machine(torch.device("meta"), "fp32", "")) is plain

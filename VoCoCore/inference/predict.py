@@ -77,8 +77,7 @@ class Predictor:
         tile(self.card.window, self.card.window, overlap)  # says what is wrong with an overlap
         if batch is not None and batch < 1:
             raise SettingsError(f"--batch cannot be {batch}", "predict at least one window at a time")
-        half = machine.precision != "fp32"
-        self.networks = [n.to(machine.device).eval() if half else swift(n, machine.device) for n, _ in models]
+        self.networks = [swift(network, machine) for network, _ in models]
         self.values = torch.tensor(self.card.written_values(), device=machine.device)
         self.overlap, self.batch, self.largest = overlap, batch, largest
         self.say, self.scratch = say, scratch

@@ -3,44 +3,64 @@
 Channels become the innermost axis of all maps, where oneDNN's 3D convolutions take half the time. torch's instance
 norm would turn each map round and back, and its group norm loses three digits in that order; so the norm is written
 out here, with sums over small blocks, and works in place. Convolutions of one voxel become matrix products, and one
-window alone is given to oneDNN as several are.
+window alone is given to oneDNN as several are. In bf16 logits come from float32 products: of two that are rounded to
+8 bits often neither is the larger.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
+from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, UnetResBlock
 from torch import Tensor, nn
 
-from VoCoCore.models.convolutions import is_pointwise, quick_convolutions
-from VoCoCore.models.norms import LAST, WIDE, row_products, row_sums, wide_rows
+from VoCoCore.devices import Machine
+from VoCoCore.models.convolutions import is_pointwise, quick_convolutions, safe_convolutions
+from VoCoCore.models.norms_half import half_norm_
+from VoCoCore.models.rows import LAST, WIDE, row_products, row_sums, wide_rows
 
 
-def swift(network: nn.Module, device: torch.device) -> nn.Module:
-    """``network`` for prediction on ``device``: a quicker copy on a CPU, else itself, moved there.
+def swift(network: nn.Module, machine: Machine) -> nn.Module:
+    """``network`` for prediction on ``machine``: a quicker copy on a CPU, else itself, moved there.
 
-    Crops (N, C, X, Y, Z) in, logits out, with the network's values to float32's precision. Both are in evaluation mode.
+    Crops (N, C, X, Y, Z) in, logits out, with the network's values to the machine's precision. Both are in evaluation
+    mode; to be called within the machine's autocast.
     """
-    if device.type != "cpu":
-        return network.to(device).eval()
+    if machine.device.type != "cpu":
+        return network.to(machine.device).eval()
     made = copy.deepcopy(network).eval().requires_grad_(False)
     quick_convolutions(made)
+    safe_convolutions(made)
+    last = {part for block in made.modules() if isinstance(block, UnetOutBlock) for part in block.modules()}
     for module in list(made.modules()):
+        slope = _slope_taken_over(module)
         for name, part in list(module.named_children()):
-            if isinstance(part, nn.InstanceNorm3d) and _follows_a_convolution(module, part):
-                setattr(module, name, _Norm(part))
+            if _follows_a_convolution(module, part):
+                setattr(module, name, _Norm(part, slope))
             elif isinstance(part, nn.Conv3d) and is_pointwise(part):
-                setattr(module, name, _Pointwise(part))
+                setattr(module, name, _Pointwise(part, wide=part in last))
     return _ChannelsLast(made.to(memory_format=LAST))  # type: ignore[call-overload]
 
 
-def _follows_a_convolution(block: nn.Module, norm: nn.InstanceNorm3d) -> bool:
+def _follows_a_convolution(block: nn.Module, norm: nn.Module) -> bool:
     """Whether nobody else reads what the norm takes, so that it may be overwritten."""
-    return isinstance(block, UnetBasicBlock | UnetResBlock) and not norm.track_running_stats
+    instance = isinstance(norm, nn.InstanceNorm3d) and not norm.track_running_stats
+    return instance and isinstance(block, UnetBasicBlock | UnetResBlock)
+
+
+def _slope_taken_over(block: nn.Module) -> float:
+    """Slope of the leaky ReLU behind each norm of ``block``, which the norms do from now on; 1: none."""
+    if not isinstance(block, UnetBasicBlock) or not isinstance(block.lrelu, nn.LeakyReLU):
+        return 1.0
+    if not all(_follows_a_convolution(block, norm) for norm in (block.norm1, block.norm2)):
+        return 1.0
+    slope = block.lrelu.negative_slope
+    block.lrelu = nn.Identity()
+    return slope
 
 
 class _ChannelsLast(nn.Module):
@@ -53,22 +73,31 @@ class _ChannelsLast(nn.Module):
 
 
 class _Norm(nn.Module):
-    """Instance norm of (N, C, X, Y, Z) in channels-last order, in place; in another order torch's own."""
+    """Instance norm of (N, C, X, Y, Z), with its leaky ReLU, in channels-last order and in place; else torch's own."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, norm: nn.InstanceNorm3d) -> None:
+    def __init__(self, norm: Any, slope: float) -> None:
         super().__init__()
-        self.eps = norm.eps
+        self.eps, self.slope = norm.eps, slope
         ones, zeros = torch.ones(norm.num_features), torch.zeros(norm.num_features)
         self.register_buffer("scale", ones if norm.weight is None else norm.weight.detach())
         self.register_buffer("shift", zeros if norm.bias is None else norm.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype != torch.float32 or not x.is_contiguous(memory_format=LAST):
+        last = x.is_contiguous(memory_format=LAST)
+        if last and x.dtype == torch.bfloat16:
+            return half_norm_(x, self.scale, self.shift, self.eps, self.slope)
+        if not last or x.dtype != torch.float32:
             scale, shift = self.scale.to(x.dtype), self.shift.to(x.dtype)
-            return F.instance_norm(x, weight=scale, bias=shift, eps=self.eps)
+            x = F.instance_norm(x, weight=scale, bias=shift, eps=self.eps)
+        else:
+            with torch.autocast("cpu", enabled=False):
+                x = self._in_place(x)
+        return x if self.slope == 1 else F.leaky_relu_(x, self.slope)
+
+    def _in_place(self, x: Tensor) -> Tensor:
         flat, wide = wide_rows(x)
         voxels = flat.shape[1] * wide
         flat -= (row_sums(flat, wide) / voxels).repeat(1, wide)[:, None]
@@ -78,17 +107,22 @@ class _Norm(nn.Module):
 
 
 class _Pointwise(nn.Module):
-    """A convolution of one voxel as a matrix product over the innermost axis."""
+    """A convolution of one voxel as a matrix product over the innermost axis; with ``wide`` always in float32."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, part: nn.Conv3d) -> None:
+    def __init__(self, part: nn.Conv3d, wide: bool) -> None:
         super().__init__()
+        self.wide = wide
         self.register_buffer("weight", part.weight.detach().flatten(1))
         self.register_buffer("bias", None if part.bias is None else part.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self._product(x.float() if self.wide else x)
+
+    def _product(self, x: Tensor) -> Tensor:
         rows = x.movedim(1, -1)
         out = rows.reshape(-1, rows.shape[-1]) @ self.weight.to(x.dtype).T
         if self.bias is not None:

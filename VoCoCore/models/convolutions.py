@@ -8,14 +8,40 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from VoCoCore.models.norms import LAST
+from VoCoCore.models.rows import LAST
 
 
-class SingleConv3d(nn.Conv3d):
+class FlatConv3d(nn.Conv3d):
+    """A convolution that is safe on a CPU in bf16: maps of one or two voxels along an axis are computed in float32.
+
+    There torch's (2.13: oneDNN's) leaves parts of the result or of the weights' gradient unwritten: whatever was in
+    memory before, or NaN. Encoders end in such maps, where float32 costs next to nothing.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolved maps."""
+        if not (_in_bf16(input) and _is_flat(input, self.stride)):
+            return super().forward(input)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float())
+
+
+class FlatTransposed3d(nn.ConvTranspose3d):
+    """A transposed convolution that is safe on a CPU in bf16, as `FlatConv3d` is."""
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The convolved maps."""
+        if not (_in_bf16(input) and _is_flat(input, (1, 1, 1))):
+            return super().forward(input, output_size)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input.float(), output_size)
+
+
+class SingleConv3d(FlatConv3d):
     """A convolution that gives a single crop on a CPU to oneDNN too.
 
-    torch has it computed by a kernel of its own, two to four times slower, where one sample's channels x depth x height
-    are 20480 or fewer: the lower maps of every network.
+    In float32 torch has it computed by a kernel of its own, two to four times slower, where one sample's channels x
+    depth x height are 20480 or fewer: the lower maps of every network.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -58,6 +84,24 @@ def quick_convolutions(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.Conv3d:
             part.__class__ = PointwiseConv3d if is_pointwise(part) else SingleConv3d
+
+
+def safe_convolutions(module: nn.Module) -> None:
+    """Make every other convolution of ``module`` one that bf16 does not spoil; weights, names and values stay."""
+    safe = {nn.Conv3d: FlatConv3d, nn.ConvTranspose3d: FlatTransposed3d}
+    for part in module.modules():
+        if type(part) in safe:
+            part.__class__ = safe[type(part)]
+
+
+def _in_bf16(x: Tensor) -> bool:
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x.device.type == "cpu" and (half or x.dtype == torch.bfloat16)
+
+
+def _is_flat(x: Tensor, stride: tuple[int, ...]) -> bool:
+    """Whether maps, or what a convolution of ``stride`` makes of them, have one or two voxels along an axis."""
+    return any(edge <= 2 * step for edge, step in zip(x.shape[2:], stride, strict=False))
 
 
 def _takes_onednn(x: Tensor) -> bool:

@@ -6,30 +6,31 @@ crop at a time does not, but loses two digits in that order.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LAST = torch.channels_last_3d
-WIDE = 16  # voxels whose channels are treated as one row: sums over rows of a few numbers are slow
-_BLOCK = 512  # voxels whose products are summed in float32 before the blocks' sums are
+from VoCoCore.models.norms_half import half_norm
+from VoCoCore.models.rows import LAST, row_products, row_sums, wide_rows
 
 
 class LastNorm3d(nn.InstanceNorm3d):
-    """The same values and gradients; float32 maps (N, C, X, Y, Z) in channels-last order stay in it."""
+    """The same values and gradients; maps (N, C, X, Y, Z) of float32 or bfloat16 that are channels last stay so."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised maps."""
         if not self._suits(x):
             return super().forward(x)
-        return _Norm.apply(x, self.weight, self.bias, self.eps)
+        norm = half_norm if x.dtype == torch.bfloat16 else _Norm.apply
+        with torch.autocast("cpu", enabled=False):
+            return norm(x, self.weight, self.bias, self.eps)
 
     def _suits(self, x: Tensor) -> bool:
-        plain = x.ndim == 5 and x.dtype == torch.float32 and x.device.type == "cpu" and x[0, 0].numel() > 1
-        traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu")
+        known = x.dtype in (torch.float32, torch.bfloat16)
+        plain = x.ndim == 5 and known and x.device.type == "cpu" and x[0, 0].numel() > 1
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
         return plain and not traced and not self.track_running_stats and x.is_contiguous(memory_format=LAST)
 
 
@@ -78,27 +79,3 @@ class _Norm(torch.autograd.Function):
             sums.sum(0) if shifted else None,
             None,
         )
-
-
-def wide_rows(x: Tensor) -> tuple[Tensor, int]:
-    """A view (N, voxels / wide, wide * C) of channels-last maps (N, C, X, Y, Z), and ``wide``."""
-    count, channels = x.shape[:2]
-    rows = x.movedim(1, -1).reshape(count, -1, channels)
-    wide = math.gcd(rows.shape[1], WIDE)
-    return rows.view(count, -1, wide * channels), wide
-
-
-def row_sums(flat: Tensor, wide: int) -> Tensor:
-    """Sums over the voxels of `wide_rows`: (N, C)."""
-    return flat.sum(1).view(len(flat), wide, -1).sum(1)
-
-
-def row_products(a: Tensor, b: Tensor, wide: int) -> Tensor:
-    """Sums of a * b over the voxels of `wide_rows`, (N, C): diagonals of matrix products, which need no copy."""
-    count, voxels = len(a), a.shape[1] * wide
-    block = math.gcd(voxels, _BLOCK)
-    if block < 32 and voxels <= 4096:
-        block = voxels
-    a, b = (part.view(count * voxels // block, block, -1) for part in (a, b))
-    parts = torch.bmm(a.transpose(1, 2), b).diagonal(dim1=1, dim2=2)
-    return parts.reshape(count, voxels // block, -1).sum(1)

@@ -9,7 +9,7 @@ from torch import nn
 
 from VoCoCore.devices import Machine
 from VoCoCore.models.compiling import is_compiled
-from VoCoCore.models.convolutions import quick_convolutions
+from VoCoCore.models.convolutions import quick_convolutions, safe_convolutions
 from VoCoCore.models.norms import norms_in_place_of
 
 SomeModule = TypeVar("SomeModule", bound=nn.Module)
@@ -28,4 +28,5 @@ def placed(module: SomeModule, machine: Machine) -> SomeModule:
     if not is_compiled(module):  # the compiler makes its own, and stops at ours
         quick_convolutions(module)
         norms_in_place_of(module)
+    safe_convolutions(module)
     return module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

@@ -28,7 +28,6 @@ from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.opening import open_run, take_up
 from VoCoCore.training.reporter import Listener, Reporter
 from VoCoCore.training.updates import Updater
-from VoCoCore.training.workarounds import mend
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,6 @@ class Attempt:
             self.say_needs()
         torch.manual_seed(self.settings.run.seed)
         self.task = placed(self.build(), self.machine)
-        mend(self.task, self.machine)
         self.updater = self.updater_of(self.task)
         start = self._resume()
         self.note(device=self.machine.words, data=self.facts())
