@@ -20,6 +20,13 @@ PACKAGES = {
     "libgthread-2.0": "libglib2.0-0",
 }
 WITHOUT_SLICER = {"test_packaging.py"}
+# They take minutes, mostly waiting: begun first, they leave no test process alone with one of them at the end.
+LONG = {"test_kills.py", "test_session.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the order within files, and of all others, stays."""
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(scope="session")

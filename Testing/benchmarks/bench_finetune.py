@@ -4,6 +4,8 @@ Run: python Testing/benchmarks/bench_finetune.py [--full]
 Cases are prepared, or decoded into MONAI's cache, before the clock starts: it is a later epoch that is measured. Short:
 4 and 2 cases; --full: 20 like the hippocampus (crops of 32 x 48 x 32) and 6 CT-like ones (crops of 64^3). Rows "without
 the network" are the same epochs with a network of one convolution of one voxel: what data, augmentation and loss cost.
+Both sides compute in float32; where the processor multiplies bf16 natively, rows follow with ours in it, as a job would
+be by itself, beside MONAI's in float32, as it is by itself, and beside MONAI's in bf16.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from VoCoCore.data.phantom import LABELS, make_cohort
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.store import Store
 from VoCoCore.data.wanted import Wanted
-from VoCoCore.devices import choose
+from VoCoCore.devices import choose, multiplies_bf16
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.inference.allocator import kept_memory
@@ -42,6 +44,11 @@ from VoCoCore.protocols import resolve_finetune
 from VoCoCore.training.updates import Updater
 
 WINDOW, CROPS = (-175.0, 250.0), 2
+IN_WORDS = {
+    ("fp32", "fp32"): "",
+    ("bf16", "fp32"): " in bf16 beside float32",
+    ("bf16", "bf16"): " in bf16, both",
+}
 Size = tuple[int, int, int]
 COHORTS: dict[str, tuple[Size, Size]] = {
     "hippocampus-like": ((36, 50, 36), (32, 48, 32)),
@@ -49,7 +56,7 @@ COHORTS: dict[str, tuple[Size, Size]] = {
 }
 
 
-def settings_of(size: Size, cases: int, device: str = "cpu") -> FinetuneSettings:
+def settings_of(size: Size, cases: int, device: str = "cpu", precision: str = "fp32") -> FinetuneSettings:
     """As MONAI's pipeline has it: one case a step, no clipping."""
     options: dict[str, Any] = {
         "patches.size": size,
@@ -64,6 +71,7 @@ def settings_of(size: Size, cases: int, device: str = "cpu") -> FinetuneSettings
         "optim.clip": None,
         "optim.steps": cases,
         "run.device": device,
+        "run.precision": precision,
         "run.threads": 1,
     }
     return resolve_finetune({}, options)
@@ -126,14 +134,23 @@ def rows(whole: bool) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             cohort = make_cohort(folder / "cohort", cases, size=shape)
-            settings = settings_of(size, cases)
-            for real in (True, False):
-                mine, peer = ours(cohort, settings, folder, real), theirs(cohort, settings, real)
-                found = in_turn(mine, peer, 3 if whole or not real else 1)
-                what = "" if real else " without the network"
-                edges = " x ".join(map(str, size))
+            edges = " x ".join(map(str, size))
+            for real, pair in compared():
+                mine, peer = (settings_of(size, cases, precision=precision) for precision in pair)
+                ways = ours(cohort, mine, folder, real), theirs(cohort, peer, real)
+                found = in_turn(*ways, 3 if whole or not real else 1)
+                what = ("" if real else " without the network") + IN_WORDS[pair]
                 title = f"fine-tuning epoch{what}, {name}: {cases} cases, {CROPS} crops of {edges} each"
                 yield row(title, "CPU s", found, "ratio >= 2" if real else "")
+
+
+def compared() -> Iterator[tuple[bool, tuple[str, str]]]:
+    """Whether the network is the real one, and the precision of either side."""
+    yield True, ("fp32", "fp32")
+    yield False, ("fp32", "fp32")
+    if multiplies_bf16(torch.device("cpu")):
+        yield True, ("bf16", "fp32")
+        yield True, ("bf16", "bf16")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def epochs(device: str, tiny: bool) -> Iterator[Row]:
     for name, (shape, size) in list(bench_finetune.COHORTS.items())[: 1 if tiny else 2]:
         with tempfile.TemporaryDirectory() as scratch:
             cohort = make_cohort(Path(scratch) / "cohort", cases, size=shape)
-            settings = bench_finetune.settings_of(size, cases, device)
+            settings = bench_finetune.settings_of(size, cases, device, "auto")
             mine = bench_finetune.ours(cohort, settings, Path(scratch), True, workers)
             peer = bench_finetune.theirs(cohort, settings, True, workers)
             found = in_turn(mine, peer, rounds, clock=clock.seconds)

@@ -21,6 +21,7 @@ RECIPES = ("paper", "v1", "v2")
 # Every augmentation, clipping and a warm-up that ends within the steps take part. The rate is low, because at a usual
 # one the rounding of another processor grows to whole digits within these steps.
 CHANGES: dict[str, Any] = {
+    "run__precision": "fp32",
     "optim__steps": 20,
     "optim__warmup": 5,
     "optim__lr": 2e-5,

@@ -143,7 +143,7 @@ def _index_of(cohort, tmp_path, capsys):
 def activations_mb(encoder, size):
     """Of a pre-training on the processor, per crop."""
     options = {"preset": "tiny", "model.encoder": encoder, "model.feature_size": size, "run.device": "cpu"}
-    settings = resolve_pretrain({}, {**options, "run.threads": 1})
+    settings = resolve_pretrain({}, {**options, "run.threads": 1, "run.precision": "fp32"})
     found = estimate(settings, choose(settings.run))
     return found.activations_mb / found.crops, settings.crops.input_size
 

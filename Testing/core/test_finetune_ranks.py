@@ -31,7 +31,12 @@ def test_two_ranks_equal_one(labelled_cohort, tmp_path, monkeypatch) -> None:
     augment = ("rotate", "zoom", "turn", "scale", "shift", "gamma", "noise", "blur")
     certain = {f"augment__{name}": 1.0 for name in augment}
     settings = labelled_cohort.settings(
-        optim__steps=3, run__validate_every=3, optim__lr=1e-5, optim__ema=0.5, **certain
+        optim__steps=3,
+        run__validate_every=3,
+        run__precision="fp32",
+        optim__lr=1e-5,
+        optim__ema=0.5,
+        **certain,
     )
     begun: list[dict[str, torch.Tensor]] = []
     network = Planned.network

@@ -15,17 +15,23 @@ from VoCoCore.models.placing import placed
 LAST = torch.channels_last_3d
 
 
+def pair(channels, affine):
+    """torch's norm in float64 and ours in float32 with the same weights."""
+    torch.manual_seed(0)
+    plain = nn.InstanceNorm3d(channels, affine=affine).double()
+    for parameter in plain.parameters():
+        nn.init.uniform_(parameter, 0.5, 2)
+    ours = nn.InstanceNorm3d(channels, affine=affine)
+    ours.load_state_dict(plain.state_dict())
+    norms_in_place_of(ours)
+    return plain, ours
+
+
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(2, 12, 16, 16, 8), (1, 5, 7, 5, 3), (3, 1, 4, 4, 4), (2, 70, 2, 2, 2)])
 def test_values_and_gradients_are_torchs(shape, affine):
     """Far from zero, where squares lose digits: the reference is computed in float64."""
-    torch.manual_seed(0)
-    plain = nn.InstanceNorm3d(shape[1], affine=affine).double()
-    for parameter in plain.parameters():
-        nn.init.uniform_(parameter, 0.5, 2)
-    ours = nn.InstanceNorm3d(shape[1], affine=affine)
-    ours.load_state_dict(plain.state_dict())
-    norms_in_place_of(ours)
+    plain, ours = pair(shape[1], affine)
     assert type(ours) is LastNorm3d
     x = (torch.randn(shape) * 2 + 30).contiguous(memory_format=LAST).requires_grad_()
     y, weights = x.detach().double().requires_grad_(), torch.randn(shape)
@@ -44,13 +50,7 @@ def test_values_and_gradients_are_torchs(shape, affine):
 )
 def test_bf16_is_rounded_once_on_the_way_in_and_once_on_the_way_out(shape, affine):
     """In pieces of one crop and in pieces of several; beside float64 of the same rounded numbers."""
-    torch.manual_seed(0)
-    plain = nn.InstanceNorm3d(shape[1], affine=affine).double()
-    for parameter in plain.parameters():
-        nn.init.uniform_(parameter, 0.5, 2)
-    ours = nn.InstanceNorm3d(shape[1], affine=affine)
-    ours.load_state_dict(plain.state_dict())
-    norms_in_place_of(ours)
+    plain, ours = pair(shape[1], affine)
     x = (torch.randn(shape) * 2 + 30).bfloat16().contiguous(memory_format=LAST).requires_grad_()
     y, weights = x.detach().double().requires_grad_(), torch.randn(shape).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):

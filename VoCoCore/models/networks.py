@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from VoCoCore.errors import SettingsError, nearest
@@ -40,7 +41,10 @@ class ClassificationNetwork(nn.Module):
         self.head = nn.Linear(sum(encoder.channels), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dropout(pool_maps(self.encoder(x))))
+        pooled = self.dropout(pool_maps(self.encoder(x)))
+        # A few numbers, whose differences decide: no half precision for them.
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(pooled)
 
 
 def build_network(card: ModelCard) -> nn.Module:
