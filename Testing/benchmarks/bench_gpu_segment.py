@@ -17,6 +17,7 @@ from pathlib import Path
 import bench_finetune
 import torch
 from baselines.monai_pipeline import predict
+from bench_windows import within
 from on_gpu import Clock, device_name, gpu_options, skip_without
 from side_by_side import Row, in_turn, row, tell
 from torch import Tensor, nn
@@ -36,14 +37,9 @@ CLASSES = 14
 
 def ours(volume: Tensor, network: nn.Module, edge: int, machine: Machine) -> Tensor:
     """Label map (X, Y, Z) by our windows, layer by layer, as `Predictor` does it."""
-
-    def answer(windows: Tensor) -> Tensor:
-        with machine.autocast():
-            return network(windows).float()
-
     window = (edge,) * 3
     axis = tile(volume.shape[1:], window, 0.5).axis
-    pieces = slabs(volume, answer, window, 0.5, device=machine.device)
+    pieces = slabs(volume, within(machine, network), window, 0.5, device=machine.device)
     return torch.cat([logits.argmax(0).to(torch.uint8).cpu() for _, logits in pieces], dim=axis)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from VoCoCore.models.rows import LAST, wide_rows
+from VoCoCore.models.rows import LAST, over_voxels, wide_rows
 
 _NUMBERS = 1 << 16  # of a piece: 256 kB of float32
 Piece = tuple[slice, slice]
@@ -62,8 +62,8 @@ class _HalfNorm(torch.autograd.Function):
             sums[crops] += part.sum(1)
             products[crops] += part.mul_(flat[crops, rows]).sum(1)
         voxels = flat.shape[1] * wide
-        shifted = _over_voxels(sums, wide)
-        weighted = (_over_voxels(products, wide) - mean * shifted) * factor
+        shifted = over_voxels(sums, wide)
+        weighted = (over_voxels(products, wide) - mean * shifted) * factor
         # scale * (gradient - mean(gradient) - normalised * mean(gradient * normalised))
         along = scale * factor * weighted / -voxels
         off = scale * shifted / -voxels - along * mean
@@ -88,8 +88,8 @@ def _moments(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         sums[crops] += part.sum(1)
         squares[crops] += part.square_().sum(1)
     voxels = flat.shape[1] * wide
-    off = _over_voxels(sums, wide) / voxels
-    variance = (_over_voxels(squares, wide) / voxels - off.square()).clamp_(min=0)
+    off = over_voxels(sums, wide) / voxels
+    variance = (over_voxels(squares, wide) / voxels - off.square()).clamp_(min=0)
     return near + off, torch.rsqrt(variance + eps)
 
 
@@ -109,10 +109,6 @@ def _pieces(flat: Tensor) -> Iterator[Piece]:
     for first in range(0, count, crops):
         for row in range(0, rows, step):
             yield slice(first, first + crops), slice(row, row + step)
-
-
-def _over_voxels(sums: Tensor, wide: int) -> Tensor:
-    return sums.view(len(sums), wide, -1).sum(1)
 
 
 def _wide(values: Tensor, wide: int) -> Tensor:

@@ -22,7 +22,12 @@ def wide_rows(x: Tensor) -> tuple[Tensor, int]:
 
 def row_sums(flat: Tensor, wide: int) -> Tensor:
     """Sums over the voxels of `wide_rows`: (N, C)."""
-    return flat.sum(1).view(len(flat), wide, -1).sum(1)
+    return over_voxels(flat.sum(1), wide)
+
+
+def over_voxels(sums: Tensor, wide: int) -> Tensor:
+    """Sums over the rows of `wide_rows`, (N, wide * C), added up over the voxels of a row: (N, C)."""
+    return sums.view(len(sums), wide, -1).sum(1)
 
 
 def row_products(a: Tensor, b: Tensor, wide: int) -> Tensor:
