@@ -25,6 +25,12 @@ def titleShown(host):
     return None if chart is None else (chart.GetTitle(), chart.GetYAxisTitle())
 
 
+def lastStep(voco):
+    """The last step of the loss that is drawn."""
+    table = voco.logic.plots.charts["loss"].GetNthPlotSeriesNode(0).GetTableNode().GetTable()
+    return table.GetValue(table.GetNumberOfRows() - 1, 0).ToInt()
+
+
 def test_the_plot_follows_the_chosen_run(voco, panel, hand, host, tmp_path):
     import slicer
 
@@ -129,13 +135,17 @@ def test_a_long_history_is_read_piece_by_piece(voco, panel, hand, host, tmp_path
     runKnown(tmp_path, "one", events=events)
     choose(hand, panel, "one")
     hand.check("plotButton")
-    line = voco.logic.plots.charts["loss"].GetNthPlotSeriesNode(0)
-
-    def last():
-        table = line.GetTableNode().GetTable()
-        return table.GetValue(table.GetNumberOfRows() - 1, 0).ToInt()
-
     panel.exit()
     panel.poll()  # from now on only the plot reads
-    assert last() < 6000, "all at once would stop the window"
-    hand.until(lambda: last() == 6000)
+    assert lastStep(voco) < 6000, "all at once would stop the window"
+    hand.until(lambda: lastStep(voco) == 6000)
+
+
+def test_a_long_history_that_was_read_before_is_drawn_piece_by_piece(voco, panel, hand, host, tmp_path):
+    events = [started(), *(train(step, 1.0) for step in range(1, 40_001))]
+    run = runKnown(tmp_path, "one", events=events)
+    choose(hand, panel, "one")
+    voco.logic.jobs.follower(run).read_all()
+    hand.check("plotButton")
+    assert lastStep(voco) < 40_000
+    hand.until(lambda: lastStep(voco) == 40_000)

@@ -293,6 +293,16 @@ def test_a_growing_curve_stays_as_it_is_drawn(tmp_path):
     assert after[-1] == 3 * MOST and set(before[:-1]) <= set(after)
 
 
+def test_a_history_that_was_polled_already_is_drawn_piece_by_piece(tmp_path, scene):
+    run = makeRun(tmp_path / "one", events=[train(step, 1.0) for step in range(1, 20 * MOST + 1)])
+    follower, plots, ends = followed(run), RunPlots(scene), []
+    while not ends or plots.behind:
+        assert plots.update(follower)
+        ends.append(curve(plots, "loss")[0][-1])
+    assert len(ends) > 2 and ends == sorted(ends) and ends[-1] == 20 * MOST
+    assert not plots.update(follower)
+
+
 def test_the_chart_goes_into_plot_views_and_the_layout_gets_one(tmp_path, scene):
     plots = plotted(scene, makeRun(tmp_path / "one", events=[train(1, 1.0)]))
     layouts = slicer.vtkMRMLLayoutNode

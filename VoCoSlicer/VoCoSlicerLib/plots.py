@@ -55,10 +55,16 @@ class RunPlots:
         ids = {view.GetPlotChartNodeID() for view in self._views()}
         return [name for name, chart in self.charts.items() if chart.GetID() in ids]
 
+    @property
+    def behind(self) -> bool:
+        """Whether another `update` has more of a long history to draw."""
+        return self._curves is not None and self._curves.behind
+
     def update(self, follower: Follower) -> bool:
         """Bring the nodes in step with what ``follower`` has polled; False where nothing had changed.
 
-        A run that went back to a checkpoint loses the points beyond it here as well.
+        A run that went back to a checkpoint loses the points beyond it here as well. A long history comes in several
+        calls, while `behind`.
         """
         if self._scene.IsBatchProcessing():
             return False

@@ -12,6 +12,7 @@ from VoCoCore.runs.follow import Follower
 from VoCoSlicerLib.job_rows import SCORES
 
 MOST = 2000  # points of a drawn curve
+_AT_ONCE = 16_000  # events taken in one call: some 12 ms
 LOSS, HELD_OUT, CHANCE = ("train", "loss"), ("val", "loss"), ("val", "chance")
 _KEPT = {"train": ("loss",), "val": ("loss", "chance", *SCORES)}
 
@@ -26,16 +27,26 @@ class RunCurves:
         self._forget()
 
     def update(self) -> bool:
-        """Take what is new; False where nothing is. Points beyond a checkpoint that the run went back to vanish."""
+        """Take what is new; False where nothing is. Points beyond a checkpoint that the run went back to vanish.
+
+        One call takes a part of a long history: `behind` says whether there is more.
+        """
         metrics = self.follower.metrics
         taken = self._taken
         if taken and (len(metrics) < taken or metrics[taken - 1] is not self._last):
             self._forget()
-        for event in metrics[self._taken :]:
+        new = metrics[self._taken : self._taken + _AT_ONCE]
+        for event in new:
             self._take(event)
-        self._taken, self._last = len(metrics), metrics[-1] if metrics else None
+        self._taken += len(new)
+        self._last = metrics[self._taken - 1] if self._taken else None
         changed, self._changed = self._changed, False
         return changed
+
+    @property
+    def behind(self) -> bool:
+        """Whether the follower has polled more than `update` has taken."""
+        return self._taken < len(self.follower.metrics)
 
     @property
     def score(self) -> str:

@@ -59,8 +59,9 @@ class JobPlot:
             self._button.setChecked(False)
             return
         plots, follower = self._logic.plots, self._logic.jobs.follower(run)
-        self._soon.start() if follower.poll() else self._soon.stop()
+        more = bool(follower.poll())
         plots.update(follower)
+        self._soon.start() if more or plots.behind else self._soon.stop()
         if plots.charts != self._charts:  # the first ones in this scene
             self._show()
         elif (shown := plots.shown) and self._name not in shown:
