@@ -110,9 +110,7 @@ def test_bf16_on_a_cpu_has_the_values_and_gradients_of_float64_where_maps_are_fl
     part = make()
     exact, x = copy.deepcopy(part).double(), torch.randn(shape).contiguous(memory_format=LAST)
     whole = nn.Sequential(part)
-    if quick:
-        quick_convolutions(whole)
-    safe_convolutions(whole)
+    (quick_convolutions if quick else safe_convolutions)(whole)
     wanted = exact(x.double())
     weights = torch.randn_like(wanted)
     wanted = wanted, *torch.autograd.grad((wanted * weights).sum(), list(exact.parameters()))

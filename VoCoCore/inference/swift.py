@@ -19,7 +19,7 @@ from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, Un
 from torch import Tensor, nn
 
 from VoCoCore.devices import Machine
-from VoCoCore.models.convolutions import is_pointwise, quick_convolutions, safe_convolutions
+from VoCoCore.models.convolutions import is_pointwise, quick_convolutions
 from VoCoCore.models.norms_half import half_norm_
 from VoCoCore.models.rows import LAST, WIDE, row_products, row_sums, wide_rows
 
@@ -34,7 +34,6 @@ def swift(network: nn.Module, machine: Machine) -> nn.Module:
         return network.to(machine.device).eval()
     made = copy.deepcopy(network).eval().requires_grad_(False)
     quick_convolutions(made)
-    safe_convolutions(made)
     last = {part for block in made.modules() if isinstance(block, UnetOutBlock) for part in block.modules()}
     for module in list(made.modules()):
         slope = _slope_taken_over(module)

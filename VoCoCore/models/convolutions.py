@@ -80,14 +80,18 @@ def is_pointwise(part: nn.Conv3d) -> bool:
 
 
 def quick_convolutions(module: nn.Module) -> None:
-    """Make every convolution of ``module`` a `SingleConv3d` or `PointwiseConv3d`; weights, names and values stay."""
+    """Make every convolution of ``module`` a `SingleConv3d` or `PointwiseConv3d`; weights, names and values stay.
+
+    The transposed ones are made safe.
+    """
     for part in module.modules():
         if type(part) is nn.Conv3d:
             part.__class__ = PointwiseConv3d if is_pointwise(part) else SingleConv3d
+    safe_convolutions(module)
 
 
 def safe_convolutions(module: nn.Module) -> None:
-    """Make every other convolution of ``module`` one that bf16 does not spoil; weights, names and values stay."""
+    """Make every convolution of ``module`` one that bf16 does not spoil; weights, names and values stay."""
     safe = {nn.Conv3d: FlatConv3d, nn.ConvTranspose3d: FlatTransposed3d}
     for part in module.modules():
         if type(part) in safe:

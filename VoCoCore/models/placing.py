@@ -25,8 +25,9 @@ def placed(module: SomeModule, machine: Machine) -> SomeModule:
     module = module.to(machine.device)
     if machine.device.type != "cpu":
         return module
-    if not is_compiled(module):  # the compiler makes its own, and stops at ours
+    if is_compiled(module):  # the compiler makes quick ones of its own, and stops at ours
+        safe_convolutions(module)
+    else:
         quick_convolutions(module)
         norms_in_place_of(module)
-    safe_convolutions(module)
     return module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
