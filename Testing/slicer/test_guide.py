@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 import slicer
 
+from VoCoSlicerLib import samples
 from VoCoSlicerLib.logic import VoCoLogic
 from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_settings import resolve
@@ -22,7 +23,15 @@ SCRIPTS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 
 
 # What is written in italics and stands in Slicer or in the sample data, not in a control of ours.
-ELSEWHERE = {"VoCo", "PyTorch", "Machine Learning", "Install", "Sample Data", "VoCoTorso", "VoCoTorsos"}
+ELSEWHERE = {
+    "VoCo",
+    "PyTorch",
+    "Machine Learning",
+    "Install",
+    "Sample Data",
+    *samples.SAMPLES,
+    samples.PUBLIC,
+}
 
 
 class Rehearsal(VoCoLogic):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from types import SimpleNamespace
 from urllib.request import urlretrieve
@@ -56,11 +57,16 @@ def registered(monkeypatch):
 
 
 def test_sample_data_finds_the_files_by_address_and_checksum(registered, tmp_path):
-    assert registered.keys() == set(samples.SAMPLES)
+    assert registered.keys() == {*samples.SAMPLES, samples.PUBLIC}
+    public = registered[samples.PUBLIC]
     for facts in registered.values():
         lists = [facts[name] for name in ("uris", "fileNames", "nodeNames", "checksums", "loadFileTypes")]
         assert len({len(each) for each in lists}) == 1 and facts["category"] == "VoCo"
         for uri, name, _, checksum, kind in zip(*lists, strict=True):
+            if facts is public:  # on the network: published under its hash
+                assert uri == f"{slicer.util.TESTING_DATA_URL}{checksum.replace(':', '/')}"
+                assert re.fullmatch("SHA256:[0-9a-f]{64}", checksum) and kind == "VolumeFile"
+                continue
             copied, _ = urlretrieve(uri, tmp_path / name)
             content = (tmp_path / name).read_bytes()
             assert checksum == "SHA256:" + hashlib.sha256(content).hexdigest(), copied

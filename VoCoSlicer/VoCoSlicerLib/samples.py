@@ -1,7 +1,8 @@
-"""The sample cases that come with the module: synthetic torsos with the organs drawn, nobody's data (CC0).
+"""The sample cases: synthetic torsos that come with the module, and real CTs that Slicer's own project publishes.
 
-``VoCoTorso`` is one case to look at; ``VoCoTorsos`` are six small ones to train with. They lie in
-Resources/SampleData, so that nothing is downloaded.
+``VoCoTorso`` is one case to look at, ``VoCoTorsos`` are six small ones to train with, all with their organs drawn and
+nobody's data (CC0). They lie in Resources/SampleData: nothing is downloaded. ``VoCoPublicCTs`` are three scans without
+labels, to pre-train on; Slicer downloads them when they are pressed, and checks their SHA-256.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ CATEGORY = "VoCo"
 SAMPLES = {
     "VoCoTorso": ("VoCoTorso",),
     "VoCoTorsos": tuple(f"VoCoTorso{number}" for number in range(1, 7)),
+}
+# Volumes among Slicer's testing data by the names that Slicer's own samples have, so that its cache serves both: file
+# name, and SHA-256, under which they are published.
+PUBLIC = "VoCoPublicCTs"
+PUBLIC_FILES = {
+    "CTChest": ("CT-chest.nrrd", "4507b664690840abb6cb9af2d919377ffc4ef75b167cb6fd0f747befdb12e38e"),
+    "CTLiver": ("CTLiver.nrrd", "e16eae0ae6fefa858c5c11e58f0f1bb81834d81b7102e021571056324ef6f37e"),
+    "CTACardio": ("CTA-cardio.nrrd", "3b0d4eb1a7d8ebb0c5a89cc0504640f76a030b4e869e33ff34c564c3d3b88ad2"),
 }
 
 
@@ -49,9 +58,13 @@ def registerSamples() -> None:
     except (ImportError, VocoError) as error:
         logging.warning("VoCo: the samples are not offered: %s", error)
         return
+    register = SampleData.SampleDataLogic.registerCustomSampleDataSource
+    shared = {
+        "category": CATEGORY,
+        "thumbnailFileName": str(MODULE_FOLDER / "Resources" / "Icons" / "VoCoSlicer.png"),
+    }
     for name, paths in found.items():
-        SampleData.SampleDataLogic.registerCustomSampleDataSource(
-            category=CATEGORY,
+        register(
             sampleName=name,
             customDownloader=showSample,
             uris=[path.as_uri() for path in paths],
@@ -60,8 +73,18 @@ def registerSamples() -> None:
             # A file of an earlier version in Slicer's cache is thus replaced.
             checksums=[f"SHA256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths],
             loadFileTypes=["SegmentationFile" if isSegmentation(path) else "VolumeFile" for path in paths],
-            thumbnailFileName=str(MODULE_FOLDER / "Resources" / "Icons" / "VoCoSlicer.png"),
+            **shared,
         )
+    names, hashes = zip(*PUBLIC_FILES.values(), strict=True)
+    register(
+        sampleName=PUBLIC,
+        uris=[f"{slicer.util.TESTING_DATA_URL}SHA256/{each}" for each in hashes],
+        fileNames=list(names),
+        nodeNames=list(PUBLIC_FILES),
+        checksums=[f"SHA256:{each}" for each in hashes],
+        loadFileTypes=["VolumeFile"] * len(names),
+        **shared,
+    )
 
 
 def showSample(source) -> None:
