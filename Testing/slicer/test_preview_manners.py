@@ -11,6 +11,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from VoCoSlicerLib.preview import CropPreview
 from VoCoSlicerLib.preview_layers import layersOf, restoreSaved
+from VoCoSlicerLib.preview_nodes import nodesByClass
 
 
 @pytest.fixture
@@ -231,6 +232,56 @@ def test_the_volume_goes_while_a_thread_looks_at_it(scene, preview):
     scene.RemoveNode(preview.volume)
     preview.wait(60)
     assert not preview.shown and preview.nodes is None and not preview.busy
+
+
+def halfUp(scene, preview):
+    """Switch the preview on and stop at each step of making its nodes: yields their IDs so far."""
+    made = 0
+    while True:
+        before = set(nodeIds(scene))
+        preview.show()
+        while len(new := set(nodeIds(scene)) - before) <= made or preview.nodes is not None:
+            if preview.ready:
+                return
+            preview.poll()
+        made = len(new)
+        yield new
+
+
+@pytest.mark.parametrize("end", ["hidden", "closed", "part deleted", "volume deleted", "cleanup"])
+def test_a_preview_that_ends_half_made_leaves_nothing(scene, preview, end):
+    steps, was = 0, nodeIds(scene)
+    for new in halfUp(scene, preview):
+        steps += 1
+        if end == "hidden":
+            preview.hide()
+        elif end == "cleanup":
+            preview.cleanup()
+        elif end == "closed":
+            scene.Clear(False)
+        elif end == "part deleted":
+            scene.RemoveNode(scene.GetNodeByID(max(new)))
+        else:
+            scene.RemoveNode(preview.volume)
+        assert not preview.shown and not preview.busy and preview.nodes is None
+        left = set(nodeIds(scene))
+        assert not new & left
+        if end in ("closed", "volume deleted"):
+            preview.setVolume(torso(scene))
+        else:
+            assert left == set(was)
+    assert steps >= 4
+
+
+def test_other_choices_while_nodes_are_made_are_those_that_come(scene, preview):
+    for number, _new in enumerate(halfUp(scene, preview)):
+        preview.setSettings(chosen(**{"crops.counts": (2 + number, 2, 1)}))
+        preview.wait(60)
+        assert preview.ready and preview.world.grid.n == 2 * (2 + number)
+        models = nodesByClass(scene, "vtkMRMLModelNode")
+        assert len([node for node in models if "outlines" in node.GetName()]) == 1
+        assert len(slicer.util.arrayFromModelPoints(preview.nodes.outlines.grid)) == 16 * (2 + number)
+        preview.hide()
 
 
 def test_two_previews_do_not_disturb_each_other(scene, preview):

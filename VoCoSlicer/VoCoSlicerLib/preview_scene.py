@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,16 +37,38 @@ class Shown:
 
 
 class PreviewScene:
-    """The overlay's nodes, made at once and taken away by `close`; ``onMoved()`` tells of each move of the crop."""
+    """The overlay's nodes, made by `build` and taken away by `close`; ``onMoved()`` tells of each move of the crop."""
+
+    cells: CellVolumes
+    outlines: Outlines
+    numbers: CellNumbers
+    roi: CropRoi
 
     def __init__(self, scene: Any, onMoved: Callable[[], None]) -> None:
+        self._scene, self._onMoved = scene, onMoved
         self._nodes = HiddenNodes(scene)
         self._layers, self._places = SliceLayers(scene), SlicePlaces(scene)
         self._prepared: PreparedVolume | None = None
+        self._world: WorldGrid | None = None
+
+    def build(self, world: WorldGrid, plan: Plan) -> Iterator[None]:
+        """Make all nodes and draw the bases of ``world``; `place` and `present` do the rest.
+
+        What Slicer's views and lists take a while to take note of is parted by a `yield`.
+        """
         self.cells = CellVolumes(self._nodes)
+        yield
+        self.cells.place(world)
+        yield
         self.outlines = Outlines(self._nodes)
-        self.numbers = CellNumbers(scene, self._nodes)
-        self.roi = CropRoi(self._nodes, onMoved)
+        self.outlines.place(world, plan)
+        yield
+        self.numbers = CellNumbers(self._scene, self._nodes)
+        yield
+        self.numbers.place(world)
+        yield
+        self.roi = CropRoi(self._nodes, self._onMoved)
+        self._world = world
 
     @property
     def preparedNode(self) -> Any:
@@ -60,7 +82,8 @@ class PreviewScene:
     def place(self, world: WorldGrid, plan: Plan, box: Box) -> None:
         """Draw the bases of ``world`` and the crop ``box``; cheap where only the crop is another."""
         self._places.bring(world, box)
-        if self.roi.world is None or not world.sameAs(self.roi.world):
+        if self._world is None or not world.sameAs(self._world):
+            self._world = world
             self.cells.place(world)
             self.outlines.place(world, plan)
             self.numbers.place(world)
@@ -88,11 +111,12 @@ class PreviewScene:
         self._layers.show(background, cells, heat, shown.opacity)
 
     def close(self) -> None:
-        """Take all nodes out of the scene; the user's own layers come back."""
+        """Take all nodes out of the scene, also where not all are made; the user's own layers come back."""
         self._layers.restore()
-        self.numbers.close()
         self._places.restore()
-        self.roi.close()
+        for name in ("numbers", "roi"):
+            if (part := getattr(self, name, None)) is not None:
+                part.close()
         self._nodes.removeAll()
 
 

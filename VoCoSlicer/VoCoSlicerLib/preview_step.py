@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,15 @@ class _Placed:
     world: WorldGrid
 
 
+@dataclass(frozen=True)
+class _Building:
+    """Nodes that are being made, for what is to be drawn, and the steps that are left."""
+
+    placed: _Placed
+    nodes: PreviewScene
+    steps: Iterator[None]
+
+
 class PreviewInStep:
     """What is chosen, what is drawn, and every way in which the one has to follow the other."""
 
@@ -46,6 +56,7 @@ class PreviewInStep:
         self._plans, self._prepared = Background(planOf), Background(preparedOf, kept=1)
         self._waiting = False  # for a thread: its result is in only once `_refresh` has taken it
         self._placed: _Placed | None = None
+        self._building: _Building | None = None
         self._nodes: PreviewScene | None = None
         self._labels = np.zeros(0)
         self._error: VocoError | None = None
@@ -145,17 +156,44 @@ class PreviewInStep:
     def _place(self, request: Any, plan: Plan) -> None:
         key = (request.key, self._settings, self._sample, self._crop)
         if self._placed is None or self._placed.key != key:
-            world = worldGrid(plan, self._settings, self._sample)
-            # Only the volume changed: a crop that was dragged stays where it is in the grid.
-            kept = self.box if self._placed is not None else None
-            self._placed = _Placed(key, request, plan, world)
+            placed = self._building and self._building.placed
+            if placed is None or placed.key != key:
+                placed = _Placed(key, request, plan, worldGrid(plan, self._settings, self._sample))
             with renderedOnce():
-                self._nodes = self._nodes or PreviewScene(self._scene, self._moved)
-                self._nodes.place(world, plan, kept or world.drawn[self._crop])
+                if self._nodes is None and not self._built(placed):
+                    self._waiting = True
+                    return
+                assert self._nodes is not None
+                # Only the volume changed: a crop that was dragged stays where it is in the grid.
+                kept = self.box if self._placed is not None else None
+                self._placed = placed
+                self._nodes.place(placed.world, plan, kept or placed.world.drawn[self._crop])
                 self._nodes.present(self._shown, self._volumeId)
             self.changed.emit()
         if self._shown.prepared:
             self._fill(request, plan)
+
+    def _built(self, placed: _Placed) -> bool:
+        """Go on by a step with making the nodes; whether all are made."""
+        if self._building is None or self._building.placed is not placed:
+            self._stopBuilding()
+            nodes = PreviewScene(self._scene, self._moved)
+            self._building = _Building(placed, nodes, nodes.build(placed.world, placed.plan))
+        nodes = self._building.nodes
+        if next(self._building.steps, nodes) is None:  # as a step is; the nodes, where there is none left
+            return False
+        self._building, self._nodes = None, nodes
+        return True
+
+    @property
+    def _half(self) -> PreviewScene | None:
+        """The nodes that are being made."""
+        return self._building.nodes if self._building is not None else None
+
+    def _stopBuilding(self) -> None:
+        nodes, self._building = self._half, None
+        if nodes is not None:
+            nodes.close()
 
     def _fill(self, request: Any, plan: Plan) -> None:
         values = self._prepared.ask(PrepareRequest(request.key, request, plan))
@@ -198,9 +236,11 @@ class PreviewInStep:
 
     def _takeDown(self) -> None:
         nodes, self._nodes, self._placed = self._nodes, None, None
-        if nodes is not None:
-            with renderedOnce():
+        with renderedOnce():
+            self._stopBuilding()
+            if nodes is not None:
                 nodes.close()
+        if nodes is not None:
             self._labels = np.zeros(0)
             self._scores.clear()
             self.labelsChanged.emit()
@@ -229,7 +269,7 @@ class PreviewInStep:
         if self._volumeId and self.volume is None:
             self._volumeId = ""
             self.hide()
-        elif self._nodes is not None and not self._nodes.complete():
+        elif any(nodes is not None and not nodes.complete() for nodes in (self._nodes, self._half)):
             self.hide()  # somebody deleted a part of it
         elif len(self.channels) < len(self._caseIds):
             self._caseIds = tuple(node.GetID() for node in self.channels)
