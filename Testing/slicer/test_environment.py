@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from made_jobs import until
 from made_python import TORCH, makePython, site, unpack, wheel
+from packaging.requirements import Requirement
 
 from VoCoSlicerLib import environment
 from VoCoSlicerLib.environment import Environment, readFacts
@@ -231,6 +232,20 @@ def test_what_is_asked_of_a_python_is_what_the_trainer_needs():
     assert ours | {environment.TORCH, *environment.SHIPPED} == wanted
     low, high = re.findall(r"3\.(\d+)", project["requires-python"])
     assert ((3, int(low)), (3, int(high) - 1)) == (environment._OLDEST, environment._NEWEST)
+
+
+@pytest.mark.parametrize(
+    "pins",
+    [
+        {"numpy": "2.0.2", "scipy": "1.13.1", "simpleitk": "2.5.2"},  # Slicer 5.10.0
+        {"numpy": "2.4.6", "scipy": "1.17.1", "simpleitk": "2.5.5"},  # 5.12.3
+    ],
+)
+def test_what_slicer_ships_is_new_enough(pins):
+    """Slicer's own packages are pinned while ours are installed: one that is too old could never be mended."""
+    wanted = [Requirement(line) for line in environment.SHIPPED]
+    assert {one.name.lower() for one in wanted} == pins.keys()
+    assert [one.name for one in wanted if pins[one.name.lower()] not in one.specifier] == []
 
 
 def test_this_very_python_is_looked_at_as_it_is():

@@ -90,7 +90,8 @@ def wilcoxon(differences: np.ndarray) -> float:
     if len(left) < FEWEST_PAIRS:
         return nan
     if len(left) > _MOST_EXACT:
-        return float(stats.wilcoxon(left, correction=True, method="asymptotic").pvalue)
+        # By itself: the approximation's name is another one before scipy 1.14, which Slicer 5.10 does not have.
+        return float(stats.wilcoxon(left, correction=True).pvalue)
     # Mean ranks are halves: doubled they are whole numbers, whose sums under random signs can be counted.
     ranks = np.rint(2 * stats.rankdata(np.abs(left))).astype(int)
     ways = np.zeros(ranks.sum() + 1)

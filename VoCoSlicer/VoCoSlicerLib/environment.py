@@ -21,7 +21,7 @@ REQUIREMENTS = MODULE_FOLDER / "Resources" / "requirements.txt"
 TORCH = "torch>=2.10,<2.14"
 SHIPPED = (
     "numpy>=2.0,<3",
-    "scipy>=1.14",
+    "scipy>=1.13",
     "SimpleITK>=2.4",
 )  # what Slicer brings itself; another Python may lack them
 SCRIPTS = Path(__file__).parent / "scripts"
