@@ -95,6 +95,7 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = VoCoSlicerLogic(store=adapter.UserSettings())
         self.messages = Messages(self.ui)
         self.closeQuestion = CloseQuestion(self.logic)
+        self.turns = adapter.ThreadTurns()
         for name in PANELS:
             adapter.connect(
                 self.section(name),
@@ -135,6 +136,7 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
         if self.logic is not None:
             self.closeQuestion.cleanup()
+            self.turns.cleanup()
             self.logic.cleanup()
 
     def onSceneStartClose(self, caller, event):

@@ -228,7 +228,8 @@ def _verified_pid(run: RunDirectory) -> int | None:
 def kill_tree(pid: int) -> None:
     """Kill process ``pid`` with all that it started: its descendants, and its session if it leads one."""
     if sys.platform == "win32":
-        subprocess.run(["taskkill", "/PID", str(pid), "/T", "/F"], capture_output=True, check=False)
+        words = ["taskkill", "/PID", str(pid), "/T", "/F"]
+        subprocess.run(words, capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW)
         return
     tree = [pid, *process.descendants(pid)]
     with suppress(ProcessLookupError, PermissionError):  # the caller looks at the result
@@ -279,8 +280,7 @@ def _environment(environ: Mapping[str, str] | None, with_core: bool = True) -> d
 
 def _detached() -> dict[str, Any]:
     if sys.platform == "win32":
-        flags = (
-            subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        )
-        return {"creationflags": flags}
+        # With DETACHED_PROCESS beside it, CREATE_NO_WINDOW would be ignored: a child of a virtual environment's Python
+        # would then get a window, and closing that would end the job.
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}

@@ -9,6 +9,7 @@ import qt
 import slicer
 import vtk
 
+from VoCoSlicerLib import threads
 from VoCoSlicerLib.core import MODULE_FOLDER
 
 PARAMETER = "SlicerParameterName"  # dynamic property in the .ui files: the parameter that a control shows
@@ -133,6 +134,26 @@ def makeTimer(milliseconds: int, slot: Callable[[], Any]) -> Any:
     timer.setInterval(milliseconds)
     timer.timeout.connect(slot)
     return timer
+
+
+class ThreadTurns:
+    """While threads are at work, lets them have Python's lock between the window's events (see `threads`)."""
+
+    def __init__(self) -> None:
+        self._timer = makeTimer(threads.EVERY, self._give)
+        threads.began.connect(self._begin)
+
+    def cleanup(self) -> None:
+        """Listen no more."""
+        threads.began.disconnect(self._begin)
+        self._timer.stop()
+
+    def _begin(self) -> None:
+        self._timer.start()
+
+    def _give(self) -> None:
+        if not threads.giveTurns():
+            self._timer.stop()
 
 
 def loadUi(name: str) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from VoCoCore.data.cases import Case, with_unique_ids
@@ -29,7 +30,7 @@ from VoCoSlicerLib.export_index import (
 from VoCoSlicerLib.export_writer import Writer, spaceOf, workOf
 from VoCoSlicerLib.segments import sameName
 from VoCoSlicerLib.snapshots import CaseSnapshot, SceneCase, caseStamp, isThere, takeCase
-from VoCoSlicerLib.threads import asVocoError, giveTurn
+from VoCoSlicerLib.threads import asVocoError, begin, giveTurn
 
 __all__ = ["CaseExport", "ExportProgress", "SceneCase"]
 
@@ -137,8 +138,7 @@ class CaseExport:
     # The caller's thread ------------------------------------------------------------------------------------
 
     def _begin(self, work: Callable[[], None]) -> None:
-        self._thread = threading.Thread(target=self._guarded, args=(work,), name="VoCo export", daemon=True)
-        self._thread.start()
+        self._thread = begin(partial(self._guarded, work), "VoCo export")
 
     def _goOn(self) -> None:
         """The thread has ended: write what changed meanwhile again, then the list, then finish."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from VoCoCore.data.cases import Case, Index, load_index, save_index, with_unique_ids
 from VoCoCore.errors import DataError
-from VoCoCore.runs.files import read_json
+from VoCoCore.runs.files import patiently, read_json
 from VoCoSlicerLib.segments import sameName
 
 BACKGROUND = "background"
@@ -100,10 +101,10 @@ def saveBeside(index: Index, folder: Path) -> Path:
     while True:
         path = folder / ("index.json" if number == 1 else f"index-{number}.json")
         if not path.exists():
-            os.replace(beside, path)
+            patiently(partial(os.replace, beside, path))
             return path
         if read_json(path) == content:
-            beside.unlink()
+            patiently(beside.unlink)
             return path
         number += 1
 

@@ -25,7 +25,6 @@ from VoCoSlicerLib.pythons import choosePython, pythonSlicer
 from VoCoSlicerLib.tasks import Task
 
 BUDGET = 0.008  # seconds
-GRACE = 60  # seconds between asking a job to stop, ending it and killing it
 _TAIL = 1 << 16  # bytes of a log
 
 
@@ -45,9 +44,7 @@ class JobTable:
         self._errors: dict[Path, VocoError] = {}
         self._followers: dict[Path, Follower] = {}
         self._endings: dict[Path, Task] = {}
-        self.complaints: list[
-            tuple[Path, VocoError]
-        ] = []  # of stops and kills that failed, until somebody shows them
+        self.complaints: list[tuple[Path, VocoError]] = []  # of kills that failed, until somebody shows them
 
     @property
     def python(self) -> str:
@@ -140,23 +137,25 @@ class JobTable:
         launch.check_resumable(run)
         return self.start(describe.command_of(run), {}, run.path, python, resume=True)
 
-    def stop(self, path: str | Path, grace: float = GRACE) -> Task | None:
-        """Ask a job to stop with a checkpoint; after ``grace`` seconds it is ended, after as many more killed.
+    def stop(self, path: str | Path) -> None:
+        """Ask a job to stop with a checkpoint, after the step or the case under way, however long that takes.
 
-        A job that has not reported yet is ended at once, and then there is no task. Raises EnvironmentFault where the
-        folder cannot be written.
+        A job that has not reported yet is ended at once. Raises EnvironmentFault where the folder cannot be written.
         """
-        if self.withdraw(path):
-            return None
-        RunDirectory.open(path).request_stop()
-        return self._end(path, "stop", "--grace", str(grace))
+        if not self.withdraw(path):
+            RunDirectory.open(path).request_stop()
 
     def kill(self, path: str | Path) -> Task | None:
         """End a job at once with all its processes; its last checkpoint stays. No task where it has not reported."""
-        return None if self.withdraw(path) else self._end(path, "kill")
+        if self.withdraw(path):
+            return None
+        place = RunDirectory.open(path).path
+        task = Task(["jobs", "kill", str(place)], pythonSlicer(), keep=True).start()
+        self._endings[place] = task
+        return task
 
     def ending(self, path: str | Path) -> Task | None:
-        """The task that stops or kills a run right now; None where none does."""
+        """The task that kills a run right now; None where none does."""
         return self._endings.get(_place(path))
 
     # The list, clusters, space
@@ -225,12 +224,6 @@ class JobTable:
             return False
         self._starting.pop(place).cancel()
         return True
-
-    def _end(self, path: str | Path, *words: str) -> Task:
-        place = RunDirectory.open(path).path
-        task = Task(["jobs", words[0], str(place), *words[1:]], pythonSlicer(), keep=True).start()
-        self._endings[place] = task
-        return task
 
     def _seeOut(self, place: Path, task: Task) -> None:
         """Let go of a task that ended a job; an error of it is a complaint, unless the job has ended all the same.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 from VoCoSlicerLib.model_info import readModel
-from VoCoSlicerLib.threads import giveTurn
+from VoCoSlicerLib.threads import begin, giveTurn
 
 PREDICTING, ADDING = "predicting", "adding"
 _COUNTED = re.compile(r"predicting[^0-9]*(\d+) ?(?:/|of) ?(\d+)\s*(.*)")
@@ -75,8 +74,7 @@ class PredictJob(Steps):
 
         cases = [SceneCase(volumeIds=tuple(node.GetID() for node in group)) for group in self.groups]
         self._beginExport(self._logic, self.output, cases)
-        self._hashing = threading.Thread(target=self._hashWeights, name="hash of weights", daemon=True)
-        self._hashing.start()
+        self._hashing = begin(self._hashWeights, "VoCo hash of weights")
         return self
 
     def _giveUp(self) -> None:

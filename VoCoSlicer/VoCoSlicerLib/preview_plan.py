@@ -23,7 +23,7 @@ from VoCoCore.errors import DataError, VocoError
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib.image_files import sameGrid
 from VoCoSlicerLib.resample import exportGrid, linear
-from VoCoSlicerLib.threads import giveTurn
+from VoCoSlicerLib.threads import begin, giveTurn
 from VoCoSlicerLib.volumes import rasMatrix
 
 MOST_KEPT = 6
@@ -116,8 +116,7 @@ class Background:
                 return self._known[request.key]
             self._next = request
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="VoCo preview", daemon=True)
-                self._thread.start()
+                self._thread = begin(self._run, "VoCo preview")
         return None
 
     def turn(self) -> None:
@@ -174,5 +173,9 @@ class PrepareRequest:
 
 
 def preparedOf(asked: PrepareRequest) -> np.ndarray:
-    """The prepared channels (C, X, Y, Z) uint8, as the trainer's store holds them: 255 stands for 1."""
-    return apply_plan(caseOf(asked.request)[0], asked.plan)
+    """The prepared channels (C, X, Y, Z) uint8, as the trainer's store holds them: 255 stands for 1.
+
+    They lie in memory as VTK has them, x innermost: turning them round takes longer than a window may wait.
+    """
+    values = apply_plan(caseOf(asked.request)[0], asked.plan)
+    return np.ascontiguousarray(values.transpose(0, 3, 2, 1)).transpose(0, 3, 2, 1)
