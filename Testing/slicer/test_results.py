@@ -18,6 +18,7 @@ from VoCoCore.data.images import read_case
 from VoCoCore.errors import DataError, StopRequested
 from VoCoCore.inference import results as written
 from VoCoCore.models.card import ModelCard, OutputClass
+from VoCoSlicerLib import results_load
 from VoCoSlicerLib.export import CaseExport, SceneCase
 from VoCoSlicerLib.results import addProbability, addSegmentation, segmentVolumes, showOverlay
 from VoCoSlicerLib.results_load import PredictionLoad, loadPredictions
@@ -347,6 +348,17 @@ def test_a_folder_with_probabilities(scene, tmp_path):
     probabilityFile(tmp_path / "out", np.eye(4))
     load = loadPredictions(scene, predicted(tmp_path / "out", index), byId, probabilities=True, show3d=False)
     assert len(load.probabilityNodes) == 2 and not load.failed
+
+
+def test_probabilities_that_would_fill_the_memory_stay_on_disk(scene, tmp_path, monkeypatch):
+    node = volume(scene, noise())
+    index, byId = exportOf(scene, [node], tmp_path / "in")
+    probabilityFile(tmp_path / "out", np.eye(4))
+    monkeypatch.setattr(results_load, "MOST_MAPS", int(1.5 * 4 * np.prod(SHAPE)))
+    load = loadPredictions(scene, predicted(tmp_path / "out", index), byId, probabilities=True, show3d=False)
+    assert len(load.probabilityNodes) == 1 and len(load.segmentations) == 1 and not load.failed
+    (warning,) = [line for line in load.warnings if "probability maps" in line]
+    assert "first 1 " in warning and str(tmp_path / "out" / "probabilities") in warning
 
 
 def test_diagnoses_are_a_table(scene, tmp_path):
