@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import slicer
 import vtk
 
 OWNER = "VoCo.Preview"  # attribute of every node of the preview
+BUDGET = 0.015  # seconds that a window may wait for steps
 # Anchors of a heat scale from violet to light yellow, evenly spaced; also readable by the colour-blind.
 _HEAT = (
     (20, 11, 53),
@@ -36,7 +38,7 @@ class HiddenNodes:
 
     def __init__(self, scene: Any) -> None:
         self._scene = scene
-        self._ids: list[str] = []
+        self._nodes: list[Any] = []  # not their IDs: after a scene is closed these are given to others
 
     def add(
         self, className: str, name: str, display: str = "", prepare: Callable[..., None] | None = None
@@ -60,15 +62,14 @@ class HiddenNodes:
 
     def complete(self) -> bool:
         """Whether all nodes are still in the scene."""
-        return all(self._scene.GetNodeByID(nodeId) is not None for nodeId in self._ids)
+        return all(self._scene.IsNodePresent(node) for node in self._nodes)
 
-    def removeAll(self) -> None:
-        """Take out of the scene what is left of the nodes."""
-        ids, self._ids = self._ids, []
-        for nodeId in reversed(ids):
-            node = self._scene.GetNodeByID(nodeId)
-            if node is not None:
+    def removing(self) -> Iterator[None]:
+        """Take out of the scene what is left of the nodes, one a step: Slicer's views need some 10 ms for each."""
+        while self._nodes:
+            if self._scene.IsNodePresent(node := self._nodes.pop()):
                 self._scene.RemoveNode(node)
+                yield
 
     def _made(self, className: str, name: str) -> Any:
         node = self._scene.CreateNodeByClass(className)
@@ -85,7 +86,13 @@ class HiddenNodes:
     def _enter(self, node: Any) -> None:
         with _placing(self._scene):
             self._scene.AddNode(node)
-        self._ids.append(node.GetID())
+        self._nodes.append(node)
+
+
+def advance(steps: Iterator[None]) -> bool:
+    """Do steps for BUDGET seconds, one at least; whether none is left."""
+    until = time.perf_counter() + BUDGET
+    return all(time.perf_counter() <= until for _ in steps)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ grid's axis that is closest to the view's normal; a number is hidden where the p
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,23 @@ class CellNumbers:
 
     def place(self, world: WorldGrid) -> None:
         """Number the cells of ``world`` in all views."""
+        for _ in self.placing(world):
+            pass
+
+    def placing(self, world: WorldGrid) -> Iterator[None]:
+        """The same in steps, one a view: Slicer takes some 10 ms to take note of each."""
         self._world = world
         _write(self._inSpace, world.centres, np.ones(world.grid.n, bool))
         for view, node, _ in self._views.values():
             self._slide(view, node)
-        self.addViews()
+        yield from self._addingViews()
 
     def addViews(self) -> None:
         """Follow slice views that have come into being since."""
+        for _ in self._addingViews():
+            pass
+
+    def _addingViews(self) -> Iterator[None]:
         for view in nodesByClass(self._scene, "vtkMRMLSliceNode"):
             if view.GetID() in self._views:
                 continue
@@ -71,6 +81,7 @@ class CellNumbers:
             node = self._nodes.add(MARKUPS, name, DISPLAY, prepare)
             tag = view.AddObserver(vtk.vtkCommand.ModifiedEvent, weakly(self._viewChanged))
             self._views[view.GetID()] = (view, node, tag)
+            yield
 
     def inView(self, view: Any) -> Any:
         """The markups node that numbers the cells in one slice view; KeyError for a view that came later."""

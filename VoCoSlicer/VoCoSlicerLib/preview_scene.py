@@ -52,10 +52,7 @@ class PreviewScene:
         self._world: WorldGrid | None = None
 
     def build(self, world: WorldGrid, plan: Plan) -> Iterator[None]:
-        """Make all nodes and draw the bases of ``world``; `place` and `present` do the rest.
-
-        What Slicer's views and lists take a while to take note of is parted by a `yield`.
-        """
+        """Make all nodes and draw the bases of ``world``, in steps; `place` and `present` do the rest."""
         self.cells = CellVolumes(self._nodes)
         yield
         self.cells.place(world)
@@ -65,8 +62,7 @@ class PreviewScene:
         yield
         self.numbers = CellNumbers(self._scene, self._nodes)
         yield
-        self.numbers.place(world)
-        yield
+        yield from self.numbers.placing(world)
         self.roi = CropRoi(self._nodes, self._onMoved)
         self._world = world
 
@@ -112,12 +108,18 @@ class PreviewScene:
 
     def close(self) -> None:
         """Take all nodes out of the scene, also where not all are made; the user's own layers come back."""
+        for _ in self.closing():
+            pass
+
+    def closing(self) -> Iterator[None]:
+        """The same in steps. The first one lets go of the views."""
         self._layers.restore()
         self._places.restore()
         for name in ("numbers", "roi"):
             if (part := getattr(self, name, None)) is not None:
                 part.close()
-        self._nodes.removeAll()
+        yield
+        yield from self._nodes.removing()
 
 
 class SceneEvents:

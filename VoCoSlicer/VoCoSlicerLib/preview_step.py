@@ -14,7 +14,7 @@ from VoCoCore.data.plan import Plan
 from VoCoCore.errors import VocoError
 from VoCoCore.presets import resolve_pretrain
 from VoCoSlicerLib.preview_grid import WorldGrid, worldGrid
-from VoCoSlicerLib.preview_nodes import renderedOnce
+from VoCoSlicerLib.preview_nodes import advance, renderedOnce
 from VoCoSlicerLib.preview_plan import Background, PrepareRequest, planOf, preparedOf, requestOf
 from VoCoSlicerLib.preview_scene import PreviewScene, SceneEvents, Shown
 from VoCoSlicerLib.signals import Signal
@@ -57,6 +57,7 @@ class PreviewInStep:
         self._waiting = False  # for a thread: its result is in only once `_refresh` has taken it
         self._placed: _Placed | None = None
         self._building: _Building | None = None
+        self._leaving: Iterator[None] | None = None  # the steps by which nodes leave the scene
         self._nodes: PreviewScene | None = None
         self._labels = np.zeros(0)
         self._error: VocoError | None = None
@@ -74,8 +75,8 @@ class PreviewInStep:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is at work for this preview, or a view has come; call `poll` until it is not."""
-        return self._waiting
+        """Whether a thread is at work for this preview, a view has come or nodes leave; call `poll` until it is not."""
+        return self._waiting or self._leaving is not None
 
     @property
     def volume(self) -> Any:
@@ -91,22 +92,30 @@ class PreviewInStep:
     def show(self) -> None:
         """Put the overlay up, as soon as the volume has been looked at."""
         if not self._on:
+            self._seeOff()
             self._on = True
             self._observe()
             self._refresh()
             self.changed.emit()
 
-    def hide(self) -> None:
-        """Take everything down; the user's own layers come back."""
+    def hide(self, gently: bool = False) -> None:
+        """Take everything down; the user's own layers come back.
+
+        ``gently``: what Slicer takes a while for is left to `poll`, step by step.
+        """
         if self._on:
             self._on, self._waiting = False, False
             self._observe()
-            self._takeDown()
+            self._takeDown(gently)
             self._error = None
             self.changed.emit()
 
     def poll(self) -> bool:
-        """Put up what a thread has finished since; True while there is more to come."""
+        """Put up what a thread has finished since, and take down what is to go; True while there is more to come."""
+        if self._leaving is not None:
+            with renderedOnce():
+                if advance(self._leaving):
+                    self._leaving = None
         if self._on:
             for background in (self._plans, self._prepared):
                 background.turn()
@@ -125,6 +134,7 @@ class PreviewInStep:
     def cleanup(self) -> None:
         """Take everything down and let go of all nodes and threads' results."""
         self.hide()
+        self._seeOff()
         self._plans.forget()
         self._prepared.forget()
 
@@ -179,10 +189,9 @@ class PreviewInStep:
             self._stopBuilding()
             nodes = PreviewScene(self._scene, self._moved)
             self._building = _Building(placed, nodes, nodes.build(placed.world, placed.plan))
-        nodes = self._building.nodes
-        if next(self._building.steps, nodes) is None:  # as a step is; the nodes, where there is none left
+        if not advance(self._building.steps):
             return False
-        self._building, self._nodes = None, nodes
+        self._building, self._nodes = None, self._building.nodes
         return True
 
     @property
@@ -234,16 +243,26 @@ class PreviewInStep:
         low = 0.0 if values is None else min(0.0, float(values.min()))
         self._nodes.cells.setHeat(empty if values is None else values, (low, 1.0))
 
-    def _takeDown(self) -> None:
+    def _takeDown(self, gently: bool = False) -> None:
         nodes, self._nodes, self._placed = self._nodes, None, None
         with renderedOnce():
             self._stopBuilding()
+            self._seeOff()
             if nodes is not None:
-                nodes.close()
+                self._leaving = nodes.closing()
+                next(self._leaving)
+            if not gently:
+                self._seeOff()
         if nodes is not None:
             self._labels = np.zeros(0)
             self._scores.clear()
             self.labelsChanged.emit()
+
+    def _seeOff(self) -> None:
+        """Take down at once what is still leaving."""
+        for _ in self._leaving or ():
+            pass
+        self._leaving = None
 
     def _observe(self) -> None:
         """Listen to the scene and the volume while the preview is on, and never else."""

@@ -148,7 +148,7 @@ class CropPreviewPanel(Panel):
         if parameters.previewOn and settings is not None:
             preview.show()
         else:
-            preview.hide()
+            preview.hide(gently=True)
         if preview.busy:
             self._timer.start()
         self._showState()
