@@ -65,6 +65,7 @@ class PreviewScene:
         yield from self.numbers.placing(world)
         self.roi = CropRoi(self._nodes, self._onMoved)
         self._world = world
+        yield
 
     @property
     def preparedNode(self) -> Any:
