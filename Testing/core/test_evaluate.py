@@ -244,8 +244,9 @@ def test_where_labels_come_from(tmp_path):
     }
 
 
-def test_regions_are_scored_as_wholes(tmp_path):
-    root = dataset(tmp_path, 2, {"background": 0, "all": [1, 2], "spleen": [2]})
+@pytest.mark.parametrize("spleen", [2, [2]])
+def test_regions_are_scored_as_wholes(tmp_path, spleen):
+    root = dataset(tmp_path, 2, {"background": 0, "all": [1, 2], "spleen": spleen})
     done = score(root / "predictions", root / "dataset.json")
     found = done.scores["case0"]
     assert set(found) == {"all", "spleen"}
