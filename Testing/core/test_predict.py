@@ -154,6 +154,44 @@ def test_regions_write_their_own_value_over_larger_ones() -> None:
     np.testing.assert_array_equal(found, np.where(image > 0.7, 1, np.where(image > 0.3, 2, 0)))
 
 
+class Bits(nn.Module):
+    """Region k holds where bit k of the image, whose 1 is all of them, is set."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bits = (x * (2**self.outputs - 1)).round().long()
+        return torch.cat([((bits >> k) & 1) * 2.0 - 1 for k in range(self.outputs)], 1)
+
+
+def of_regions(regions: dict[str, tuple[int, ...]], *masks: np.ndarray, **how) -> np.ndarray:
+    """The label map of a network that finds the regions where ``masks`` (32, 32, 32) hold, and all in one corner."""
+    classes = tuple(OutputClass(name, values, (1, 1, 1)) for name, values in regions.items())
+    image = sum(mask * np.float32(2.0**k) for k, mask in enumerate(masks)) / (2 ** len(masks) - 1)
+    image[-1, -1, -1] = 1  # the image reaches from 0 to 1
+    made = Predictor([(Bits(len(masks)), card(classes=classes, activation="sigmoid"))], CPU, **how)
+    return made.segment(image[None].astype(np.float32), np.eye(4))
+
+
+def box(*edges: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros((32, 32, 32), bool)
+    mask[tuple(slice(*edge) for edge in edges)] = True
+    return mask
+
+
+def test_regions_that_overlap_write_the_value_that_lies_in_just_those_found() -> None:
+    x, y, z = box((2, 20), (4, 28), (4, 28)), box((12, 28), (4, 28), (4, 28)), box((4, 28), (20, 30), (4, 8))
+    found = of_regions({"A": (1, 2, 5), "B": (2, 3, 5), "C": (4, 5, 300)}, x, y, z)
+    seen = np.isin(found, (1, 2, 5)), np.isin(found, (2, 3, 5)), np.isin(found, (4, 5, 300))
+    known = ~(z & (x ^ y))  # no value lies in C and one other alone
+    known[-1, -1, -1] = False
+    for mask, region in zip((x, y, z), seen, strict=True):
+        np.testing.assert_array_equal(region[known], mask[known])
+    assert set(np.unique(found)) == {0, 1, 2, 3, 4, 5} and (found[z & (x ^ y)] == 4).all()
+
+
 def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(DataError, match="2 images, the network takes 1"):
         Predictor([(Threshold(), card())], CPU).segment(np.zeros((2, 32, 32, 32)), np.eye(4))

@@ -17,6 +17,7 @@ from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError, SettingsError, counted
+from VoCoCore.inference.regions import Regions
 from VoCoCore.inference.restore import planes
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.tiling import tile
@@ -79,6 +80,7 @@ class Predictor:
             raise SettingsError(f"--batch cannot be {batch}", "predict at least one window at a time")
         self.networks = [swift(network, machine) for network, _ in models]
         self.values = torch.tensor(self.card.written_values(), device=machine.device)
+        self.regions = Regions(self.card)
         self.overlap, self.batch, self.largest = overlap, batch, largest
         self.say, self.scratch = say, scratch
         self.views = [
@@ -106,7 +108,7 @@ class Predictor:
         box all is background. ``sink`` gets, plane by plane, probabilities (K, u, v) with the place in the oriented
         volume; ``tick`` hears how many planes are done.
         """
-        plan, most = case.plan, max(self.card.written_values())
+        plan, most = case.plan, max(self.card.combinations().values())
         found = np.zeros(plan.source_shape, np.uint8 if most < 256 else np.uint16)
         oriented, axis = plan.oriented(found), self.axis(plan)
         others = [other for other in range(3) if other != axis]
@@ -177,13 +179,9 @@ class Predictor:
 
     def _labels(self, logits: Tensor) -> Tensor:
         """Voxel values (u, v) of logits (K, u, v)."""
-        values = self.values.to(logits.device)
         if self.card.activation == "softmax":
-            return values[logits.argmax(0)]
-        out = torch.zeros_like(logits[0], dtype=torch.long)
-        for number in self.card.writing_order():
-            out = torch.where(logits[number] > 0, values[number], out)
-        return out
+            return self.values.to(logits.device)[logits.argmax(0)]
+        return self.regions.chosen(logits > 0)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(0) if self.card.activation == "softmax" else logits.sigmoid()
