@@ -192,6 +192,29 @@ def test_regions_that_overlap_write_the_value_that_lies_in_just_those_found() ->
     assert set(np.unique(found)) == {0, 1, 2, 3, 4, 5} and (found[z & (x ^ y)] == 4).all()
 
 
+def test_the_largest_part_of_a_region_leaves_those_around_it_whole() -> None:
+    whole, core, hot = (
+        box((4, 28), (4, 28), (4, 28)),
+        box((6, 14), (6, 14), (6, 14)),
+        box((8, 10), (8, 10), (8, 10)),
+    )
+    second, away = box((20, 25), (20, 25), (20, 25)), box((0, 2), (0, 2), (0, 2))
+    inner = box((21, 24), (21, 24), (21, 24))  # larger than the other hot part, but of a core that goes
+    regions = {"whole": (1, 2, 4), "core": (1, 4), "hot": (4,)}
+    found = of_regions(regions, whole | away, core | second, hot | inner | away, largest=True)
+    np.testing.assert_array_equal(found, np.where(hot, 4, np.where(core, 1, np.where(whole, 2, 0))))
+
+
+def test_the_largest_part_of_one_region_leaves_another_that_overlaps() -> None:
+    left, right, part = (
+        box((2, 12), (4, 28), (4, 28)),
+        box((10, 28), (4, 28), (4, 28)),
+        box((20, 24), (6, 9), (6, 9)),
+    )
+    found = of_regions({"A": (1, 2), "B": (2, 3)}, left | part, right, largest=True)
+    np.testing.assert_array_equal(found, left * 1 + right * 3 - (left & right) * 2)
+
+
 def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(DataError, match="2 images, the network takes 1"):
         Predictor([(Threshold(), card())], CPU).segment(np.zeros((2, 32, 32, 32)), np.eye(4))

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError, SettingsError, counted
+from VoCoCore.inference.largest import keep_largest
 from VoCoCore.inference.regions import Regions
 from VoCoCore.inference.restore import planes
 from VoCoCore.inference.swift import swift
@@ -120,7 +120,7 @@ class Predictor:
                 sink(at, (a, b), (c, d), self._probabilities(logits).cpu().numpy())
             tick(at + 1, oriented.shape[axis])
         if self.largest:
-            _keep_largest(found)
+            keep_largest(found, self.card)
         return found
 
     def axis(self, plan: Plan) -> int:
@@ -185,16 +185,3 @@ class Predictor:
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(0) if self.card.activation == "softmax" else logits.sigmoid()
-
-
-def _keep_largest(labels: np.ndarray) -> None:
-    """Leave of each label only its largest part connected by faces, in place."""
-    for value, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is None:
-            continue
-        inside = labels[box]
-        parts, count = ndimage.label(inside == value)
-        if count > 1:
-            sizes = np.bincount(parts.ravel())
-            sizes[0] = 0
-            inside[(parts > 0) & (parts != sizes.argmax())] = 0
