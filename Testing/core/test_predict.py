@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -213,6 +214,51 @@ def test_the_largest_part_of_one_region_leaves_another_that_overlaps() -> None:
     )
     found = of_regions({"A": (1, 2), "B": (2, 3)}, left | part, right, largest=True)
     np.testing.assert_array_equal(found, left * 1 + right * 3 - (left & right) * 2)
+
+
+class Overflowing(Threshold):
+    """One window's answers overflow, and then are a difference of infinities, as behind a norm."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        self.seen += 1
+        return logits * torch.inf - logits.abs() * torch.inf if self.seen == 2 else logits
+
+
+@pytest.mark.parametrize(
+    ("precision", "says"), [("fp16", "in fp16 .* --precision fp32"), ("fp32", "in fp32 .* other weights")]
+)
+def test_answers_that_are_not_finite_are_no_label_map(precision, says) -> None:
+    machine = replace(CPU, precision=precision)
+    image = blobs((64, 40, 33))
+    with pytest.raises(DataError, match=says):
+        Predictor([(Overflowing(), card())], machine, batch=1).segment(image[None], np.eye(4))
+
+
+def test_a_diagnosis_that_is_not_finite_is_none() -> None:
+    kinds = (OutputClass("well", (0,), (0, 0, 0)), OutputClass("sick", (1,), (9, 9, 9)))
+    made = card(task="classification", classes=kinds, prepare={"fit": "resize"})
+    network = build_network(made).eval()
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.fill_(3e38)
+    with pytest.raises(DataError, match="not all finite"):
+        Predictor([(network, made)], CPU).classify(blobs((33, 33, 33))[None], np.eye(4))
+
+
+def test_a_case_whose_answers_are_not_finite_fails_in_a_line(images, tmp_path, capsys) -> None:
+    network = build_network(card())
+    with torch.no_grad():
+        list(network.parameters())[-1].fill_(torch.finfo(torch.float32).max)
+        list(network.parameters())[-2].mul_(1e38)
+    path = tmp_path / "model.safetensors"
+    save_model(network, card(), path)
+    assert main(["predict", "--model", str(path), str(images), "-o", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr().err
+    assert "case0: the network's answers" in said and "case1: the network's answers" in said
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
 def test_another_number_of_channels_is_refused() -> None:

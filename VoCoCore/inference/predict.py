@@ -90,7 +90,8 @@ class Predictor:
     def segment(self, array: np.ndarray, affine: np.ndarray, sink: Sink | None = None) -> np.ndarray:
         """Label map (X, Y, Z), uint8 or uint16, of a case (C, X, Y, Z) with ``affine`` (4, 4), in the case's own grid.
 
-        Raises DataError for another number of channels or values that cannot be used. See `segment_prepared`.
+        Raises DataError for another number of channels, values that cannot be used, or answers of the network that are
+        not finite. See `segment_prepared`.
         """
         return self.segment_prepared(self.prepare(array, affine), sink)
 
@@ -116,6 +117,7 @@ class Predictor:
             where: list[Any] = [0, 0, 0]
             where[axis], where[others[0]], where[others[1]] = at, slice(a, b), slice(c, d)
             oriented[tuple(where)] = self._labels(logits).cpu().numpy()
+            self._refuse_overflow(logits)  # behind a copy that has waited for the device anyway
             if sink is not None:
                 sink(at, (a, b), (c, d), self._probabilities(logits).cpu().numpy())
             tick(at + 1, oriented.shape[axis])
@@ -128,11 +130,13 @@ class Predictor:
         return tile(plan.shape, self.card.window, self.overlap).axis
 
     def classify(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
-        """Probabilities (K,) of the classes for a whole case (C, X, Y, Z)."""
+        """Probabilities (K,) of the classes for a whole case (C, X, Y, Z). Raises DataError as `segment` does."""
         plan = self._plan(array, affine, self.card.window)
         images = torch.from_numpy(apply_plan(array, plan, np.float32))[None].to(self.machine.device)
         with torch.no_grad(), self.machine.autocast():
-            return self._views(images).float().softmax(1)[0].double().cpu().numpy()
+            logits = self._views(images).float()
+        self._refuse_overflow(logits)
+        return logits.softmax(1)[0].double().cpu().numpy()
 
     def plan(self, array: np.ndarray, affine: np.ndarray) -> Plan:
         """How a case to segment is prepared."""
@@ -176,6 +180,15 @@ class Predictor:
         assert total is not None
         count = len(self.networks) * len(self.views)
         return total if count == 1 else total / count
+
+    def _refuse_overflow(self, logits: Tensor) -> None:
+        """Raise DataError where a logit is not finite: by their sum, which only then is not."""
+        if not torch.isfinite(logits.sum()):
+            precise = self.machine.precision == "fp32"
+            raise DataError(
+                f"the network's answers in {self.machine.precision} are not all finite numbers",
+                "use other weights, or leave this case out" if precise else "predict with --precision fp32",
+            )
 
     def _labels(self, logits: Tensor) -> Tensor:
         """Voxel values (u, v) of logits (K, u, v)."""
