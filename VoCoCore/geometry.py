@@ -199,3 +199,16 @@ def shear_of(affine: np.ndarray) -> float:
     matrix = np.asarray(affine, dtype=float)[:3, :3]
     unit = matrix / np.maximum(spacing_of(affine), 1e-12)
     return float(np.abs(unit.T @ unit - np.eye(3)).max())
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether the array axes are not at right angles, by more than the rounding of a header."""
+    return shear_of(affine) > 1e-3
+
+
+def steps_of(affine: np.ndarray) -> np.ndarray:
+    """Where one step along each array axis leads, in mm: the voxel size (3,), or of a sheared grid (3, 3), in columns.
+
+    A tilted gantry makes such a grid, whose lengths and volumes are no products of the voxel size.
+    """
+    return np.asarray(affine, dtype=float)[:3, :3] if is_sheared(affine) else spacing_of(affine)

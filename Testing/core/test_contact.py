@@ -45,7 +45,7 @@ def test_slices_are_shown_as_radiologists_expect_them() -> None:
 
 def test_the_contact_sheet_has_as_many_pages_as_it_needs(filled: Store, tmp_path: Path) -> None:
     keys = filled.keys()
-    pages = contact_sheet(filled, keys, tmp_path / "sheet.png", per_page=2, names=["a", "b", "c"])
+    pages = contact_sheet(filled, keys, tmp_path / "sheet.png", per_page=2, names=["a", "b", "$\\no$"])
     assert [page.name for page in pages] == ["sheet.png", "sheet-2.png"]
     assert all(page.read_bytes().startswith(b"\x89PNG") for page in pages)
     assert pages[0].stat().st_size > pages[1].stat().st_size

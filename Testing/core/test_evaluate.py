@@ -244,8 +244,9 @@ def test_where_labels_come_from(tmp_path):
     }
 
 
-def test_regions_are_scored_as_wholes(tmp_path):
-    root = dataset(tmp_path, 2, {"background": 0, "all": [1, 2], "spleen": [2]})
+@pytest.mark.parametrize("spleen", [2, [2]])
+def test_regions_are_scored_as_wholes(tmp_path, spleen):
+    root = dataset(tmp_path, 2, {"background": 0, "all": [1, 2], "spleen": spleen})
     done = score(root / "predictions", root / "dataset.json")
     found = done.scores["case0"]
     assert set(found) == {"all", "spleen"}
@@ -262,6 +263,18 @@ def test_regions_are_scored_as_wholes(tmp_path):
 def test_labels_that_cannot_be_understood(asked, says):
     with pytest.raises(SettingsError, match=re.escape(says)):
         parse_asked(asked, {"liver": (1,)})
+
+
+def test_files_of_a_tilted_gantry_are_scored_in_the_patients_millimetres(tmp_path):
+    affine = np.diag([0.5, -0.5, 5.0, 1.0])  # an axis the other way round, as files have them
+    affine[1, 2] = 5 * np.tan(np.radians(20))
+    for name, voxel in (("references", (5, 10, 3)), ("predictions", (5, 14, 5))):
+        array = np.zeros((20, 40, 12), np.uint8)
+        array[voxel] = 1
+        save(tmp_path / name / "a.nii.gz", array, affine)
+    found = score(tmp_path / "predictions", tmp_path / "references", labels="spot=1").scores["a"]["spot"]
+    assert found.reference_ml == pytest.approx(0.5 * 0.5 * 5 / 1000)
+    assert found.hd95 == pytest.approx(np.linalg.norm(affine[:3, :3] @ (0, 4, 2)))
 
 
 def test_only_a_split_is_scored(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from VoCoCore.errors import EnvironmentFault, SettingsError
+from VoCoCore.evaluation.boxes import SHOWN, boxes_figure
 from VoCoCore.evaluation.curves import curves_figure, series, thinned
 from VoCoCore.evaluation.figures import crop_view, crops_figure, draw_crops
 from VoCoCore.evaluation.pages import svg_text
@@ -221,6 +222,12 @@ def test_curves_of_any_run(tmp_path):
     svg = svg_text(curves_figure(events), "curves", 'a "quoted" <description>')
     assert svg.startswith("<svg") and "&quot;quoted&quot; &lt;description>" in svg and "http" not in svg
     assert len(svg) < 300_000
+
+
+@pytest.mark.parametrize("name", [r"$\nosuch$", "a_$x$_b", "from $5 to $10", "$"])
+def test_names_with_dollar_signs_are_no_mathematics(name):
+    scores = {measure: np.full((3, 2), 0.5) for measure in SHOWN}
+    assert name in svg_text(boxes_figure(scores, [name, "liver"]), "boxes", "d")
 
 
 def test_importing_draws_nothing_and_needs_no_matplotlib():

@@ -92,6 +92,23 @@ def blobs(seed: int, shape: tuple[int, int, int] = (40, 36, 24)) -> tuple[np.nda
 
 
 @pytest.mark.filterwarnings("ignore:.*get_mask_edges:FutureWarning")
+@pytest.mark.parametrize("turn", [(0, 1, 2), (2, 0, 1)])
+def test_of_a_sheared_grid_distances_and_volumes_are_those_in_the_patient(turn):
+    """A gantry tilted by 20 degrees: slices of 5 mm distance are shifted by 1.82 mm each."""
+    steps = np.array([[0.5, 0, 0], [0, 0.5, 5 * np.tan(np.radians(20))], [0, 0, 5.0]])
+    a, b = np.zeros((12, 30, 12), bool), np.zeros((12, 30, 12), bool)
+    a[2:10, 4:14, 2:6], b[2:10, 9:19, 4:8] = True, True
+    there, back = (np.array(surface(mask)) @ steps.T for mask in (a, b))
+    apart = np.linalg.norm(there[:, None] - back[None], axis=-1)
+    ways = apart.min(axis=1), apart.min(axis=0)
+    maps = (np.ascontiguousarray(mask.transpose(turn)) for mask in (a, b))
+    found = case_metrics(*maps, steps[:, turn], ONE, tolerance=3.0)[next(iter(ONE))]
+    assert found.hd95 == pytest.approx(max(np.percentile(way, 95) for way in ways))
+    assert found.asd == pytest.approx(np.concatenate(ways).mean())
+    assert found.surface_dice == pytest.approx((np.concatenate(ways) <= 3.0).mean())
+    assert found.reference_ml == pytest.approx(a.sum() * 0.5 * 0.5 * 5 / 1000)
+
+
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.8, 0.8, 3.0), (2.5, 0.6, 1.1)])
 def test_monai_says_the_same(spacing):
     import torch
@@ -240,6 +257,7 @@ WRONG = [
     ({"prediction": np.full((16, 10, 10), 70_000)}, DataError, "70000"),
     ({"spacing": (1, 1)}, SettingsError, "spacing"),
     ({"spacing": (1, 0, 1)}, SettingsError, "spacing"),
+    ({"spacing": np.ones((3, 3))}, SettingsError, "spacing"),
     ({"tolerance": -1.0}, SettingsError, "tolerance"),
     ({"tolerance": nan}, SettingsError, "tolerance"),
     ({"labels": {}}, SettingsError, "no label"),

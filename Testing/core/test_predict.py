@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -152,6 +153,112 @@ def test_regions_write_their_own_value_over_larger_ones() -> None:
         image[None], np.eye(4)
     )
     np.testing.assert_array_equal(found, np.where(image > 0.7, 1, np.where(image > 0.3, 2, 0)))
+
+
+class Bits(nn.Module):
+    """Region k holds where bit k of the image, whose 1 is all of them, is set."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bits = (x * (2**self.outputs - 1)).round().long()
+        return torch.cat([((bits >> k) & 1) * 2.0 - 1 for k in range(self.outputs)], 1)
+
+
+def of_regions(regions: dict[str, tuple[int, ...]], *masks: np.ndarray, **how) -> np.ndarray:
+    """The label map of a network that finds the regions where ``masks`` (32, 32, 32) hold, and all in one corner."""
+    classes = tuple(OutputClass(name, values, (1, 1, 1)) for name, values in regions.items())
+    image = sum(mask * np.float32(2.0**k) for k, mask in enumerate(masks)) / (2 ** len(masks) - 1)
+    image[-1, -1, -1] = 1  # the image reaches from 0 to 1
+    made = Predictor([(Bits(len(masks)), card(classes=classes, activation="sigmoid"))], CPU, **how)
+    return made.segment(image[None].astype(np.float32), np.eye(4))
+
+
+def box(*edges: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros((32, 32, 32), bool)
+    mask[tuple(slice(*edge) for edge in edges)] = True
+    return mask
+
+
+def test_regions_that_overlap_write_the_value_that_lies_in_just_those_found() -> None:
+    x, y, z = box((2, 20), (4, 28), (4, 28)), box((12, 28), (4, 28), (4, 28)), box((4, 28), (20, 30), (4, 8))
+    found = of_regions({"A": (1, 2, 5), "B": (2, 3, 5), "C": (4, 5, 300)}, x, y, z)
+    seen = np.isin(found, (1, 2, 5)), np.isin(found, (2, 3, 5)), np.isin(found, (4, 5, 300))
+    known = ~(z & (x ^ y))  # no value lies in C and one other alone
+    known[-1, -1, -1] = False
+    for mask, region in zip((x, y, z), seen, strict=True):
+        np.testing.assert_array_equal(region[known], mask[known])
+    assert set(np.unique(found)) == {0, 1, 2, 3, 4, 5} and (found[z & (x ^ y)] == 4).all()
+
+
+def test_the_largest_part_of_a_region_leaves_those_around_it_whole() -> None:
+    whole, core, hot = (
+        box((4, 28), (4, 28), (4, 28)),
+        box((6, 14), (6, 14), (6, 14)),
+        box((8, 10), (8, 10), (8, 10)),
+    )
+    second, away = box((20, 25), (20, 25), (20, 25)), box((0, 2), (0, 2), (0, 2))
+    inner = box((21, 24), (21, 24), (21, 24))  # larger than the other hot part, but of a core that goes
+    regions = {"whole": (1, 2, 4), "core": (1, 4), "hot": (4,)}
+    found = of_regions(regions, whole | away, core | second, hot | inner | away, largest=True)
+    np.testing.assert_array_equal(found, np.where(hot, 4, np.where(core, 1, np.where(whole, 2, 0))))
+
+
+def test_the_largest_part_of_one_region_leaves_another_that_overlaps() -> None:
+    left, right, part = (
+        box((2, 12), (4, 28), (4, 28)),
+        box((10, 28), (4, 28), (4, 28)),
+        box((20, 24), (6, 9), (6, 9)),
+    )
+    found = of_regions({"A": (1, 2), "B": (2, 3)}, left | part, right, largest=True)
+    np.testing.assert_array_equal(found, left * 1 + right * 3 - (left & right) * 2)
+
+
+class Overflowing(Threshold):
+    """One window's answers overflow, and then are a difference of infinities, as behind a norm."""
+
+    seen = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(x)
+        self.seen += 1
+        return logits * torch.inf - logits.abs() * torch.inf if self.seen == 2 else logits
+
+
+@pytest.mark.parametrize(
+    ("precision", "says"), [("fp16", "in fp16 .* --precision fp32"), ("fp32", "in fp32 .* other weights")]
+)
+def test_answers_that_are_not_finite_are_no_label_map(precision, says) -> None:
+    machine = replace(CPU, precision=precision)
+    image = blobs((64, 40, 33))
+    with pytest.raises(DataError, match=says):
+        Predictor([(Overflowing(), card())], machine, batch=1).segment(image[None], np.eye(4))
+
+
+def test_a_diagnosis_that_is_not_finite_is_none() -> None:
+    kinds = (OutputClass("well", (0,), (0, 0, 0)), OutputClass("sick", (1,), (9, 9, 9)))
+    made = card(task="classification", classes=kinds, prepare={"fit": "resize"})
+    network = build_network(made).eval()
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.fill_(3e38)
+    with pytest.raises(DataError, match="not all finite"):
+        Predictor([(network, made)], CPU).classify(blobs((33, 33, 33))[None], np.eye(4))
+
+
+def test_a_case_whose_answers_are_not_finite_fails_in_a_line(images, tmp_path, capsys) -> None:
+    network = build_network(card())
+    with torch.no_grad():
+        list(network.parameters())[-1].fill_(torch.finfo(torch.float32).max)
+        list(network.parameters())[-2].mul_(1e38)
+    path = tmp_path / "model.safetensors"
+    save_model(network, card(), path)
+    assert main(["predict", "--model", str(path), str(images), "-o", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr().err
+    assert "case0: the network's answers" in said and "case1: the network's answers" in said
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
 def test_another_number_of_channels_is_refused() -> None:

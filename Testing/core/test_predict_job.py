@@ -22,7 +22,7 @@ from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.images import read_image, write_image
 from VoCoCore.inference.job import Predictions
 from VoCoCore.inference.predict import Predictor
-from VoCoCore.inference.results import volumes_ml
+from VoCoCore.inference.results import segments_of, volumes_ml
 from VoCoCore.models.card import OutputClass
 from VoCoCore.models.model_files import save_model
 from VoCoCore.models.networks import build_network
@@ -273,3 +273,9 @@ def test_volumes_of_regions_hold_the_smaller_ones_in_them():
     labels[0], labels[1, :5], labels[2, 0] = 2, 1, 4
     found = volumes_ml(labels, np.diag([-1.0, 2.0, 5.0, 1.0]), made)
     assert found == {"WT": pytest.approx(1.6), "TC": pytest.approx(0.6), "ET": pytest.approx(0.1)}
+
+
+def test_what_overlapping_regions_share_has_a_name_of_its_own():
+    kinds = (OutputClass("A", (1, 2), (9, 1, 1)), OutputClass("B", (2, 3), (1, 9, 1)))
+    made = card(classes=kinds, activation="sigmoid")
+    assert {name: value for name, (value, _) in segments_of(made).items()} == {"A": 1, "B": 3, "A and B": 2}

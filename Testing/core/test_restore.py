@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,7 +43,7 @@ def test_values_are_those_of_linear_interpolation(shape, step, share, axis, thic
     plan = plan_of(shape, step, share)
     values = torch.rand(2, *plan.size, generator=torch.Generator().manual_seed(0))
     places = [np.arange(n) / s - first for n, s, first in zip(shape, step, plan.start, strict=True)]
-    inside = [(p >= -0.5) & (p < n - 0.5) for p, n in zip(places, plan.size, strict=True)]
+    inside = [(p >= -0.5) & (p < n - 0.5) | (share == 1) for p, n in zip(places, plan.size, strict=True)]
     grid = np.meshgrid(*(np.clip(p, 0, n - 1) for p, n in zip(places, plan.size, strict=True)), indexing="ij")
     expected = np.stack([map_coordinates(one.numpy(), grid, order=1, mode="nearest") for one in values])
     expected[:, ~(inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :])] = -1
@@ -83,6 +84,34 @@ def test_a_long_volume_of_many_windows_is_led_back_whole():
     value = map_coordinates(coarse, back, order=1, mode="nearest")
     sure = np.abs(value - 0.5) > 1e-4
     np.testing.assert_array_equal(found[sure], np.where(value > 0.5, 3, 0)[sure])
+
+
+@pytest.mark.parametrize(
+    ("size", "old", "new"), [(64, 0.75, 1.5), (48, 1.0, 2.0), (36, 0.5, 1.0), (41, 0.8, 1.3)]
+)
+def test_the_last_plane_of_a_volume_is_predicted_however_its_size_rounds(size, old, new):
+    """A coarser grid may end half a voxel before the source's last voxel: 64 planes of 0.75 mm at 1.5 mm."""
+    image = np.ones((1, size, size, size), np.float32)
+    image[0, 1, 1, 1] = 0
+    made = Predictor([(everywhere(), card(prepare={"spacing": (new,) * 3}))], CPU)
+    for affine in (np.diag([old, old, old, 1.0]), np.diag([-old, -old, -old, 1.0])):
+        assert (made.segment(image, affine) == 3).all()
+
+
+def test_voxels_half_a_voxel_beyond_a_cropped_box_stay_background():
+    image = np.zeros((1, 64, 64, 64), np.float32)
+    image[0, 8:33, 8:33, 8:33] = 1.0  # at 2 mm planes 4 to 16, the last of which is plane 32
+    found = Predictor([(everywhere(), card(prepare={"spacing": (2.0,) * 3}))], CPU).segment(image, np.eye(4))
+    assert (np.argwhere(found == 3).max(axis=0) == 32).all()
+
+
+def everywhere() -> Threshold:
+    """A network that answers class 1 at every voxel."""
+    network = Threshold()
+    with torch.no_grad():
+        network.convolution.weight.zero_()
+        network.convolution.bias.copy_(torch.tensor([-1.0, 1.0]))
+    return network
 
 
 def test_smaller_regions_are_written_last_in_whatever_order_they_are_listed():

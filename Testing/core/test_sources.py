@@ -20,8 +20,10 @@ from VoCoCore.data.sources import index_source
 from VoCoCore.data.store import Store
 from VoCoCore.data.tables import summarise
 from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.inference.provenance import Provenance
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.training.labelled_cohort import classes_of
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -205,7 +207,7 @@ def test_nnunet_v2(tmp_path: Path) -> None:
     index = index_source(root)
     assert index.channels == ("T1", "T2")
     assert index.labels == {"background": 0, "whole": 1, "core": 2, "enhancing": 3, "ignore": 4}
-    assert index.regions == {"whole": (1, 2, 3), "core": (2, 3)}
+    assert index.regions == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
     assert shown(index, root)["c1"] == (
         ["imagesTr/c1_0000.nrrd", "imagesTr/c1_0001.nrrd"],
         "labelsTr/c1.nrrd",
@@ -214,6 +216,20 @@ def test_nnunet_v2(tmp_path: Path) -> None:
         ("c1", (), None), ("c2", ("T1",), None), ("t", (), "test"),
     ]  # fmt: skip
     assert [Path(item.path).name for item in index.skipped] == ["stray.nrrd"]
+
+
+def test_beside_regions_a_label_of_one_value_is_an_output_too(tmp_path: Path) -> None:
+    """nnU-Net takes 3 and [3] for the same; a value in no list of values is not lost."""
+    touch(tmp_path, "imagesTr/c_0000.nii.gz", "labelsTr/c.nii.gz")
+    labels = {"background": 0, "cyst": 3, "kidney": [1, 2], "tumour": 2, "ignore": 4}
+    write_json(tmp_path / "dataset.json", {"channel_names": {"0": "CT"}, "labels": labels})
+    classes, activation = classes_of(index_source(tmp_path), FinetuneSettings())
+    found = {kind.name: kind.values for kind in classes}
+    assert activation == "sigmoid" and found == {"cyst": (3,), "kidney": (1, 2), "tumour": (2,)}
+    write_json(
+        tmp_path / "dataset.json", {"channel_names": {"0": "CT"}, "labels": {"background": 0, "cyst": 3}}
+    )
+    assert index_source(tmp_path).regions == {}
 
 
 def test_nnunet_v2_with_a_list_of_its_own(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from VoCoCore.data import crops, sampling
 from VoCoCore.devices import Machine
+from VoCoCore.evaluation.verdict import judge
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.task import Outcome
@@ -108,6 +109,15 @@ def test_held_out_scores():
     assert values["accuracy_low"] == 0.5 and values["accuracy_high"] == 1.0
     assert values["chance"] == pytest.approx(1 / 9, abs=0.01)
     assert values["shuffled_accuracy"] == pytest.approx(3 / 16)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_no_answer(odd):
+    found = seen([0, 1, 2, 3], [0, 1, 2, 3], [0, 0, 1, 1])
+    found.logits[2, 0, 2] = odd
+    values = score(found, CROPS)
+    assert np.isnan(values["position_accuracy"]) and np.isnan(values["shuffled_accuracy"])
+    assert "not numbers" in judge(values, 16, active=False).title
 
 
 def test_the_shuffled_control_is_what_shuffling_gives():

@@ -109,7 +109,8 @@ def _draw(store: Store, keys: Sequence[str], labels: Sequence[str]) -> bytes:
         figure.text(middle, 1 - 0.1 / height, view, color=_LIGHT, fontsize=9, ha="center", va="top")
     for axes, (volume, label, channel) in zip(grid, rows, strict=True):
         text = f"{label}\n{_caption(volume, channel)}"
-        axes[0].text(0, 0.5, text, color=_LIGHT, fontsize=8, va="center")
+        # A name may hold dollar signs, which are no mathematics.
+        axes[0].text(0, 0.5, text, color=_LIGHT, fontsize=8, va="center", parse_math=False)
         axes[0].set_axis_off()
         voxels, spacing = volume.read()[channel], spacing_of(volume.affine)
         for place, view in zip(axes[1:], VIEWS, strict=True):

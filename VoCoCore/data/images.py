@@ -23,7 +23,7 @@ from VoCoCore.data.images_itk import LPS_TO_RAS, read_itk, read_itk_header, simp
 from VoCoCore.data.images_nifti import read_nifti, read_nifti_header
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError
-from VoCoCore.geometry import shear_of, spacing_of
+from VoCoCore.geometry import is_sheared, spacing_of
 from VoCoCore.runs.files import replacing
 
 NIFTI, ITK = (".nii.gz", ".nii"), (".nrrd", ".mha", ".mhd")
@@ -214,14 +214,14 @@ def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     image = nib.Nifti1Image(array, affine)
     image.set_sform(affine, code=1)
     # A qform cannot hold shear: then the sform alone says where the image lies.
-    image.set_qform(affine, code=1 if shear_of(affine) < 1e-3 else 0)
+    image.set_qform(affine, code=0 if is_sheared(affine) else 1)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
 
 
 def _write_itk(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     lps, spacing = LPS_TO_RAS @ affine, spacing_of(affine)
-    if shear_of(affine) > 1e-3:
+    if is_sheared(affine):
         raise DataError(f"{path.name} cannot hold sheared axes", "write it as .nii.gz")
     image = simple_itk().GetImageFromArray(np.ascontiguousarray(array.T))
     image.SetSpacing(spacing.tolist())

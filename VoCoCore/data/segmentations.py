@@ -14,7 +14,7 @@ import numpy as np
 
 from VoCoCore.data.images_itk import LPS_TO_RAS
 from VoCoCore.errors import DataError
-from VoCoCore.geometry import shear_of
+from VoCoCore.geometry import is_sheared
 from VoCoCore.runs.files import replacing
 from VoCoCore.runs.narrate import one_line
 
@@ -60,7 +60,7 @@ def write_segmentation(path: str | Path, labels: np.ndarray, affine: np.ndarray,
 
 
 def _write(path: Path, labels: np.ndarray, affine: np.ndarray, keys: Mapping[str, str]) -> None:
-    if shear_of(affine) > 1e-3:
+    if is_sheared(affine):
         raise DataError(f"{path.name} cannot hold sheared axes", "write it as .nii.gz")
     with replacing(path) as beside, open(beside, "wb") as file:
         file.write(_header(labels, affine, keys).encode())

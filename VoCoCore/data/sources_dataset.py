@@ -11,6 +11,7 @@ from typing import Any
 
 from VoCoCore.data.cases import Case, Index, Skipped, Source, shape_fault
 from VoCoCore.data.images import EXTENSIONS, strip_extension
+from VoCoCore.data.label_maps import IGNORE
 from VoCoCore.data.sources_list import cases_of_rows
 from VoCoCore.errors import DataError
 
@@ -48,19 +49,31 @@ def parse_labels(labels: Any) -> tuple[dict[str, int], dict[str, tuple[int, ...]
     """Names -> values, and the regions of nnU-Net, from value -> name, name -> value or name -> list of
     values.
 
-    A value that occurs in regions only gets the name of the smallest region that holds it.
+    A value that occurs in regions only gets the name of the smallest region that holds it. Beside regions, a label of
+    one value is a region too, but for the background and what is ignored: nnU-Net takes 3 and [3] for the same.
     """
     if isinstance(labels, list):
         labels = dict(enumerate(labels))
     if all(str(key).isdecimal() for key in labels) and not all(str(v).isdecimal() for v in labels.values()):
         return _names_to_values({int(value): str(name) for value, name in labels.items()}), {}
     named = {name: value for name, value in labels.items() if not isinstance(value, list)}
-    regions = {name: tuple(map(int, values)) for name, values in labels.items() if isinstance(values, list)}
+    regions = _regions(labels) if len(named) < len(labels) else {}
     names = {int(value): str(name) for name, value in named.items()}
     for name, values in sorted(regions.items(), key=lambda item: len(item[1])):
         for value in values:
             names.setdefault(value, name)
     return _names_to_values(names), regions
+
+
+def _regions(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """What of ``labels``, some of which are lists of values, is a region; in the order of the file."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, value in labels.items():
+        if isinstance(value, list):
+            found[name] = tuple(map(int, value))
+        elif int(value) and name != IGNORE:
+            found[name] = (int(value),)
+    return found
 
 
 def _names_to_values(names: Mapping[int, str]) -> dict[str, int]:

@@ -22,7 +22,7 @@ from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.score_pair import without
 from VoCoCore.evaluation.statistics import column_means, mean_of
 from VoCoCore.finetune_settings import FinetuneSettings
-from VoCoCore.geometry import spacing_of
+from VoCoCore.geometry import steps_of
 from VoCoCore.inference.predict import Predictor
 from VoCoCore.models.card import ModelCard
 from VoCoCore.models.model_files import load_model
@@ -141,7 +141,7 @@ def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None
     if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
         raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
     counted = without(ignored, truth.array, predictor.segment(array, affine))
-    return case_metrics(*counted, spacing_of(affine), labels)
+    return case_metrics(*counted, steps_of(affine), labels)
 
 
 def _values(scores: Scores, labels: Labels) -> dict[str, float]:

@@ -62,9 +62,10 @@ def case_metrics(
     """Scores of each name in ``labels`` (name -> the voxel values it stands for) on two label maps.
 
     ``reference`` and ``prediction``: (X, Y, Z) whole numbers or bool, on one grid, 0 is background; values that no name
-    has count as background. ``spacing`` (3,) in mm along the axes. ``tolerance`` in mm: how far apart surfaces may lie
-    and still agree in the surface Dice. Raises DataError for maps that do not fit each other or hold other values than
-    whole numbers from 0 to 65535, SettingsError for labels, spacing or tolerance that cannot be.
+    has count as background. ``spacing`` in mm along the axes: (3,), or of a sheared grid (3, 3), see `steps_of`.
+    ``tolerance`` in mm: how far apart surfaces may lie and still agree in the surface Dice. Raises DataError for maps
+    that do not fit each other or hold other values than whole numbers from 0 to 65535, SettingsError for labels,
+    spacing or tolerance that cannot be.
     """
     step = check_rules(labels, tolerance, spacing)
     if reference.shape != prediction.shape or reference.ndim != 3:
@@ -85,9 +86,10 @@ def case_metrics(
 def check_rules(
     labels: Labels, tolerance: float, spacing: Sequence[float] | np.ndarray = (1, 1, 1)
 ) -> np.ndarray:
-    """The spacing as an array (3,). Raises SettingsError where one of the three makes no sense."""
+    """The spacing as an array, (3,) or (3, 3). Raises SettingsError where one of the three makes no sense."""
     step = np.asarray(spacing, dtype=float)
-    if step.shape != (3,) or not (np.isfinite(step).all() and step.min() > 0):
+    known = step.shape in ((3,), (3, 3)) and np.isfinite(step).all()
+    if not known or (step.min() if step.ndim == 1 else _volume(step)) <= 0:
         raise SettingsError(
             f"a spacing needs three lengths above 0 mm, not {tuple(np.ravel(step).tolist())}",
             "give the voxel's size along each axis of the arrays",
@@ -144,7 +146,7 @@ def _in_memory_order(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both maps with the axes in the order in which the reference lies in memory, which is much faster to walk."""
     order = sorted(range(3), key=lambda axis: -abs(reference.strides[axis]))
-    return reference.transpose(order), prediction.transpose(order), spacing[order]
+    return reference.transpose(order), prediction.transpose(order), spacing[..., order]
 
 
 def _cropped(reference: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +179,7 @@ def _score(
     """Scores of the labels 1 to ``names`` of two contiguous maps in which nothing else occurs."""
     counts = counted(reference, prediction, names + 1)
     ours, theirs = (_by_label(array, spacing, names) for array in (reference, prediction))
-    ml = float(np.prod(spacing)) / 1000  # of a voxel
+    ml = _volume(spacing) / 1000  # of a voxel
     scores = []
     for number in range(1, names + 1):
         in_reference, in_prediction, in_both = (int(count) for count in counts[:, number])
@@ -192,7 +194,17 @@ def _by_label(array: np.ndarray, spacing: np.ndarray, names: int) -> list[np.nda
     """Surface points in mm of each label from 0 (none) to ``names``."""
     points, values = surface_points(array)
     ends = np.searchsorted(values, np.arange(names + 2))
-    return [points[a:b] * spacing for a, b in pairwise(ends)]
+    return [_in_mm(points[a:b], spacing) for a, b in pairwise(ends)]
+
+
+def _in_mm(points: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Voxels (n, 3) as points between which distances are those in the patient."""
+    return points * spacing if spacing.ndim == 1 else points @ spacing.T
+
+
+def _volume(spacing: np.ndarray) -> float:
+    """Of a voxel, in mm^3."""
+    return float(np.prod(spacing)) if spacing.ndim == 1 else abs(float(np.linalg.det(spacing)))
 
 
 def _overlap(reference: int, predicted: int, both: int, ml: float) -> LabelMetrics:

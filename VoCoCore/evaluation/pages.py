@@ -35,6 +35,7 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.5,
     "grid.alpha": 0.6,
     "text.color": INK,
+    "text.parse_math": False,  # names of labels and cases may hold dollar signs
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.major.size": 2,

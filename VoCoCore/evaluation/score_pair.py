@@ -13,7 +13,7 @@ from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.metrics import LabelMetrics, Labels, case_metrics, whole
 from VoCoCore.evaluation.pairs import Pair
-from VoCoCore.geometry import to_ras
+from VoCoCore.geometry import steps_of, to_ras
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def _score(pair: Pair, rules: Rules) -> Scored:
     }
     if not labels:
         return Scored(pair.case, notes=(*notes, "neither the reference nor the prediction marks anything"))
-    scores = case_metrics(reference.array, prediction.array, reference.spacing, labels, rules.tolerance)
+    scores = case_metrics(
+        reference.array, prediction.array, steps_of(reference.affine), labels, rules.tolerance
+    )
     return Scored(pair.case, scores, notes=notes)
 
 

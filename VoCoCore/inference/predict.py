@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.devices import Machine
 from VoCoCore.errors import DataError, SettingsError, counted
+from VoCoCore.inference.largest import keep_largest
+from VoCoCore.inference.regions import Regions
 from VoCoCore.inference.restore import planes
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.tiling import tile
@@ -79,6 +80,7 @@ class Predictor:
             raise SettingsError(f"--batch cannot be {batch}", "predict at least one window at a time")
         self.networks = [swift(network, machine) for network, _ in models]
         self.values = torch.tensor(self.card.written_values(), device=machine.device)
+        self.regions = Regions(self.card)
         self.overlap, self.batch, self.largest = overlap, batch, largest
         self.say, self.scratch = say, scratch
         self.views = [
@@ -88,7 +90,8 @@ class Predictor:
     def segment(self, array: np.ndarray, affine: np.ndarray, sink: Sink | None = None) -> np.ndarray:
         """Label map (X, Y, Z), uint8 or uint16, of a case (C, X, Y, Z) with ``affine`` (4, 4), in the case's own grid.
 
-        Raises DataError for another number of channels or values that cannot be used. See `segment_prepared`.
+        Raises DataError for another number of channels, values that cannot be used, or answers of the network that are
+        not finite. See `segment_prepared`.
         """
         return self.segment_prepared(self.prepare(array, affine), sink)
 
@@ -106,7 +109,7 @@ class Predictor:
         box all is background. ``sink`` gets, plane by plane, probabilities (K, u, v) with the place in the oriented
         volume; ``tick`` hears how many planes are done.
         """
-        plan, most = case.plan, max(self.card.written_values())
+        plan, most = case.plan, max(self.card.combinations().values())
         found = np.zeros(plan.source_shape, np.uint8 if most < 256 else np.uint16)
         oriented, axis = plan.oriented(found), self.axis(plan)
         others = [other for other in range(3) if other != axis]
@@ -114,11 +117,12 @@ class Predictor:
             where: list[Any] = [0, 0, 0]
             where[axis], where[others[0]], where[others[1]] = at, slice(a, b), slice(c, d)
             oriented[tuple(where)] = self._labels(logits).cpu().numpy()
+            self._refuse_overflow(logits)  # behind a copy that has waited for the device anyway
             if sink is not None:
                 sink(at, (a, b), (c, d), self._probabilities(logits).cpu().numpy())
             tick(at + 1, oriented.shape[axis])
         if self.largest:
-            _keep_largest(found)
+            keep_largest(found, self.card)
         return found
 
     def axis(self, plan: Plan) -> int:
@@ -126,11 +130,13 @@ class Predictor:
         return tile(plan.shape, self.card.window, self.overlap).axis
 
     def classify(self, array: np.ndarray, affine: np.ndarray) -> np.ndarray:
-        """Probabilities (K,) of the classes for a whole case (C, X, Y, Z)."""
+        """Probabilities (K,) of the classes for a whole case (C, X, Y, Z). Raises DataError as `segment` does."""
         plan = self._plan(array, affine, self.card.window)
         images = torch.from_numpy(apply_plan(array, plan, np.float32))[None].to(self.machine.device)
         with torch.no_grad(), self.machine.autocast():
-            return self._views(images).float().softmax(1)[0].double().cpu().numpy()
+            logits = self._views(images).float()
+        self._refuse_overflow(logits)
+        return logits.softmax(1)[0].double().cpu().numpy()
 
     def plan(self, array: np.ndarray, affine: np.ndarray) -> Plan:
         """How a case to segment is prepared."""
@@ -175,28 +181,20 @@ class Predictor:
         count = len(self.networks) * len(self.views)
         return total if count == 1 else total / count
 
+    def _refuse_overflow(self, logits: Tensor) -> None:
+        """Raise DataError where a logit is not finite: by their sum, which only then is not."""
+        if not torch.isfinite(logits.sum()):
+            precise = self.machine.precision == "fp32"
+            raise DataError(
+                f"the network's answers in {self.machine.precision} are not all finite numbers",
+                "use other weights, or leave this case out" if precise else "predict with --precision fp32",
+            )
+
     def _labels(self, logits: Tensor) -> Tensor:
         """Voxel values (u, v) of logits (K, u, v)."""
-        values = self.values.to(logits.device)
         if self.card.activation == "softmax":
-            return values[logits.argmax(0)]
-        out = torch.zeros_like(logits[0], dtype=torch.long)
-        for number in self.card.writing_order():
-            out = torch.where(logits[number] > 0, values[number], out)
-        return out
+            return self.values.to(logits.device)[logits.argmax(0)]
+        return self.regions.chosen(logits > 0)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(0) if self.card.activation == "softmax" else logits.sigmoid()
-
-
-def _keep_largest(labels: np.ndarray) -> None:
-    """Leave of each label only its largest part connected by faces, in place."""
-    for value, box in enumerate(ndimage.find_objects(labels), start=1):
-        if box is None:
-            continue
-        inside = labels[box]
-        parts, count = ndimage.label(inside == value)
-        if count > 1:
-            sizes = np.bincount(parts.ravel())
-            sizes[0] = 0
-            inside[(parts > 0) & (parts != sizes.argmax())] = 0

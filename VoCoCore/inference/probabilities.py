@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from VoCoCore.data.plan import Plan
-from VoCoCore.geometry import shear_of
+from VoCoCore.geometry import is_sheared
 from VoCoCore.inference.restore import to_source
 from VoCoCore.models.card import ModelCard
 from VoCoCore.runs.files import replacing, writing
@@ -88,7 +88,7 @@ class Probabilities:
         header.set_data_dtype(np.uint16)
         header.set_data_shape((*self.plan.source_shape, len(self.empty)))
         header.set_sform(affine, code=1)
-        header.set_qform(affine, code=1 if shear_of(affine) < 1e-3 else 0)
+        header.set_qform(affine, code=0 if is_sheared(affine) else 1)
         header.set_xyzt_units("mm")
         header["scl_slope"], header["scl_inter"] = 1 / _LEVELS, 0
         header["vox_offset"], header["magic"] = _FIRST_VOXEL, b"n+1"

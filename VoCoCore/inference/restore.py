@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from VoCoCore.data.plan import Plan
+from VoCoCore.data.resample import spaced_size
 
 
 def planes(
@@ -18,7 +19,7 @@ def planes(
 
     ``pieces`` are (first plane, (K, X, Y, Z)) in order, without gaps, as `windows.slabs` gives them. Yields (index of
     the plane, first and end index along each of the other axes, values (K, u, v)); planes and voxels outside the
-    foreground box do not come.
+    foreground box do not come. Where the box reaches the end of the volume, nothing of the source lies outside it.
     """
     others = [other for other in range(3) if other != axis]
     shape = tuple(plan.source_shape[place] for place in plan.order)
@@ -51,7 +52,9 @@ class _Axis:
 
     def __init__(self, plan: Plan, length: int, axis: int) -> None:
         size, places = plan.size[axis], np.arange(length) / plan.step[axis] - plan.start[axis]
-        inside = np.flatnonzero((places >= -0.5) & (places < size - 0.5))
+        # The number of voxels was rounded: the source's last may lie half a voxel, or a hair more, beyond ours.
+        whole = plan.start[axis] + size == spaced_size(length, 1.0, plan.step[axis])
+        inside = np.flatnonzero((places >= -0.5) & ((places < size - 0.5) | whole))
         self.begin, self.end = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
         at = np.clip(places[self.begin : self.end], 0, size - 1)
         self.low = np.minimum(np.floor(at).astype(np.int64), max(size - 2, 0))

@@ -26,9 +26,14 @@ VOLUME_COLUMNS = ("case", "label", "value", "volume_ml")
 
 
 def segments_of(card: ModelCard) -> dict[str, tuple[int, tuple[int, int, int]]]:
-    """Name -> (voxel value, RGB) of all outputs but the background."""
+    """Name -> (voxel value, RGB) of all outputs but the background, and of what regions share that only overlap."""
     pairs = zip(card.classes, card.written_values(), strict=True)
-    return {kind.name: (value, kind.colour) for kind, value in pairs if kind.values != (0,)}
+    found = {kind.name: (value, kind.colour) for kind, value in pairs if kind.values != (0,)}
+    for together, value in card.combinations().items():
+        kinds = [card.classes[number] for number in sorted(together)]
+        if value not in card.written_values():
+            found.setdefault(" and ".join(kind.name for kind in kinds), (value, kinds[0].colour))
+    return found
 
 
 def write_labels(path: Path, labels: np.ndarray, affine: np.ndarray, card: ModelCard, case: Case) -> None:

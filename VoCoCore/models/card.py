@@ -58,21 +58,42 @@ class ModelCard:
         """Number of outputs, the background among them."""
         return len(self.classes)
 
-    def written_values(self) -> tuple[int, ...]:
-        """The voxel value that each output writes into a label map.
+    def combinations(self) -> dict[frozenset[int], int]:
+        """Numbers of the outputs that hold together -> the voxel value that lies in just these.
 
-        A region writes the value that it has and no smaller region has; regions are written from large to small, see
-        `writing_order`. WT (1, 2, 4), TC (1, 4), ET (4) of BraTS write 2, 1, 4.
+        Of several, the first that the smallest of the regions names. WT (1, 2, 4), TC (1, 4), ET (4) of BraTS: WT alone
+        2, WT and TC 1, all three 4.
         """
-        if self.activation == "softmax":
-            return tuple(kind.values[0] for kind in self.classes)
-        own: dict[int, int] = {}
-        order = self.writing_order()
-        for place, number in enumerate(order):
-            inner = {value for other in order[place + 1 :] for value in self.classes[other].values}
-            values = self.classes[number].values
-            own[number] = next((value for value in values if value not in inner), values[0])
-        return tuple(own[number] for number in range(self.outputs))
+        found: dict[frozenset[int], int] = {}
+        for number in reversed(self.writing_order()):
+            for value in self.classes[number].values:
+                holders = (other for other, kind in enumerate(self.classes) if value in kind.values)
+                found.setdefault(frozenset(holders), value)
+        return found
+
+    def written_values(self) -> tuple[int, ...]:
+        """The voxel value that each output writes into a label map where no smaller one holds, see `writing_order`.
+
+        It is the value that lies in the fewest other regions: WT (1, 2, 4), TC (1, 4), ET (4) of BraTS write 2, 1, 4.
+        Of regions that overlap, A (1, 2) and B (2, 3) write 1 and 3; see `joint_values`.
+        """
+        known, found = self.combinations().items(), []
+        for number, kind in enumerate(self.classes):
+            own = [(len(some), kind.values.index(value), value) for some, value in known if number in some]
+            found.append(min(own)[-1])
+        return tuple(found)
+
+    def joint_values(self) -> list[tuple[list[int], int]]:
+        """(Numbers of regions, the value where they hold together), small combinations first; none of nested regions.
+
+        Of A (1, 2) and B (2, 3), both write 2. Where all regions lie in one another or apart, the smallest that holds
+        decides, and there is nothing to add.
+        """
+        known, order, written = self.combinations(), self.writing_order(), self.written_values()
+        if all(written[max(some, key=order.index)] == value for some, value in known.items()):
+            return []
+        several = sorted((some for some in known if len(some) > 1), key=len)
+        return [(sorted(some), known[some]) for some in several]
 
     def writing_order(self) -> list[int]:
         """Numbers of the outputs, regions of many values first."""

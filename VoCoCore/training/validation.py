@@ -67,11 +67,13 @@ def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:
 
     Accuracy is the share of held-out random crops whose largest logit is at their largest label. The interval resamples
     volumes, because crops of one volume are not independent. Chance is the best constant answer under the same sampler;
-    ``shuffled_accuracy`` is what these very answers would score if the labels were shuffled among the crops.
+    ``shuffled_accuracy`` is what these very answers would score if the labels were shuffled among the crops. All three
+    are NaN where any logit is not finite: the largest of such logits is no answer.
     """
     assert crops.volume_size and crops.random_size
     answer, truth = seen.logits.argmax(-1), seen.labels.argmax(-1)
-    right = (answer == truth).mean(axis=1)
+    known = 1.0 if np.isfinite(seen.logits).all() else np.nan
+    right = (answer == truth).mean(axis=1) * known
     volumes = [right[seen.case == case].mean() for case in np.unique(seen.case)]
     several = len(volumes) > 1
     low, high = bootstrap_interval(np.asarray(volumes)) if several else (float(volumes[0]), float(volumes[0]))
@@ -84,6 +86,6 @@ def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:
         "accuracy_low": low,
         "accuracy_high": high,
         "chance": chance_accuracy(crops.volume_size, crops.counts, crops.random_size),
-        "shuffled_accuracy": float(shares[0] @ shares[1]),
+        "shuffled_accuracy": float(shares[0] @ shares[1]) * known,
         "volumes": float(len(volumes)),
     }
