@@ -74,6 +74,20 @@ def scene(tmp_path, monkeypatch, noTorch):
 
 
 @pytest.fixture
+def preview(scene):
+    """A preview of a small volume in ``scene``, which a file may make by itself; it is off."""
+    from preview_scene import chosen, torso
+
+    from VoCoSlicerLib.preview import CropPreview
+
+    made = CropPreview(scene)
+    made.setVolume(torso(scene))
+    made.setSettings(chosen())
+    yield made
+    made.cleanup()
+
+
+@pytest.fixture
 def slicerHost(tmp_path, noTorch):
     """Makes hosts that share one folder of settings, as one installation of Slicer does, one after the other."""
     if missing("slicer_core", "PySide6"):

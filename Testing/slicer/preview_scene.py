@@ -59,6 +59,14 @@ def chosen(**options):
     return resolve_pretrain(options={"preset": "tiny", **options})
 
 
+def up(preview):
+    """Switch a preview on and wait for it."""
+    preview.show()
+    preview.wait(60)
+    assert preview.ready
+    return preview
+
+
 def worldAffine(node):
     """IJK to world RAS (4, 4), from VTK's answers for single points."""
     origin = made_scene.world(node, (0, 0, 0))
