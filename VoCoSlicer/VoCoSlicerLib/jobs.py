@@ -8,8 +8,10 @@ and killing is done by `voco jobs` in a process of its own, which also finishes 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from VoCoSlicerLib.pythons import choosePython, pythonSlicer
 from VoCoSlicerLib.tasks import Task
 
 BUDGET = 0.008  # seconds
+LAST_LOOK = 0.04  # seconds that a window which closes may take to ask the jobs that were under way
 GRACE = 60  # seconds between asking a job to stop, ending it and killing it
 _TAIL = 1 << 16  # bytes of a log
 
@@ -71,6 +74,16 @@ class JobTable:
                 break
         rows = [self._shown(path) for path in paths]
         return [row for row in rows if row.state]
+
+    def underWay(self) -> list[JobRow]:
+        """Rows of the jobs of this machine that are under way, for a window that closes: those that were so at the last
+        look, asked once more. What has not answered within LAST_LOOK, on a disk that hangs say, is as it was then.
+        """
+        rows = [self._shown(place) for place in dict.fromkeys([*self._starting, *self._readers])]
+        rows = [row for row in rows if row.local and row.active]
+        states = _statesNow([row.path for row in rows if row.state != STARTING])
+        now = [replace(row, state=states.get(row.path, row.state)) for row in rows]
+        return [row for row in now if row.active]
 
     def row(self, path: str | Path) -> JobRow:
         """The row of one run, read now; its state is "" where there is no run."""
@@ -242,6 +255,21 @@ class JobTable:
         del self._endings[place]
         if (error := task.error()) and self.row(place).active:
             self.complaints.append((place, error))
+
+
+def _statesNow(runs: list[Path]) -> dict[Path, str]:
+    """The states of those runs that answer within LAST_LOOK."""
+    states: dict[Path, str] = {}
+
+    def look() -> None:
+        for run in runs:
+            with suppress(OSError):
+                states[run] = RunDirectory(run).state()
+
+    thread = threading.Thread(target=look, name="VoCo: last look at jobs", daemon=True)
+    thread.start()
+    thread.join(LAST_LOOK)
+    return dict(states)
 
 
 def _place(path: str | Path) -> Path:
