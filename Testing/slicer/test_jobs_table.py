@@ -165,10 +165,10 @@ def test_on_a_slow_disk_a_call_reads_a_few_runs_and_the_next_ones_go_on(tmp_path
         known.remember(makeRun(tmp_path / f"r{number}"))
     reading, refresh = [], RunReader.refresh
 
-    def slowly(reader):
+    def slowly(reader, until):
         reading.append(reader.run.name)
         time.sleep(0.003)
-        refresh(reader)
+        return refresh(reader, until)
 
     monkeypatch.setattr(RunReader, "refresh", slowly)
     table = JobTable()
@@ -183,9 +183,10 @@ def test_a_call_reads_each_run_once(tmp_path, monkeypatch):
         known.remember(makeRun(tmp_path / name, state, pid=os.getpid()))
     reading, refresh = [], RunReader.refresh
     monkeypatch.setattr(
-        RunReader, "refresh", lambda reader: reading.append(reader.run.name) or refresh(reader)
+        RunReader, "refresh", lambda reader, end: reading.append(reader.run.name) or refresh(reader, end)
     )
-    monkeypatch.setattr("VoCoSlicerLib.jobs.BUDGET", 60)
+    for limit in ("BUDGET", "LONGEST"):
+        monkeypatch.setattr(f"VoCoSlicerLib.jobs.{limit}", 60)
     table = JobTable()
     for _ in range(2):
         reading.clear()

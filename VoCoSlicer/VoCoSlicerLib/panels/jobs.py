@@ -19,7 +19,8 @@ from VoCoSlicerLib.panels.job_rows_table import JobRowsTable, stateWord
 from VoCoSlicerLib.panels.job_space import JobSpace
 from VoCoSlicerLib.tasks import Task
 
-_POLL = 1000  # milliseconds
+_POLL = 1000  # milliseconds to the next look at the runs
+_SOON = 100  # while there are some that were never read
 _BAD = ("failed", "lost")
 
 
@@ -99,6 +100,7 @@ class JobsPanel(Panel):
         self._pollTasks()
         self._plot.update()
         self._show()
+        self._timer.setInterval(_SOON if self.logic.jobs.behind else _POLL)
         here = any(row.local and row.active for row in rows)
         if not (self._entered or here or self._tasks or self._space.busy):
             self._timer.stop()
@@ -206,7 +208,7 @@ class JobsPanel(Panel):
             before = self._rows.get(row.path)
             if before is None or not before.active or row.active:
                 continue
-            error = self.logic.jobs.error(row.path)
+            error = self.logic.jobs.errorOf(row)
             if error is not None:
                 log = row.path / "log.txt"
                 self.host.showError(error, log if log.is_file() else None)
@@ -231,7 +233,7 @@ class JobsPanel(Panel):
         if row is not None and row.total > 0:
             ui.runProgressBar.setMaximum(row.total)
             ui.runProgressBar.setValue(min(row.step, row.total))
-        error = self.logic.jobs.error(row.path) if row is not None and row.state in _BAD else None
+        error = self.logic.jobs.errorOf(row) if row is not None else None
         ui.runErrorLabel.setText("" if error is None else f"{error.message}\n{error.hint}".strip())
         ui.runErrorLabel.setVisible(error is not None)
         for name, reason in self._reasons(row).items():
