@@ -74,6 +74,26 @@ def test_a_slow_disk_holds_the_window_for_moments_and_every_run_has_its_turn(log
         assert [losses[run] for run in going] == [0.125] * 3
 
 
+def test_what_a_run_has_left_stands_in_its_row_and_is_not_asked_again(logic, tmp_path):
+    runs = manyKnown(tmp_path, old="finished", new="running")
+    until(lambda: len(logic.jobs.rows()) == 2, 60, 0.0)
+    assert {(row.result, row.hasLog, row.hasReport) for row in logic.jobs.rows()} == {("", False, False)}
+    for run, kind in zip(runs, ("encoder", "model"), strict=True):
+        (run / "weights").mkdir()
+        (run / "weights" / f"{kind}.safetensors").touch()
+        (run / "log.txt").touch()
+        (run / "report.html").touch()
+    rows = until(lambda: all(row.result for row in logic.jobs.rows()) and logic.jobs.rows(), 60, 0.0)
+    found = {row.name: (row.result, row.hasLog, row.hasReport) for row in rows}
+    assert found == {"old": ("encoder", True, True), "new": ("model", True, True)}
+    looks, listed = [], os.scandir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", lambda folder: looks.append(folder) or listed(folder))
+        for _ in range(5):
+            logic.jobs.rows()
+    assert looks == []
+
+
 def refusing(monkeypatch, file):
     """Windows' answer to the second who opens ``file``, until this says otherwise: ``[True]``."""
     refused, opened = [True], io.open

@@ -26,6 +26,7 @@ from VoCoCore.runs.status import ACTIVE, ENDED, Status
 
 GONE, STARTING = "gone", "starting"  # states that only this table has, beside those of VoCoCore
 SCORES = ("position_accuracy", "dice", "balanced_accuracy")  # by which states of a network are compared
+RESULTS, REPORT = ("model", "encoder"), "report.html"  # what a run leaves
 _TAIL = 1 << 15  # bytes
 _SOON, _LATE = (
     0.5,
@@ -38,7 +39,8 @@ class JobRow:
     """How one run stands. ``state``: one of VoCoCore's, ``starting`` (nothing heard yet) or ``gone`` (its folder is
     no longer there); ``kind``: pretrain or finetune; ``rate`` in steps/s; ``score``: the newest of held-out volumes;
     ``device`` as the job says; ``local``: the job ran on this machine; ``locked``: a job that has said its last word
-    is still writing its last files.
+    is still writing its last files; ``result``: what it left, model or encoder; ``hasLog``, ``hasReport``: whether
+    these files are there.
     """
 
     path: Path
@@ -56,6 +58,9 @@ class JobRow:
     score: float | None = None
     device: str = ""
     locked: bool = False
+    result: str = ""
+    hasLog: bool = False
+    hasReport: bool = False
 
     @property
     def resumable(self) -> bool:
@@ -84,6 +89,8 @@ class RunReader:
         self._device = ""
         self._seen: object = None
         self._events: object = None
+        self._listed: object = None
+        self._names: set[str] = set()  # what lies in the run's folder and in its weights
         self._tail: dict[str, Any] = {}
         self._failure: tuple[JobRow, VocoError] | None = None  # and the row that it belongs to
 
@@ -111,8 +118,9 @@ class RunReader:
             return
         status, events = _stamp(self.run.status_file), _stamp(self.run.events_file)
         yield
+        stamps = status, events, _stamp(self.run.path)
         # Giving the lock back changes no file.
-        if self.row.state in ENDED and (status, events) == self._seen and not self.row.locked:
+        if self.row.state in ENDED and stamps == self._seen and not self.row.locked:
             return
         if not (self._kind and status) and not is_run(self.run.path):
             if self.row.state:
@@ -120,6 +128,11 @@ class RunReader:
                 self.row = replace(self.row, state=GONE, message=what, etaSeconds=None, rate=None)
             return
         yield
+        if stamps[::2] != self._listed:
+            names = _names(self.run.path)
+            yield
+            self._listed, self._names = stamps[::2], names | _names(self.run.weights)
+            yield
         if events != self._events:
             self._events, self._tail = events, readTail(self.run.events_file)
             self._device = self._tail.get("device") or self._device
@@ -133,7 +146,7 @@ class RunReader:
                 return
             said = None
         yield
-        self._seen = status, events
+        self._seen = stamps
         self.row = self._made(said)
 
     def _isKept(self) -> bool:
@@ -190,6 +203,9 @@ class RunReader:
             score=tail.get("score"),
             device=self._device,
             locked=state in ENDED and self.run.is_locked(),
+            result=next((kind for kind in RESULTS if f"{kind}.safetensors" in self._names), ""),
+            hasLog=self.run.log_file.name in self._names,
+            hasReport=REPORT in self._names,
         )
 
 
@@ -220,6 +236,13 @@ def _told(event: Mapping[str, Any]) -> dict[str, Any]:
         return {"loss": finite(values.get("loss"))} if "loss" in values else {}
     name = next((name for name in SCORES if name in values), None)
     return {"score": finite(values[name])} if name else {}
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except OSError:
+        return set()
 
 
 def _stamp(path: Path) -> object:

@@ -21,7 +21,7 @@ from VoCoCore.runs import describe, launch
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
 from VoCoSlicerLib.job_list import JobList
-from VoCoSlicerLib.job_rows import GONE, STARTING, JobRow, RunReader
+from VoCoSlicerLib.job_rows import GONE, REPORT, RESULTS, STARTING, JobRow, RunReader
 from VoCoSlicerLib.job_start import Starting
 from VoCoSlicerLib.pythons import choosePython, pythonSlicer
 from VoCoSlicerLib.tasks import Task
@@ -124,12 +124,12 @@ class JobTable:
 
     def report(self, path: str | Path) -> Path | None:
         """The report of a run, None where it has none yet."""
-        report = _place(path) / "report.html"
+        report = _place(path) / REPORT
         return report if report.is_file() else None
 
     def result(self, path: str | Path) -> tuple[str, Path] | None:
         """What a run left: ("model" or "encoder", file of weights); None where it left nothing yet."""
-        for kind in ("model", "encoder"):
+        for kind in RESULTS:
             file = RunDirectory(path).weights / f"{kind}.safetensors"
             if file.is_file():
                 return kind, file

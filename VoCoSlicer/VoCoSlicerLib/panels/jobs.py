@@ -8,7 +8,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import VocoError
+from VoCoCore.errors import DataError, VocoError
 from VoCoCore.runs.narrate import duration, number
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import changeSetting
@@ -148,8 +148,12 @@ class JobsPanel(Panel):
 
     def useResult(self) -> None:
         """Predict with the model, or fine-tune from the encoder, that the chosen run has left."""
-        kind, _file = self.logic.jobs.result(self.selected)
-        if kind == "model":
+        result = self.logic.jobs.result(self.selected)
+        if result is None:
+            raise DataError(
+                _("{run} has no weights any more").format(run=self.selected), _("choose another run")
+            )
+        if result[0] == "model":
             self.parameters.model = str(self.selected)
             self.host.openSection("prediction")
         else:
@@ -248,7 +252,7 @@ class JobsPanel(Panel):
         names = ("stop", "kill", "resume", "use", "plot", "log", "report", "export", "forget")
         if row is None:
             return {f"{name}Button": _("Choose a run in the table first") for name in names}
-        jobs, still = self.logic.jobs, _("No job is working on this run")
+        still = _("No job is working on this run")
         ended = _("It is writing its last files") if row.locked else _("There is nothing to go on with")
         there = "" if row.state not in (GONE, STARTING) else _("There is no such run, or not yet")
         return {
@@ -264,11 +268,11 @@ class JobsPanel(Panel):
             else _("It runs on another machine"),
             "resumeButton": "" if row.resumable else _("It is under way") if row.active else ended,
             "useButton": ""
-            if jobs.result(row.path) and self.parameters is not None
+            if row.result and self.parameters is not None
             else _("It has left no weights yet"),
             "plotButton": "" if self._plot.on else there,
-            "logButton": "" if (row.path / "log.txt").is_file() else _("It has written no log"),
-            "reportButton": "" if jobs.report(row.path) else _("The report is written when the job ends"),
+            "logButton": "" if row.hasLog else _("It has written no log"),
+            "reportButton": "" if row.hasReport else _("The report is written when the job ends"),
             "exportButton": there,
             "forgetButton": _("Stop it first") if row.active and row.local else "",
         }
