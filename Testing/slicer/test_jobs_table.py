@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from made_jobs import SMALL, makeCohort, makeRun, progress, started, train, until, val, write
@@ -17,8 +16,6 @@ from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
 from VoCoCore.runs import describe, known, process
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.lock import FileLock
-from VoCoSlicerLib import space
-from VoCoSlicerLib.export_writer import MARK, MARKER
 from VoCoSlicerLib.job_rows import RunReader
 from VoCoSlicerLib.jobs import BUDGET, JobTable
 from VoCoSlicerLib.logic import VoCoLogic
@@ -165,10 +162,10 @@ def test_on_a_slow_disk_a_call_reads_a_few_runs_and_the_next_ones_go_on(tmp_path
         known.remember(makeRun(tmp_path / f"r{number}"))
     reading, refresh = [], RunReader.refresh
 
-    def slowly(reader):
+    def slowly(reader, until):
         reading.append(reader.run.name)
         time.sleep(0.003)
-        refresh(reader)
+        return refresh(reader, until)
 
     monkeypatch.setattr(RunReader, "refresh", slowly)
     table = JobTable()
@@ -183,9 +180,10 @@ def test_a_call_reads_each_run_once(tmp_path, monkeypatch):
         known.remember(makeRun(tmp_path / name, state, pid=os.getpid()))
     reading, refresh = [], RunReader.refresh
     monkeypatch.setattr(
-        RunReader, "refresh", lambda reader: reading.append(reader.run.name) or refresh(reader)
+        RunReader, "refresh", lambda reader, end: reading.append(reader.run.name) or refresh(reader, end)
     )
-    monkeypatch.setattr("VoCoSlicerLib.jobs.BUDGET", 60)
+    for limit in ("BUDGET", "LONGEST"):
+        monkeypatch.setattr(f"VoCoSlicerLib.jobs.{limit}", 60)
     table = JobTable()
     for _ in range(2):
         reading.clear()
@@ -389,54 +387,3 @@ def test_an_export_for_a_cluster_is_a_task(tmp_path):
     task = JobTable(sys.executable).exportForCluster(run, tmp_path / "out")
     until(lambda: not task.poll().running)
     assert isinstance(task.error(), SettingsError) and "index.json" in task.error().message
-
-
-def volumesBeside(run):
-    folder = run.parent / "exported volumes"
-    folder.mkdir()
-    (folder / MARKER).write_text(json.dumps({"what": MARK, "version": 1}))
-    (folder / f"volume-{'a' * 32}.nrrd").write_bytes(b"x" * 5000)
-    (folder / "index-1.json").write_text("{}")
-    return folder
-
-
-def looked(run):
-    task = space.look()
-    until(lambda: not task.poll().running)
-    return space.places(task, [run])
-
-
-def test_space_lists_exported_volumes_and_stores_and_deletes_only_its_own(tmp_path):
-    run = makeRun(tmp_path / "runs" / "one")
-    known.remember(run)
-    folder = volumesBeside(run)
-    store = tmp_path / "cache" / "vococore" / "store"
-    (store / "cases").mkdir(parents=True)
-    (store / "store.json").write_text(json.dumps({"what": "VoCoCore prepared volumes", "format": 1}))
-    (found,) = [place for place in looked(run) if place.kind == "volumes"]
-    mark = (folder / MARKER).stat().st_size
-    assert (found.path, found.size, found.runs, found.busy) == (folder, 5002 + mark, 1, ())
-    (kept,) = [place for place in looked(run) if place.kind == "store"]
-
-    (folder / "somebody's notes.txt").write_text("mine")
-    assert space.free([found]) is None, "done at once"
-    assert [path.name for path in folder.iterdir()] == ["somebody's notes.txt"]
-    with pytest.raises(SettingsError, match="no exported volumes"):
-        space.free([found])
-    task = space.free([kept])
-    until(lambda: not task.poll().running)
-    assert task.error() is None and not store.exists()
-    with pytest.raises(SettingsError):
-        space.free([replace(found, path=run)])
-    assert run.is_dir()
-
-
-def test_volumes_that_a_job_uses_are_not_deleted(tmp_path):
-    run = makeRun(tmp_path / "runs" / "one", "running", pid=os.getpid())
-    known.remember(run)
-    folder = volumesBeside(run)
-    (found,) = [place for place in looked(run) if place.kind == "volumes"]
-    assert found.busy == (run,)
-    with pytest.raises(SettingsError, match="is using"):
-        space.free([found])
-    assert len(list(folder.iterdir())) == 3

@@ -266,6 +266,7 @@ def test_only_jobs_of_this_machine_that_run_are_asked_about(logic, tmp_path):
     for state, run in runs.items():
         run.write_status(state)
         logic.jobs.list.remember(run.path)
+    logic.jobs.rows()
     assert [row.path for row in logic.activeRuns()] == [runs["running"].path]
 
 

@@ -250,6 +250,7 @@ def test_space_is_listed_and_freed_on_consent(panel, hand, host, tmp_path):
     from VoCoSlicerLib.export_writer import MARK, MARKER
 
     runKnown(tmp_path, "one")
+    runKnown(tmp_path, "paused", "stopped")
     folder = tmp_path / "runs" / "exported volumes"
     folder.mkdir()
     (folder / MARKER).write_text(json.dumps({"what": MARK}))
@@ -262,15 +263,17 @@ def test_space_is_listed_and_freed_on_consent(panel, hand, host, tmp_path):
         return [row[1] for row in hand.rows("spaceTable")]
 
     hand.until(listed)
-    assert listed() == ["volumes exported from scenes"] and hand.rows("spaceTable")[0][2] == "2 MB"
+    assert listed() == ["volumes exported from scenes, needed to resume paused"]
+    assert hand.rows("spaceTable")[0][2] == "2 MB"
     assert not hand.find("deleteButton").isEnabled()
     hand.checkRow("spaceTable", 0)
     host.answers.give("Cancel")
     hand.click("deleteButton")
     assert "2 MB" in host.answers.texts()[-1] and str(folder) in host.answers.texts()[-1] and folder.is_dir()
     host.answers.give("Delete")
+    assert "cannot resume paused any more" in host.answers.texts()[-1]
     hand.click("deleteButton")
-    assert not folder.exists()
+    hand.until(lambda: panel.poll() or not folder.exists())
     hand.until(lambda: not listed() and "nothing" in text(hand, "spaceLabel"))
     hand.click("closeSpaceButton")
     assert not hand.find("spaceFrame").isVisible()

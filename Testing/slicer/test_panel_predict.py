@@ -116,9 +116,9 @@ def test_a_model_that_is_trained_anew_in_its_place_is_read_anew(hand, host, voco
 
 
 def test_known_fine_tuned_runs_are_offered(voco, host, tmp_path):
-    rows = [SimpleNamespace(path=tmp_path / name, name=name) for name in ("pre", "fine")]
-    kinds = {"pre": ("encoder", ""), "fine": ("model", "")}
-    voco.logic.__dict__["jobs"] = SimpleNamespace(rows=lambda: rows, result=lambda path: kinds[path.name])
+    kinds = {"pre": "encoder", "fine": "model"}
+    rows = [SimpleNamespace(path=tmp_path / name, name=name, result=kind) for name, kind in kinds.items()]
+    voco.logic.__dict__["jobs"] = SimpleNamespace(rows=lambda: rows)
     voco.openSection("prediction")
     combo = voco.panel("prediction").ui.modelCombo
     assert [combo.itemText(number) for number in range(combo.count)] == ["choose a model", "fine"]

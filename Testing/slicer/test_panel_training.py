@@ -294,6 +294,27 @@ def test_a_folder_that_is_taken_is_refused_before_the_start(section, voco, host,
     assert "is not empty" in hand.find("problemLabel").text and not hand.find("startButton").isEnabled()
 
 
+def test_the_disk_is_asked_about_a_folder_when_its_name_is_whole(section, voco, host, tmp_path, monkeypatch):
+    from VoCoSlicerLib.panels import run_folder
+
+    hand = section("pretrain")
+    choose(voco, CaseChoice(ball(host.scene).GetID(), True))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.doc").touch()
+    looks, check = [], run_folder.checkFolder
+    monkeypatch.setattr(run_folder, "checkFolder", lambda folder: looks.append(folder) or check(folder))
+    for end in range(1, 5):
+        voco.logic.getParameterNode().pretrainRun = str(tmp_path / "full"[:end])  # as each letter does
+    assert looks == [] and hand.find("startButton").isEnabled()
+    hand.click("startButton")
+    assert "is not empty" in voco.ui.errorLabel.text, "Start asks in any case"
+    hand.until(lambda: looks, 60)
+    assert looks == [tmp_path / "full"] and "is not empty" in hand.find("problemLabel").text
+    assert not hand.find("startButton").isEnabled()
+    hand.type("runEdit", str(tmp_path / "new"))
+    assert looks[1:] == [tmp_path / "new"] and hand.find("startButton").isEnabled(), "Return ends the name"
+
+
 def test_fine_tuning_shows_labels_and_wants_them(section, voco, host):
     hand = section("finetune")
     volume, other = ball(host.scene, "a"), ball(host.scene, "b")
@@ -348,8 +369,8 @@ def test_a_fine_tuning_is_estimated_by_the_button_and_then_kept_up_to_date(secti
 
 
 def test_start_weights_are_a_known_run_or_a_file(section, voco, host, tmp_path, monkeypatch):
-    row = SimpleNamespace(path=tmp_path / "pre", name="pre")
-    jobs = SimpleNamespace(rows=lambda: [row], result=lambda path: ("encoder", path / "encoder.safetensors"))
+    row = SimpleNamespace(path=tmp_path / "pre", name="pre", result="encoder")
+    jobs = SimpleNamespace(rows=lambda: [row])
     voco.logic.__dict__["jobs"] = jobs
     hand = section("finetune")
     hand.choose("initCombo", "pre (encoder)")

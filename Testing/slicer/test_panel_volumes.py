@@ -193,8 +193,11 @@ def cohort(folder):
     return folder
 
 
-def test_a_folder_stays_on_disk_and_is_listed_and_checked(hand, host, tmp_path):
+def test_a_folder_stays_on_disk_and_is_listed_and_checked(hand, host, tmp_path, monkeypatch):
     folder = cohort(tmp_path / "köhort 1")
+    read = Path.read_bytes
+    lists = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: lists.append(path) or read(path))
     host.answers.give(str(folder))
     hand.click("addFolderButton")
     row = hand.until(lambda: hand.rows("volumesTable")[2][NOTES] and hand.rows("volumesTable")[2], 60)
@@ -203,6 +206,7 @@ def test_a_folder_stays_on_disk_and_is_listed_and_checked(hand, host, tmp_path):
     (kept,) = readFolders(hand.panel.parameters)
     listed = json.loads(Path(kept.index).read_text(encoding="utf-8"))["cases"]
     assert kept.chosen and kept.cases == 2 and len(listed) == 2
+    assert Path(kept.index) not in lists, "a long one would hold the window"
     assert host.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
     hand.selectRow("volumesTable", 2)
     hand.click("removeFolderButton")
@@ -242,6 +246,7 @@ class PlayedCheck:
 
     def __init__(self, logic, cases=(), index=None):
         self.names = [f"case {len(self.made)}{number}" for number in range(len(cases))]
+        self.checked = len(self.names)
         self.found = [SimpleNamespace(case=self.names[0], severity="error", message=self.names[0], hint="")]
         self.ended = False
         self.made.append(self)

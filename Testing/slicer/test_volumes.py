@@ -14,6 +14,8 @@ import slicer
 from made_scene import GEOMETRIES, noise, segmentation, transform, turn, volume, warp, world
 
 from VoCoCore.errors import DataError
+from VoCoSlicerLib import volumes
+from VoCoSlicerLib.volume_table import VolumeTable
 from VoCoSlicerLib.volumes import describeVolume, groupChannels, listVolumes, rasMatrix, suggestSegmentation
 
 
@@ -126,6 +128,19 @@ def test_a_segmentation_is_found_by_reference_then_by_name(scene):
     assert suggestSegmentation(scene, image) is drawn
     assert suggestSegmentation(scene, other) is elsewhere
     assert describeVolume(image).segmentationId == drawn.GetID()
+
+
+def test_many_volumes_find_their_segmentations_with_one_look_at_each_name(scene, monkeypatch):
+    images = [volume(scene, ct(), f"case {number}") for number in range(20)]
+    other = volume(scene, ct(), "other")
+    drawn = [segmentation(scene, other, {}, f"case {number}_seg") for number in range(20)]
+    looks, plain = [], volumes.plainName
+    monkeypatch.setattr(volumes, "plainName", lambda name: looks.append(name) or plain(name))
+    table = VolumeTable(scene)
+    table.refresh()
+    assert [row.segmentationId for row in table.rows[:-1]] == [node.GetID() for node in drawn]
+    assert [row.nodeId for row in table.rows[:-1]] == [node.GetID() for node in images]
+    assert len(looks) <= 4 * len(images)
 
 
 def test_channels_of_one_examination_are_grouped(scene):

@@ -71,7 +71,11 @@ def describe(path: str | Path) -> Description:
 
 def command_of(run: RunDirectory) -> str:
     """The command that made a run, by what its settings are about: ``pretrain`` or ``finetune``."""
-    settings = files.read_json(run.settings_file)
+    return command_by(files.read_json(run.settings_file))
+
+
+def command_by(settings: object) -> str:
+    """The same by the content of a run's settings.json."""
     return "finetune" if isinstance(settings, dict) and "patches" in settings else "pretrain"
 
 

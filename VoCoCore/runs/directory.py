@@ -183,7 +183,10 @@ class RunDirectory:
 
         Ask the same object again and again: "lost" may need 60 s of watching (see `VoCoCore.runs.status`).
         """
-        status = self.read_status()
+        return self.state_by(self.read_status())
+
+    def state_by(self, status: Status | None) -> str:
+        """Return the same by a status that was just read (None: there was none)."""
         if status is not None and not status.active:
             return status.state
         if status is None:

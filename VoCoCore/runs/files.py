@@ -54,7 +54,17 @@ def write_json(path: Path, data: object, *, durable: bool = True) -> None:
 def read_json(path: Path) -> Any:
     """Return the content of ``path``, or None where there is no such file or it is not JSON."""
     try:
-        return json.loads(patiently(path.read_bytes))
+        return patiently(lambda: glance_json(path))
+    except PermissionError:
+        return None
+
+
+def glance_json(path: Path) -> Any:
+    """Like `read_json`, for who may not wait: raises PermissionError where the file cannot be read now."""
+    try:
+        return json.loads(path.read_bytes())
+    except PermissionError:
+        raise
     except (OSError, ValueError, RecursionError):
         return None
 

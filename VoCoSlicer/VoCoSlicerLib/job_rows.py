@@ -1,25 +1,37 @@
-"""One line of the table of jobs: a run's status and the end of its events, read again only where they have changed."""
+"""One line of the table of jobs: a run's status and the end of its events, read again only where they have changed.
+
+A window reads: so a file that another process has open is left for a later look, not waited for, and on a slow disk
+a look ends between two files and is gone on with at the next call.
+"""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import EnvironmentFault, VocoError, kind_of
 from VoCoCore.runs import describe
-from VoCoCore.runs.describe import LOST, command_of
+from VoCoCore.runs.describe import LOST, command_by
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.events import finite, settled, tail
+from VoCoCore.runs.files import glance_json
 from VoCoCore.runs.narrate import narrate
 from VoCoCore.runs.process import host_name
-from VoCoCore.runs.status import ACTIVE, ENDED
+from VoCoCore.runs.status import ACTIVE, ENDED, Status
 
 GONE, STARTING = "gone", "starting"  # states that only this table has, beside those of VoCoCore
 SCORES = ("position_accuracy", "dice", "balanced_accuracy")  # by which states of a network are compared
+RESULTS, REPORT = ("model", "encoder"), "report.html"  # what a run leaves
 _TAIL = 1 << 15  # bytes
+_SOON, _LATE = (
+    0.5,
+    30.0,
+)  # seconds to the next look at files that cannot be read: at first, and after many in vain
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,8 @@ class JobRow:
     """How one run stands. ``state``: one of VoCoCore's, ``starting`` (nothing heard yet) or ``gone`` (its folder is
     no longer there); ``kind``: pretrain or finetune; ``rate`` in steps/s; ``score``: the newest of held-out volumes;
     ``device`` as the job says; ``local``: the job ran on this machine; ``locked``: a job that has said its last word
-    is still writing its last files.
+    is still writing its last files; ``result``: what it left, model or encoder; ``hasLog``, ``hasReport``: whether
+    these files are there.
     """
 
     path: Path
@@ -45,6 +58,9 @@ class JobRow:
     score: float | None = None
     device: str = ""
     locked: bool = False
+    result: str = ""
+    hasLog: bool = False
+    hasReport: bool = False
 
     @property
     def resumable(self) -> bool:
@@ -58,37 +74,89 @@ class JobRow:
 
 
 class RunReader:
-    """Keeps the row of one run; call `refresh` now and then."""
+    """Keeps the row of one run; call `refresh` now and then. ``readAt``: when it was read last (monotonic seconds)."""
 
     def __init__(self, path: Path) -> None:
         self.run = RunDirectory(path)
         self.row = JobRow(self.run.path, self.run.name)
-        self.wasRead = False
+        self.readAt = -math.inf
+        self._looking: Iterator[None] | None = None  # a look that has not come to its end
+        self._refusals, self._again = (
+            0,
+            -math.inf,
+        )  # looks in vain, one after the other, and when to try the next
         self._kind = ""
         self._device = ""
         self._seen: object = None
         self._events: object = None
+        self._listed: object = None
+        self._names: set[str] = set()  # what lies in the run's folder and in its weights
         self._tail: dict[str, Any] = {}
         self._failure: tuple[JobRow, VocoError] | None = None  # and the row that it belongs to
 
-    def refresh(self) -> None:
-        """Read what has changed; never raises for what the files hold."""
-        self.wasRead = True
-        stamps = _stamp(self.run.status_file), _stamp(self.run.events_file)
+    @property
+    def wasRead(self) -> bool:
+        """Whether a look has come to its end."""
+        return self.readAt > -math.inf
+
+    def refresh(self, until: float = math.inf) -> bool:
+        """Read what has changed; never raises for what the files hold.
+
+        With a time ``until`` (of `time.perf_counter`) it may return False before the row is new: the next call goes on.
+        """
+        if self._looking is None or until == math.inf:
+            self._looking = self._look()
+        for _ in self._looking:
+            if time.perf_counter() > until:
+                return False
+        self._looking, self.readAt = None, time.monotonic()
+        return True
+
+    def _look(self) -> Iterator[None]:
+        """One look, which may be broken off wherever it yields: after each of its files."""
+        if time.monotonic() < self._again:
+            return
+        status, events = _stamp(self.run.status_file), _stamp(self.run.events_file)
+        yield
+        stamps = status, events, _stamp(self.run.path)
         # Giving the lock back changes no file.
         if self.row.state in ENDED and stamps == self._seen and not self.row.locked:
             return
-        if not is_run(self.run.path):
+        if not (self._kind and status) and not is_run(self.run.path):
             if self.row.state:
                 what = "its folder is no longer there"
                 self.row = replace(self.row, state=GONE, message=what, etaSeconds=None, rate=None)
             return
-        self._kind = self._kind or command_of(self.run)
-        if stamps[1] != self._events:
-            self._events, self._tail = stamps[1], readTail(self.run.events_file)
+        yield
+        if stamps[::2] != self._listed:
+            names = _names(self.run.path)
+            yield
+            self._listed, self._names = stamps[::2], names | _names(self.run.weights)
+            yield
+        if events != self._events:
+            self._events, self._tail = events, readTail(self.run.events_file)
             self._device = self._tail.get("device") or self._device
+            yield
+        try:
+            self._kind = self._kind or command_by(glance_json(self.run.settings_file))
+            said = Status.from_dict(glance_json(self.run.status_file))
+            self._refusals = 0
+        except PermissionError:
+            if self._isKept():
+                return
+            said = None
+        yield
         self._seen = stamps
-        self.row = self._made()
+        self.row = self._made(said)
+
+    def _isKept(self) -> bool:
+        """Whether the row stays as it is for now: files were refused, as for a moment by Windows to the second opener.
+
+        A run that was never read is shown without a status from the second time on.
+        """
+        self._refusals += 1
+        self._again = time.monotonic() + min(_SOON * 2.0 ** (self._refusals - 1), _LATE)
+        return bool(self.row.state) or self._refusals < 2
 
     def failure(self) -> VocoError:
         """What ended a run that failed or is lost, of the kind that its own command would have raised.
@@ -110,8 +178,8 @@ class RunReader:
         hint = ", then ".join(filter(None, [str(said.get("hint") or ""), f"press Resume ({kept})"]))
         return kind_of(str(said.get("kind")))(f"The job of {self.run.name} failed: {message}", hint)
 
-    def _made(self) -> JobRow:
-        status, state, tail = self.run.read_status(), self.run.state(), self._tail
+    def _made(self, status: Status | None) -> JobRow:
+        state, tail = self.run.state_by(status), self._tail
         moving = state in ("running", "stopping")
         message = status.message if status else ""
         if state == "lost":
@@ -135,6 +203,9 @@ class RunReader:
             score=tail.get("score"),
             device=self._device,
             locked=state in ENDED and self.run.is_locked(),
+            result=next((kind for kind in RESULTS if f"{kind}.safetensors" in self._names), ""),
+            hasLog=self.run.log_file.name in self._names,
+            hasReport=REPORT in self._names,
         )
 
 
@@ -165,6 +236,13 @@ def _told(event: Mapping[str, Any]) -> dict[str, Any]:
         return {"loss": finite(values.get("loss"))} if "loss" in values else {}
     name = next((name for name in SCORES if name in values), None)
     return {"score": finite(values[name])} if name else {}
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return {entry.name for entry in os.scandir(folder)}
+    except OSError:
+        return set()
 
 
 def _stamp(path: Path) -> object:

@@ -1,15 +1,17 @@
 """The runs that are known, how they stand, and what can be done with them; nothing here waits.
 
 A timer calls `JobTable.rows` every second. A row costs the run's status and the tail of its events, and only where they
-have changed; no call spends much more than BUDGET on reading, and the next one goes on with the other rows. Stopping
+have changed; no call spends much more than LONGEST on reading, and the next one goes on from there. Stopping
 and killing is done by `voco jobs` in a process of its own, which also finishes when Slicer is closed meanwhile.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,14 @@ from VoCoCore.runs import describe, launch
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
 from VoCoSlicerLib.job_list import JobList
-from VoCoSlicerLib.job_rows import GONE, STARTING, JobRow, RunReader
+from VoCoSlicerLib.job_rows import GONE, REPORT, RESULTS, STARTING, JobRow, RunReader
 from VoCoSlicerLib.job_start import Starting
 from VoCoSlicerLib.pythons import choosePython, pythonSlicer
 from VoCoSlicerLib.tasks import Task
 
-BUDGET = 0.008  # seconds
+BUDGET = 0.008  # seconds after which no other run is looked at
+LONGEST = 0.016  # seconds after which the look at a run is broken off
+LAST_LOOK = 0.04  # seconds that a window which closes may take to ask the jobs that were under way
 _TAIL = 1 << 16  # bytes of a log
 
 
@@ -40,6 +44,8 @@ class JobTable:
         self.list = JobList()
         self._readers: dict[Path, RunReader] = {}
         self._turn = 0
+        self._broken: Path | None = None  # the run whose look was broken off
+        self.behind = False  # whether there are runs that were never read
         self._starting: dict[Path, Starting] = {}
         self._errors: dict[Path, VocoError] = {}
         self._followers: dict[Path, Follower] = {}
@@ -55,7 +61,7 @@ class JobTable:
 
     def rows(self) -> list[JobRow]:
         """A row for each run, newest first; those that were not read again within BUDGET are as they were."""
-        end = time.perf_counter() + BUDGET
+        begun = time.perf_counter()
         self.list.advance()
         for place in list(self._starting):
             self._hear(place)
@@ -63,11 +69,25 @@ class JobTable:
             self._seeOut(place, task)
         paths = list(dict.fromkeys([*self._starting, *self._errors, *self.list.paths()]))
         for path in self._due(paths):
-            self._reader(path).refresh()
-            if time.perf_counter() > end:
+            self._broken = None if self._reader(path).refresh(begun + LONGEST) else path
+            if time.perf_counter() > begun + BUDGET:
                 break
-        rows = [self._shown(path) for path in paths]
+        met = {*self._readers, *self._starting, *self._errors}
+        self.behind = not met.issuperset(paths) or bool(
+            self._broken and not self._reader(self._broken).wasRead
+        )
+        rows = [self._shown(path) for path in paths if path in met]
         return [row for row in rows if row.state]
+
+    def underWay(self) -> list[JobRow]:
+        """Rows of the jobs of this machine that are under way, for a window that closes: those that were so at the last
+        look, asked once more. What has not answered within LAST_LOOK, on a disk that hangs say, is as it was then.
+        """
+        rows = [self._shown(place) for place in dict.fromkeys([*self._starting, *self._readers])]
+        rows = [row for row in rows if row.local and row.active]
+        states = _statesNow([row.path for row in rows if row.state != STARTING])
+        now = [replace(row, state=states.get(row.path, row.state)) for row in rows]
+        return [row for row in now if row.active]
 
     def row(self, path: str | Path) -> JobRow:
         """The row of one run, read now; its state is "" where there is no run."""
@@ -80,10 +100,13 @@ class JobTable:
 
     def error(self, path: str | Path) -> VocoError | None:
         """What ended a run that failed, is lost or did not start, with its own line and a hint; None otherwise."""
-        place = _place(path)
-        if self.row(place).state not in ("failed", "lost"):
+        return self.errorOf(self.row(path))
+
+    def errorOf(self, row: JobRow) -> VocoError | None:
+        """The same of a run whose ``row`` was read already: nothing is read again."""
+        if row.state not in ("failed", "lost"):
             return None
-        return self._errors.get(place) or self._reader(place).failure()
+        return self._errors.get(row.path) or self._reader(row.path).failure()
 
     def log(self, path: str | Path) -> str:
         """The end of a run's log, at most 64 kB; "" where there is none."""
@@ -98,12 +121,12 @@ class JobTable:
 
     def report(self, path: str | Path) -> Path | None:
         """The report of a run, None where it has none yet."""
-        report = _place(path) / "report.html"
+        report = _place(path) / REPORT
         return report if report.is_file() else None
 
     def result(self, path: str | Path) -> tuple[str, Path] | None:
         """What a run left: ("model" or "encoder", file of weights); None where it left nothing yet."""
-        for kind in ("model", "encoder"):
+        for kind in RESULTS:
             file = RunDirectory(path).weights / f"{kind}.safetensors"
             if file.is_file():
                 return kind, file
@@ -180,10 +203,17 @@ class JobTable:
     # Inside
 
     def _due(self, paths: list[Path]) -> Iterator[Path]:
-        """What to read now, each once, the most urgent first: runs never read, those under way, the others in turn."""
-        new = [path for path in paths if not self._reader(path).wasRead]
-        moving = [path for path in paths if (row := self._reader(path).row).active or row.locked]
-        urgent = dict.fromkeys([*new, *moving])
+        """What to read now, each once, the most urgent first: the run whose look was broken off, runs never read, those
+        under way by how long ago they were read, the others in turn.
+        """
+        broken = [self._broken] if self._broken in self._readers else []
+        readers = {
+            path: self._readers.get(path) for path in paths
+        }  # none is made here: there may be a thousand runs
+        new = [path for path, reader in readers.items() if reader is None or not reader.wasRead]
+        moving = [one for one in readers.values() if one is not None and (one.row.active or one.row.locked)]
+        moving = [reader.run.path for reader in sorted(moving, key=lambda reader: reader.readAt)]
+        urgent = dict.fromkeys([*broken, *new, *moving])
         yield from urgent
         for _ in paths:
             self._turn = (self._turn + 1) % len(paths)
@@ -235,6 +265,21 @@ class JobTable:
         del self._endings[place]
         if (error := task.error()) and self.row(place).active:
             self.complaints.append((place, error))
+
+
+def _statesNow(runs: list[Path]) -> dict[Path, str]:
+    """The states of those runs that answer within LAST_LOOK."""
+    states: dict[Path, str] = {}
+
+    def look() -> None:
+        for run in runs:
+            with suppress(OSError):
+                states[run] = RunDirectory(run).state()
+
+    thread = threading.Thread(target=look, name="VoCo: last look at jobs", daemon=True)
+    thread.start()
+    thread.join(LAST_LOOK)
+    return dict(states)
 
 
 def _place(path: str | Path) -> Path:

@@ -221,11 +221,8 @@ class VoCoLogic:
         return error.exit_code
 
     def activeRuns(self) -> list[Any]:
-        """The rows of the jobs that run on this machine now."""
-        # All are read now: the table alone would leave some for its next look, and there may be none.
-        rows = {row.path: row for row in self.jobs.rows()}
-        rows |= {path: self.jobs.row(path) for path in self.jobs.list.paths()}
-        return [row for row in rows.values() if row.local and row.active]
+        """The rows of the jobs that run on this machine now, as far as the table knows of them; takes a moment."""
+        return self.jobs.underWay()
 
     def stopRuns(self, runs: Sequence[str | Path]) -> None:
         """Ask these jobs to stop with a checkpoint; those that have not begun are ended. Never waits."""

@@ -9,7 +9,7 @@ from VoCoCore.errors import DataError, SettingsError
 from VoCoSlicerLib.choices import CaseChoice
 from VoCoSlicerLib.segments import segmentNames
 from VoCoSlicerLib.snapshots import SceneCase
-from VoCoSlicerLib.volumes import VolumeRow, groupChannels, suggestSegmentation
+from VoCoSlicerLib.volumes import Suggestions, VolumeRow, groupChannels
 
 
 def nodesOf(scene: Any, items: Iterable[Any]) -> list[Any]:
@@ -33,14 +33,14 @@ def casesOf(
     for what, given in (("segmentations", segmentations), ("classLabels", classLabels), ("names", names)):
         if given is not None and len(given) != len(volumes):
             raise SettingsError(f"{len(volumes)} volumes and {len(given)} {what}", "give one for each volume")
-    made = []
+    made, suggestions = [], Suggestions(scene)
     for number, item in enumerate(volumes):
         nodes = nodesOf(scene, item if isinstance(item, list | tuple) else [item])
         label = segmentations[number] if segmentations is not None else None
         if label is not None:
             label = _node(scene, label)
         elif labelled and segmentations is None:
-            label = _suggested(scene, nodes[0])
+            label = _suggested(suggestions, nodes[0])
         made.append(
             SceneCase(
                 volumeIds=tuple(node.GetID() for node in nodes),
@@ -107,13 +107,13 @@ def _first(texts: Iterable[str]) -> str | None:
     return next((text for text in texts if text), None)
 
 
-def _suggested(scene: Any, volume: Any) -> Any:
-    found = suggestSegmentation(scene, volume)
+def _suggested(suggestions: Suggestions, volume: Any) -> Any:
+    found = suggestions.of(volume)
     if found is None:
         raise DataError(
             f"no segmentation belongs to {volume.GetName()}", "name it like the volume, or give it by hand"
         )
-    return found if hasattr(found, "GetID") else scene.GetNodeByID(found)
+    return found
 
 
 def _node(scene: Any, item: Any) -> Any:

@@ -1,32 +1,31 @@
 """What prepared volumes, exports and volumes written from the scene take up, and deleting it on consent.
 
-Stores and exports are measured and deleted by `voco jobs space`, in a process of its own. Volumes written from the
-scene lie beside the runs that read them, in folders that carry a mark; only files that this module names are deleted.
+Both are done by a script in a process of its own. Volumes written from the scene lie beside the runs that read them, in
+folders that carry a mark; only files that this module names are deleted.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from VoCoCore.errors import SettingsError
-from VoCoCore.runs import files
-from VoCoCore.runs.directory import RunDirectory
-from VoCoCore.runs.status import ACTIVE
+from VoCoSlicerLib.core import MODULE_FOLDER, coreFolder
 from VoCoSlicerLib.export_writer import MARK, MARKER, OURS
 from VoCoSlicerLib.pythons import pythonSlicer
-from VoCoSlicerLib.tasks import Task
+from VoCoSlicerLib.tasks import Task, orderFile
 
 VOLUMES = "volumes"  # a kind of place beside VoCoCore's store, export and leftover
+_SCRIPT = MODULE_FOLDER / "VoCoSlicerLib" / "scripts" / "free_space.py"
 
 
 @dataclass(frozen=True)
 class Place:
     """A folder that may be deleted. ``size`` in bytes; ``runs``: how many known runs were made with it; ``busy``: those
-    that use it now, and then it may not; ``unused``: bytes of a store that no known run needs.
+    that use it now, and then it may not; ``unused``: bytes of a store that no known run needs; ``resumable``: runs that
+    have stopped, failed or been lost and could not be resumed without it.
     """
 
     path: Path
@@ -35,18 +34,18 @@ class Place:
     runs: int = 0
     busy: tuple[Path, ...] = ()
     unused: int = 0
+    resumable: tuple[Path, ...] = ()
 
 
-def look() -> Task:
-    """A started task that measures stores and exports; hand it to `places` when it has ended."""
-    return Task(["jobs", "space", "--json"], pythonSlicer()).start()
-
-
-def places(task: Task, runs: Iterable[Path]) -> list[Place]:
-    """All places, the largest first; ``runs`` are the runs known, beside which exported volumes lie.
-
-    Raises the task's error.
+def look(runs: Iterable[Path]) -> Task:
+    """A started task that measures all places; hand it to `places` when it has ended. ``runs``: those that are known,
+    beside which exported volumes lie.
     """
+    return _task("look", False, runs=list(map(str, runs)))
+
+
+def places(task: Task) -> list[Place]:
+    """All places, the largest first. Raises the task's error."""
     if error := task.error():
         raise error
     found = [
@@ -57,64 +56,33 @@ def places(task: Task, runs: Iterable[Path]) -> list[Place]:
             len(item["runs"]),
             tuple(map(Path, item["busy"])),
             item["unused_size"],
+            tuple(map(Path, item["resumable"])),
         )
         for item in json.loads(task.result())
     ]
-    found += _volumes(list(runs))
     return sorted(found, key=lambda place: (-place.size, place.path))
 
 
-def free(whole: Sequence[Place], unused: Sequence[Place] = ()) -> Task | None:
-    """Delete ``whole`` places, and of the stores ``unused`` the cases that no known run needs. Ask before.
+def free(whole: Sequence[Place], unused: Sequence[Place] = (), runs: Iterable[Path] = ()) -> Task:
+    """A started task that deletes ``whole`` places, and of the stores ``unused`` the cases that no known run needs.
 
-    Volumes are deleted here; stores and exports by the started task that is returned, None where there are none. Raises
-    SettingsError where a job is using one of the volumes' folders, EnvironmentFault where one cannot be deleted.
+    Ask before: what a place's ``resumable`` runs need is deleted too. The task ends with a SettingsError, and nothing
+    is deleted, where a job is using one of the places, where another one of the ``runs`` could not be resumed without
+    it, or where it is none of ours.
     """
-    for place in whole:
-        if place.kind == VOLUMES:
-            _deleteVolumes(place.path)
-    words = [word for place in whole if place.kind != VOLUMES for word in ("--delete", str(place.path))]
-    words += [word for place in unused for word in ("--unused", str(place.path))]
-    return Task(["jobs", "space", *words, "--yes"], pythonSlicer(), keep=True).start() if words else None
+    return _task(
+        "free",
+        True,
+        runs=list(map(str, runs)),
+        whole=[str(place.path) for place in whole if place.kind != VOLUMES],
+        unused=[str(place.path) for place in unused],
+        volumes={
+            str(place.path): list(map(str, place.resumable)) for place in whole if place.kind == VOLUMES
+        },
+    )
 
 
-def isVolumes(folder: Path) -> bool:
-    """Whether ``folder`` is one that volumes of a scene were exported to."""
-    mark = files.read_json(folder / MARKER)
-    return isinstance(mark, dict) and mark.get("what") == MARK
-
-
-def _volumes(runs: list[Path]) -> list[Place]:
-    found = []
-    for above in sorted({run.parent for run in runs}):
-        try:
-            folders = [Path(entry.path) for entry in os.scandir(above) if entry.is_dir(follow_symlinks=False)]
-        except OSError:
-            continue
-        for folder in filter(isVolumes, folders):
-            users = [run for run in runs if run.parent == above]
-            size = sum(file.stat().st_size for file in _ours(folder))
-            found.append(Place(folder, VOLUMES, size, len(users), _busy(users)))
-    return found
-
-
-def _ours(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if OURS.fullmatch(path.name) and path.is_file()]
-
-
-def _busy(runs: Iterable[Path]) -> tuple[Path, ...]:
-    return tuple(run for run in runs if RunDirectory(run).state() in ACTIVE)
-
-
-def _deleteVolumes(folder: Path) -> None:
-    """Delete what we have written there, the mark last; the folder too where nothing else lies in it."""
-    if not isVolumes(folder):
-        raise SettingsError(f"{folder} holds no exported volumes", "look again: it may be gone already")
-    with files.writing(folder):
-        beside = [entry for entry in folder.parent.iterdir() if (entry / "status.json").is_file()]
-        if busy := _busy(beside):
-            raise SettingsError(f"the job in {busy[0]} is using {folder}", "wait for it, or stop it first")
-        for path in sorted(_ours(folder), key=lambda path: path.name == MARKER):
-            path.unlink(missing_ok=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+def _task(what: str, keep: bool, **order: Any) -> Task:
+    marks = {"mark": MARK, "marker": MARKER, "ours": OURS.pattern}
+    words = [_SCRIPT, coreFolder(), what, orderFile("voco-space-", {**order, **marks})]
+    return Task(words, pythonSlicer(), plain=True, keep=keep).start()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from VoCoSlicerLib.choices import CaseChoice
-from VoCoSlicerLib.volumes import VolumeRow, describeVolume, suggestSegmentation, volumeNodes
+from VoCoSlicerLib.volumes import Suggestions, VolumeRow, describeVolume, volumeNodes
 
 _CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
 
@@ -37,7 +37,8 @@ class VolumeTable:
         changed = signature != self._signature
         self._signature = signature
         if changed:
-            self.rows = [self._row(node) for node in nodes]
+            suggestions = Suggestions(self._scene)
+            self.rows = [self._row(node, suggestions.of(node)) for node in nodes]
         return changed
 
     def labelNodes(self) -> dict[str, str]:
@@ -52,8 +53,7 @@ class VolumeTable:
                     found[node.GetID()] = node.GetName() or ""  # Qt takes no None for a text
         return found
 
-    def _row(self, node: Any) -> VolumeRow:
-        suggested = suggestSegmentation(self._scene, node)
+    def _row(self, node: Any, suggested: Any) -> VolumeRow:
         suggestedId = suggested.GetID() if suggested is not None else ""
         if node.GetID() in self._kept:
             kept = self._kept[node.GetID()][1]

@@ -215,20 +215,36 @@ def ownMatrix(node) -> np.ndarray:
     return toNumpy(matrix)
 
 
+class Suggestions:
+    """The segmentations of a scene as they are now, to be asked about many volumes: each is looked at once."""
+
+    def __init__(self, scene) -> None:
+        found = scene.GetNodesByClass("vtkMRMLSegmentationNode")
+        found.UnRegister(None)
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        self._drawn: dict[str, list] = {}  # (node, plain name), by the volume that it was drawn on
+        self._named: dict[str, list] = {}  # node, by plain name
+        for number in range(found.GetNumberOfItems()):
+            node = found.GetItemAsObject(number)
+            if node.GetHideFromEditors() or node.GetAttribute(RESULT):
+                continue
+            name = plainName(node.GetName())
+            self._drawn.setdefault(node.GetNodeReferenceID(role), []).append((node, name))
+            self._named.setdefault(name, []).append(node)
+
+    def of(self, node):
+        """As `suggestSegmentation`."""
+        name, drawn = plainName(node.GetName()), self._drawn.get(node.GetID(), [])
+        both = [each for each, own in drawn if own == name]
+        return next(iter(both or [each for each, _ in drawn] or self._named.get(name, [])), None)
+
+
 def suggestSegmentation(scene, node):
     """The segmentation node that most likely belongs to a volume; None where none does.
 
     One that was drawn on the volume comes first, then one of the same name ("ct" and "ct_seg", "ct segmentation").
     """
-    found = scene.GetNodesByClass("vtkMRMLSegmentationNode")
-    found.UnRegister(None)
-    nodes = [found.GetItemAsObject(number) for number in range(found.GetNumberOfItems())]
-    nodes = [each for each in nodes if not each.GetHideFromEditors() and not each.GetAttribute(RESULT)]
-    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    drawn = [each for each in nodes if each.GetNodeReferenceID(role) == node.GetID()]
-    named = [each for each in nodes if plainName(each.GetName()) == plainName(node.GetName())]
-    both = [each for each in drawn if each in named]
-    return next(iter(both or drawn or named), None)
+    return Suggestions(scene).of(node)
 
 
 def plainName(name: str | None) -> str:

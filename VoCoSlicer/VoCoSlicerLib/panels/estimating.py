@@ -29,6 +29,7 @@ class Estimating:
         self._logic, self._changed = logic, changed
         self.needs: Needs | None = None
         self.error: VocoError | None = None
+        self._judged: tuple[Any, list[str]] = (None, [])  # needs, folder and cases, and what these lack
         self._asked: Any = None
         self._job: EstimateJob | None = None
         self._now: Any = None
@@ -74,7 +75,9 @@ class Estimating:
     def warnings(self, folder: Path, cases: int) -> list[str]:
         """What the machine lacks, and that there is no GPU where there is none."""
         facts = self._logic.facts
-        said = lacking(self.needs, folder, cases) if self.needs is not None else []
+        if (question := (self.needs, folder, cases)) != self._judged[0]:  # the disk is asked once for each
+            self._judged = question, lacking(*question) if self.needs is not None else []
+        said = list(self._judged[1])
         if facts is not None and facts.device == "cpu":
             said.append(_("No GPU was found: training runs on the processor and takes much longer."))
         return said

@@ -17,6 +17,8 @@ from VoCoSlicerLib.job_rows import JobRow
 _WHERE = 7  # the column
 _LEAST = 110  # pixels of a run's name; with less room the table is scrolled sideways
 _MOST_HIGH = 5  # rows that are seen without scrolling: what is below them must be on the screen too
+_MEASURED = 100  # rows that widths go by: of a thousand it takes 40 ms
+_RED, _GREEN = "#b3261e", "#1b6e3c"
 _BAD, _GOING = ("failed", "lost", "gone"), ("preparing", "running", "stopping", "starting")
 
 
@@ -26,6 +28,8 @@ class JobRowsTable:
     def __init__(self, table: Any, changed: Callable[[], Any]) -> None:
         self._table, self._changed = table, changed
         self._paths: list[Path] = []
+        self._rows: list[JobRow] = []  # as they were filled in, and with which colours
+        self._colors: Any = None
         self._cells: dict[tuple[int, int], tuple[str, ...]] = {}
         self._narrow: bool | None = None  # whether there is no room for the names
         self._filled: Any = None  # which cells said something when columns got their widths
@@ -47,6 +51,7 @@ class JobRowsTable:
         table.horizontalHeader().setStretchLastSection(False)
         table.setTextElideMode(qt.Qt.ElideMiddle)  # names often differ at their ends alone
         table.horizontalHeader().setHighlightSections(False)
+        table.horizontalHeader().setResizeContentsPrecision(_MEASURED)
         table.itemSelectionChanged.connect(self._onSelection)
 
     @property
@@ -55,24 +60,34 @@ class JobRowsTable:
         return self._selected
 
     def fill(self, rows: Sequence[JobRow]) -> None:
-        """Show these rows; only cells that differ are touched."""
+        """Show these rows; only those that are others than before are looked at, and cells that differ touched."""
         paths = [row.path for row in rows]
+        colors = [tints.suited(color, self._table) for color in (_RED, _GREEN)]
+        before = self._rows if colors == self._colors else []
+        new = [n for n, row in enumerate(rows) if n >= len(before) or before[n] is not row]
+        self._rows, self._colors = list(rows), colors
+        others = paths != self._paths
         with adapter.blocked(self._table):
-            if paths != self._paths:
+            if others:
                 self._paths = paths
                 self._table.setRowCount(len(rows))
                 if self._selected not in paths:
                     self._selected = None
                 self._mark()
-            for number_, row in enumerate(rows):
-                self._fillRow(number_, row)
+            for place in new:
+                self._fillRow(place, rows[place])
         self._table.setColumnHidden(_WHERE, all(row.local for row in rows))
+        if new or others or self._filled is None:
+            self._fitColumns(paths)
+        self._fitName()
+
+    def _fitColumns(self, paths: list[Path]) -> None:
+        """Give the columns new widths where other cells say something."""
         filled = (paths, [place for place, (text, *_more) in self._cells.items() if text])
         if filled != self._filled:  # else the widths are the user's
             self._filled, self._narrow = filled, None
             self._table.resizeColumnsToContents()
             adapter.fitHeight(self._table, _MOST_HIGH)
-        self._fitName()
 
     def select(self, path: Path | None) -> None:
         """Select a run, also one that will be in the table only later; tells nobody."""
@@ -98,8 +113,8 @@ class JobRowsTable:
             self._table.selectRow(self._paths.index(self._selected))
 
     def _fillRow(self, place: int, row: JobRow) -> None:
-        color = "#b3261e" if row.state in _BAD else "#1b6e3c" if row.state in _GOING else ""
-        color = color and tints.suited(color, self._table)
+        red, green = self._colors
+        color = red if row.state in _BAD else green if row.state in _GOING else ""
         for column, text in enumerate(cellsOf(row)):
             wanted = (text, str(row.path), color if column == 2 else "")
             if self._cells.get((place, column)) == wanted and self._table.item(place, column) is not None:

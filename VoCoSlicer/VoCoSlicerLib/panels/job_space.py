@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -44,7 +45,7 @@ class JobSpace:
         """Show the list, and measure in the background."""
         self._ui.spaceFrame.setVisible(True)
         self._ui.spaceLabel.setText(_("Measuring..."))
-        self._begin(space.look, self._onLooked)
+        self._begin(lambda: space.look(self._runs()), self._onLooked)
 
     def poll(self) -> None:
         """Go on where a task has ended."""
@@ -61,14 +62,18 @@ class JobSpace:
         """Delete the checked places, after a question."""
         chosen = self._checked()
         text = _(
-            "{count} folders with {amount} will be deleted:\n\n{folders}\n\nNo scan is lost. Go on?"
-        ).format(
+            "{count} folders with {amount} will be deleted:\n\n{folders}\n\n{given}No scan is lost. Go on?"
+        )
+        lost = _("Without these volumes one cannot resume {runs} any more.")
+        runs = dict.fromkeys(run.name for place in chosen for run in place.resumable)
+        text = text.format(
             count=len(chosen),
             amount=size(sum(place.size for place in chosen)),
             folders="\n".join(str(place.path) for place in chosen),
+            given=lost.format(runs=", ".join(runs)) + "\n\n" if runs else "",
         )
         if chosen and self._agreed(text):
-            self._free(lambda: space.free(chosen))
+            self._free(lambda: space.free(chosen, runs=self._runs()))
 
     def deleteUnused(self) -> None:
         """Delete the cases of the checked stores that no known run needs, after a question."""
@@ -79,10 +84,13 @@ class JobSpace:
         if chosen and self._agreed(text):
             self._free(lambda: space.free((), chosen))
 
+    def _runs(self) -> list[Path]:
+        return list(self._logic.jobs.list.paths())
+
     def _agreed(self, text: str) -> bool:
         return adapter.ask(_("VoCo"), text, [_("Delete"), _("Cancel")]) == 0
 
-    def _free(self, work: Callable[[], Task | None]) -> None:
+    def _free(self, work: Callable[[], Task]) -> None:
         self._ui.spaceLabel.setText(_("Deleting..."))
         if not self._begin(work, self._onFreed):
             self.open()
@@ -95,7 +103,7 @@ class JobSpace:
         self.open()
 
     def _onLooked(self, task: Task) -> None:
-        self._places = space.places(task, [row.path for row in self._logic.jobs.rows()])
+        self._places = space.places(task)
         total = size(sum(place.size for place in self._places))
         none = _("There is nothing to delete.")
         text = _("{count} folders with {amount} in all.").format(count=len(self._places), amount=total)
@@ -103,8 +111,8 @@ class JobSpace:
         self._ui.spaceTable.setVisible(bool(self._places))
         self._fill()
 
-    def _begin(self, work: Callable[[], Task | None], then: Callable[[Task], None]) -> bool:
-        """Start ``work``; False where it is done already, or cannot be done."""
+    def _begin(self, work: Callable[[], Task], then: Callable[[Task], None]) -> bool:
+        """Start ``work``; False where it cannot be done."""
         if self._task is not None:
             return True
         try:
@@ -127,6 +135,10 @@ class JobSpace:
             table.setRowCount(len(self._places))
             for number, place in enumerate(self._places):
                 texts = ["", words.get(place.kind, place.kind), size(place.size)]
+                if place.resumable:
+                    needed = _("{what}, needed to resume {runs}")
+                    names = ", ".join(run.name for run in place.resumable)
+                    texts[1] = needed.format(what=texts[1], runs=names)
                 texts += [size(place.unused) if place.unused else "", str(place.runs), str(place.path)]
                 for column, text in enumerate(texts):
                     table.setItem(number, column, qt.QTableWidgetItem(text))

@@ -8,7 +8,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import VocoError
+from VoCoCore.errors import DataError, VocoError
 from VoCoCore.runs.narrate import duration, number
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import changeSetting
@@ -19,7 +19,8 @@ from VoCoSlicerLib.panels.job_rows_table import JobRowsTable, stateWord
 from VoCoSlicerLib.panels.job_space import JobSpace
 from VoCoSlicerLib.tasks import Task
 
-_POLL = 1000  # milliseconds
+_POLL = 1000  # milliseconds to the next look at the runs
+_SOON = 100  # while there are some that were never read
 _BAD = ("failed", "lost")
 
 
@@ -99,6 +100,7 @@ class JobsPanel(Panel):
         self._pollTasks()
         self._plot.update()
         self._show()
+        self._timer.setInterval(_SOON if self.logic.jobs.behind else _POLL)
         here = any(row.local and row.active for row in rows)
         if not (self._entered or here or self._tasks or self._space.busy):
             self._timer.stop()
@@ -146,8 +148,12 @@ class JobsPanel(Panel):
 
     def useResult(self) -> None:
         """Predict with the model, or fine-tune from the encoder, that the chosen run has left."""
-        kind, _file = self.logic.jobs.result(self.selected)
-        if kind == "model":
+        result = self.logic.jobs.result(self.selected)
+        if result is None:
+            raise DataError(
+                _("{run} has no weights any more").format(run=self.selected), _("choose another run")
+            )
+        if result[0] == "model":
             self.parameters.model = str(self.selected)
             self.host.openSection("prediction")
         else:
@@ -206,7 +212,7 @@ class JobsPanel(Panel):
             before = self._rows.get(row.path)
             if before is None or not before.active or row.active:
                 continue
-            error = self.logic.jobs.error(row.path)
+            error = self.logic.jobs.errorOf(row)
             if error is not None:
                 log = row.path / "log.txt"
                 self.host.showError(error, log if log.is_file() else None)
@@ -231,7 +237,7 @@ class JobsPanel(Panel):
         if row is not None and row.total > 0:
             ui.runProgressBar.setMaximum(row.total)
             ui.runProgressBar.setValue(min(row.step, row.total))
-        error = self.logic.jobs.error(row.path) if row is not None and row.state in _BAD else None
+        error = self.logic.jobs.errorOf(row) if row is not None else None
         ui.runErrorLabel.setText("" if error is None else f"{error.message}\n{error.hint}".strip())
         ui.runErrorLabel.setVisible(error is not None)
         for name, reason in self._reasons(row).items():
@@ -246,7 +252,7 @@ class JobsPanel(Panel):
         names = ("stop", "kill", "resume", "use", "plot", "log", "report", "export", "forget")
         if row is None:
             return {f"{name}Button": _("Choose a run in the table first") for name in names}
-        jobs, still = self.logic.jobs, _("No job is working on this run")
+        still = _("No job is working on this run")
         ended = _("It is writing its last files") if row.locked else _("There is nothing to go on with")
         there = "" if row.state not in (GONE, STARTING) else _("There is no such run, or not yet")
         return {
@@ -262,11 +268,11 @@ class JobsPanel(Panel):
             else _("It runs on another machine"),
             "resumeButton": "" if row.resumable else _("It is under way") if row.active else ended,
             "useButton": ""
-            if jobs.result(row.path) and self.parameters is not None
+            if row.result and self.parameters is not None
             else _("It has left no weights yet"),
             "plotButton": "" if self._plot.on else there,
-            "logButton": "" if (row.path / "log.txt").is_file() else _("It has written no log"),
-            "reportButton": "" if jobs.report(row.path) else _("The report is written when the job ends"),
+            "logButton": "" if row.hasLog else _("It has written no log"),
+            "reportButton": "" if row.hasReport else _("The report is written when the job ends"),
             "exportButton": there,
             "forgetButton": _("Stop it first") if row.active and row.local else "",
         }

@@ -44,8 +44,7 @@ class PredictionPanel(WorkingPanel):
     def enter(self) -> None:
         """Offer the fine-tuned runs that are there by now."""
         for row in self.logic.jobs.rows():
-            result = self.logic.jobs.result(row.path)
-            if result is not None and result[0] == "model":
+            if row.result == "model":
                 self._models.offer(str(row.path), row.name)
         self._check()
 

@@ -24,9 +24,8 @@ class StartWeights:
     def offer(self) -> None:
         """Offer the known runs that have weights by now; what is chosen stays chosen."""
         for row in self._logic.jobs.rows():
-            result = self._logic.jobs.result(row.path)
-            if result is not None:
-                self._box.offer(str(row.path), f"{row.name} ({result[0]})")
+            if row.result:
+                self._box.offer(str(row.path), f"{row.name} ({row.result})")
 
     def show(self, init: str) -> None:
         """Show what is chosen: ``scratch``, a run's folder or a file."""

@@ -15,6 +15,7 @@ from VoCoSlicerLib.logic_settings import CLASSES, resolve
 from VoCoSlicerLib.logic_start import StartJob
 from VoCoSlicerLib.logic_steps import EXPORTING
 from VoCoSlicerLib.panels.estimating import Estimating
+from VoCoSlicerLib.panels.run_folder import RunFolder
 from VoCoSlicerLib.panels.start_weights import StartWeights
 from VoCoSlicerLib.panels.training_forms import MAIN, advancedGroups, mainLabels
 from VoCoSlicerLib.panels.training_plan import TrainingPlan
@@ -43,12 +44,14 @@ class TrainingPanel(WorkingPanel):
         self._channels: Any = None  # and the channels of the cases
         self._weights = StartWeights(logic, ui.initCombo, ui.initButton, self._onInit)
         self._estimating = Estimating(logic, self._showNeeds)
+        self._runFolder = RunFolder(self._check)
         self._settle = adapter.makeTimer(_SETTLED, self._onSettled)
         self._settle.setSingleShot(True)
         ui.runEdit.setProperty(adapter.PARAMETER, f"{self.kind}Run")
         self._folderTip = adapter.read(ui.runEdit, "toolTip")
         self._offerFolder()
         adapter.connect(ui.advancedButton, "contentsCollapsed(bool)", self._onAdvanced)
+        adapter.connect(ui.runEdit, "editingFinished()", self._runFolder.look)
         adapter.onClicked(ui.runButton, self._chooseRun)
         adapter.onClicked(ui.resetButton, self.reset)
         adapter.onClicked(ui.estimateButton, self.estimate)
@@ -63,6 +66,7 @@ class TrainingPanel(WorkingPanel):
     def exit(self) -> None:
         """Estimates end; a start goes on."""
         self._settle.stop()
+        self._runFolder.forget()
         self._estimating.forget()
         self._showNeeds()
 
@@ -176,6 +180,7 @@ class TrainingPanel(WorkingPanel):
         path = adapter.chooseFolder(_("New or empty folder for the run"), str(self.logic.folder))
         if path and self.parameters is not None:
             setattr(self.parameters, f"{self.kind}Run", path)
+            self._runFolder.look()
 
     def _onSettled(self) -> None:
         if self.kind == "pretrain" or self._estimating.asked:  # the other writes volumes: by the button alone
@@ -199,7 +204,7 @@ class TrainingPanel(WorkingPanel):
             for form in self._forms():
                 form.showTogether(error)
             found.append(error)
-        return found or plan.problems(self._folder())
+        return found or plan.problems() or self._runFolder.problems(self._folder())
 
     def _plan(self) -> TrainingPlan:
         return TrainingPlan(self.logic.scene, self.parameters, self.kind)
@@ -226,7 +231,7 @@ class TrainingPanel(WorkingPanel):
     def _showNeeds(self, plan: TrainingPlan | None = None) -> None:
         if self.parameters is None:
             return
-        folder, cases = self._folder(), (plan or self._plan()).count
+        folder, cases = self._runFolder.checked or self._folder(), (plan or self._plan()).count
         words, chosen = self._estimating.words(cases), self._estimating.plan()
         if self.kind == "finetune" and not words:
             words = _("What is left open is chosen by the cases and this machine when the job starts.")

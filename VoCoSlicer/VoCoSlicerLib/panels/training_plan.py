@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from slicer.i18n import tr as _
@@ -11,7 +10,6 @@ from slicer.i18n import tr as _
 from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib.choices import FolderChoice, readCases, readFolders, readSettings
 from VoCoSlicerLib.logic_cases import chosenCases, labelNames
-from VoCoSlicerLib.logic_start import checkFolder
 
 
 class TrainingPlan:
@@ -66,8 +64,8 @@ class TrainingPlan:
         kind = _("labels") if self.task == "segmentation" else _("classes")
         return _("{cases}; {kind}: {names}").format(cases=text, kind=kind, names=", ".join(names))
 
-    def problems(self, run: Path) -> list[VocoError]:
-        """What is missing to start a job in the folder ``run``; empty where nothing is."""
+    def problems(self) -> list[VocoError]:
+        """What the cases lack to start a job; empty where nothing is."""
         cases = self.cases
         if not cases and not self.folders:
             return [DataError(_("no volume is chosen"), _("check at least one in the section Volumes"))]
@@ -77,8 +75,4 @@ class TrainingPlan:
             what = _("segmentation") if self.task == "segmentation" else _("class")
             text = _("{name} has no {what}").format(name=node.GetName(), what=what)
             return [DataError(text, _("choose one in the section Volumes, or leave the volume out"))]
-        try:
-            checkFolder(run)
-        except VocoError as error:
-            return [error]
         return []

@@ -163,7 +163,7 @@ def summary(job: CheckJob) -> tuple[str, ...]:
     if bad:
         first = next(one for one in job.found if one.severity == "error")
         text = _("{n} of {total} cases cannot be used; the first: {why}")
-        words.append(text.format(n=len(bad), total=len(job.names), why=first.message))
+        words.append(text.format(n=len(bad), total=job.checked, why=first.message))
     if warned:
         first = next(one for one in job.found if one.case in warned)
         words.append(_("{n} cases with warnings; the first: {why}").format(n=len(warned), why=first.message))

@@ -10,7 +10,6 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from VoCoCore.errors import DataError
-from VoCoCore.runs.files import read_json
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import (
     FolderChoice,
@@ -21,7 +20,7 @@ from VoCoSlicerLib.choices import (
     writeFolders,
 )
 from VoCoSlicerLib.logic_cases import chosenCases
-from VoCoSlicerLib.logic_check import CheckJob
+from VoCoSlicerLib.logic_check import CheckJob, casesListed
 from VoCoSlicerLib.panels.base import Panel
 from VoCoSlicerLib.panels.check_notes import Asked, CheckNotes
 from VoCoSlicerLib.panels.volume_rows import Shown, VolumeRows, summary
@@ -173,7 +172,7 @@ class VolumesPanel(Panel):
                 return False
             if error := job.error():
                 raise error
-            self._countCases(str(key))
+            self._takeCount(str(key), casesListed(job))
             return True
         words = _("Writing {name}: {done} of {total}") if now.stage == "exporting" else _("Checking {name}")
         self._showWork(words.format(name=name, done=now.done, total=now.total))
@@ -183,13 +182,12 @@ class VolumesPanel(Panel):
             self._note(key, job)
         return bool(now.finished)
 
-    def _countCases(self, source: str) -> None:
+    def _takeCount(self, source: str, count: int) -> None:
         folders = readFolders(self.parameters) if self.parameters is not None else []
         made = []
         for folder in folders:
             if folder.source == source:
-                content = read_json(Path(folder.index)) or {}
-                folder = replace(folder, cases=len(content.get("cases", [])), chosen=True)
+                folder = replace(folder, cases=count, chosen=True)
             made.append(folder)
         if self.parameters is not None:
             writeFolders(self.parameters, made)
@@ -204,7 +202,7 @@ class VolumesPanel(Panel):
             made = [replace(one, warnings=words) if one.source == key else one for one in folders]
             writeFolders(self.parameters, made)
         self._show()
-        self.host.say(_("Checked {n} cases").format(n=len(job.names)))
+        self.host.say(_("Checked {n} cases").format(n=job.checked))
         self.host.advance("pretraining")
 
     # The table

@@ -1,0 +1,83 @@
+"""What takes up space beside the runs: listed and deleted in the background, and never what a job is using."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+from made_jobs import makeRun, until
+
+from VoCoCore.errors import SettingsError
+from VoCoCore.runs import known
+from VoCoSlicerLib import space
+from VoCoSlicerLib.export_writer import MARK, MARKER
+
+
+def volumesBeside(run):
+    folder = run.parent / "exported volumes"
+    folder.mkdir()
+    (folder / MARKER).write_text(json.dumps({"what": MARK, "version": 1}))
+    (folder / f"volume-{'a' * 32}.nrrd").write_bytes(b"x" * 5000)
+    (folder / "index-1.json").write_text("{}")
+    return folder
+
+
+def looked(run):
+    task = space.look([run])
+    until(lambda: not task.poll().running)
+    return space.places(task)
+
+
+def freed(*places):
+    """The error of a deletion that has ended, None where all went well."""
+    task = space.free(places)
+    until(lambda: not task.poll().running)
+    return task.error()
+
+
+def test_space_lists_exported_volumes_and_stores_and_deletes_only_its_own(tmp_path):
+    run = makeRun(tmp_path / "runs" / "one")
+    known.remember(run)
+    folder = volumesBeside(run)
+    store = tmp_path / "cache" / "vococore" / "store"
+    (store / "cases").mkdir(parents=True)
+    (store / "store.json").write_text(json.dumps({"what": "VoCoCore prepared volumes", "format": 1}))
+    (found,) = [place for place in looked(run) if place.kind == "volumes"]
+    mark = (folder / MARKER).stat().st_size
+    assert (found.path, found.size, found.runs, found.busy) == (folder, 5002 + mark, 1, ())
+    (kept,) = [place for place in looked(run) if place.kind == "store"]
+
+    (folder / "somebody's notes.txt").write_text("mine")
+    assert freed(found) is None
+    assert [path.name for path in folder.iterdir()] == ["somebody's notes.txt"]
+    assert isinstance(error := freed(kept, found), SettingsError) and "no exported volumes" in error.message
+    assert store.exists(), "nothing is deleted where a part may not be"
+    assert freed(kept) is None and not store.exists()
+    assert isinstance(freed(replace(found, path=run)), SettingsError) and run.is_dir()
+
+
+def test_volumes_that_a_job_uses_are_not_deleted(tmp_path):
+    run = makeRun(tmp_path / "runs" / "one", "running", pid=os.getpid())
+    known.remember(run)
+    folder = volumesBeside(run)
+    (found,) = [place for place in looked(run) if place.kind == "volumes"]
+    assert found.busy == (run,)
+    assert "is using" in freed(found).message and len(list(folder.iterdir())) == 3
+
+
+def test_volumes_that_a_stopped_run_needs_are_deleted_on_consent_to_that_alone(tmp_path):
+    runs = {state: makeRun(tmp_path / "runs" / state, state) for state in ("finished", "stopped", "failed")}
+    folder = volumesBeside(runs["stopped"])
+    elsewhere = {"data": {"source": str(tmp_path / "cohort.json")}}
+    (runs["failed"] / "settings.json").write_text(json.dumps(elsewhere))
+    fold = makeRun(tmp_path / "runs" / "folds" / "fold-0", "running")  # lost: its job is gone
+    (fold / "settings.json").write_text(json.dumps({"data": {"source": str(folder / "index-1.json")}}))
+    task = space.look([*runs.values(), fold])
+    until(lambda: not task.poll().running)
+    (found,) = [place for place in space.places(task) if place.kind == "volumes"]
+    assert set(found.resumable) == {runs["stopped"], fold} and found.runs == 3 and found.busy == ()
+    error = freed(replace(found, resumable=(fold,)))
+    assert str(runs["stopped"]) in error.message and "resumed" in error.message
+    assert len(list(folder.iterdir())) == 3
+    assert freed(found) is None and not folder.exists()
