@@ -14,6 +14,7 @@ from VoCoCore.runs.describe import LOST, command_of
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.events import finite, settled, tail
 from VoCoCore.runs.narrate import narrate
+from VoCoCore.runs.privacy import error_in_full
 from VoCoCore.runs.process import host_name
 from VoCoCore.runs.status import ACTIVE, ENDED
 
@@ -106,8 +107,9 @@ class RunReader:
         said = self._tail.get("error", {})
         if said.get("message") != self.row.message:  # the last word of an earlier attempt
             said = {}
-        message = self.row.message or "it did not say why: see its log"
-        hint = ", then ".join(filter(None, [str(said.get("hint") or ""), f"press Resume ({kept})"]))
+        message, hint = error_in_full(self.run, self.row.message, str(said.get("hint") or ""))
+        message = message or "it did not say why: see its log"
+        hint = ", then ".join(filter(None, [hint, f"press Resume ({kept})"]))
         return kind_of(str(said.get("kind")))(f"The job of {self.run.name} failed: {message}", hint)
 
     def _made(self) -> JobRow:
