@@ -3,8 +3,8 @@
 import pytest
 from made_runs import VAL
 
-from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.verdict import judge
+from VoCoCore.runs.privacy import without_names
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
 from VoCoCore.runs import describe, known, process
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.lock import FileLock
+from VoCoCore.runs.privacy import keep_error
 from VoCoSlicerLib.job_rows import RunReader
 from VoCoSlicerLib.jobs import BUDGET, JobTable
 from VoCoSlicerLib.logic import VoCoLogic
@@ -101,6 +102,9 @@ def test_the_error_of_a_failed_run_is_its_own_line_kind_and_hint(tmp_path):
     error = table.error(run)
     assert isinstance(error, DataError) and "case-7 is empty" in error.message and "take it out" in error.hint
     assert "no room" in table.error(other).message and "take it out" not in str(table.error(other))
+    (run / "private").mkdir()
+    keep_error(RunDirectory(run), "case-7 is empty", "MEIER is empty", "take MEIER out")
+    assert "MEIER is empty" in (named := str(JobTable().error(run))) and "take MEIER out" in named
     assert table.error(makeRun(tmp_path / "three")) is None
 
 

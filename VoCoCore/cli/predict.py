@@ -11,6 +11,7 @@ from VoCoCore.errors import DataError, SettingsError, StopRequested, counted, ne
 
 _FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "dicom-seg")
 _SPLITS = ("all", "train", "val", "test")
+_FITTING = "fitting"  # the axes of --mirror without any named: those along which the labels are symmetric
 
 
 def parser() -> Parser:
@@ -38,10 +39,11 @@ def parser() -> Parser:
     made.add_argument(
         "--mirror",
         nargs="?",
-        const="xyz",
+        const=_FITTING,
         default="",
         metavar="AXES",
-        help="also average views mirrored along these axes (all: xyz, eight views)",
+        help="also average mirrored views: eight, or four, not from left to right, where labels have sides; "
+        "or along these axes, as xyz",
     )
     made.add_argument("--largest", action="store_true", help="keep the largest connected part of each label")
     made.add_argument("--probabilities", action="store_true", help="also write probabilities/CASE.nii.gz")
@@ -59,7 +61,7 @@ def parser() -> Parser:
 def run(words: Sequence[str]) -> int:
     """Carry out the command; the exit code is 3 where some cases could not be predicted."""
     asked = parser().parse_args(list(words))
-    mirror = _checked(asked)
+    _check(asked)
     from VoCoCore.cli.data import Progress
     from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.devices import choose
@@ -72,6 +74,7 @@ def run(words: Sequence[str]) -> int:
     paths = model_paths(asked.model)
     models = [load_model(path) for path in paths]
     cases = _cases(asked, models[0][1].in_channels)
+    asked.mirror = _axes(asked.mirror, [kind.name for kind in models[0][1].classes])
     machine = choose(RunSettings(device=asked.device, precision=asked.precision, threads=asked.threads))
     options = {
         name: getattr(asked, name) for name in ("format", "overlap", "mirror", "largest", "probabilities")
@@ -81,7 +84,7 @@ def run(words: Sequence[str]) -> int:
         machine,
         overlap=asked.overlap,
         batch=asked.batch,
-        mirror=mirror,
+        mirror=["xyz".index(letter) for letter in asked.mirror],
         largest=asked.largest,
         say=lambda text: print(text, flush=True),
         scratch=Path(asked.output),
@@ -115,8 +118,8 @@ def _strangers(files: Sequence[str], folder: str) -> str:
     )
 
 
-def _checked(asked: Any) -> tuple[int, ...]:
-    """The axes to mirror; raises SettingsError for values that cannot be."""
+def _check(asked: Any) -> None:
+    """Raises SettingsError for values that cannot be."""
     if asked.format not in _FORMATS:
         raise SettingsError(
             f"--format cannot be '{asked.format}'.{nearest(asked.format, _FORMATS)}",
@@ -130,9 +133,26 @@ def _checked(asked: Any) -> tuple[int, ...]:
         raise SettingsError(f"--overlap must be from 0 to below 1, not {asked.overlap}", "0.5 is usual")
     if asked.batch is not None and asked.batch < 1:
         raise SettingsError(f"--batch cannot be {asked.batch}", "predict at least one window at a time")
-    if set(asked.mirror) - set("xyz") or len(set(asked.mirror)) < len(asked.mirror):
-        raise SettingsError(f"--mirror cannot be '{asked.mirror}'", "name axes, such as x or xyz")
-    return tuple("xyz".index(letter) for letter in sorted(asked.mirror))
+    axes = asked.mirror if asked.mirror != _FITTING else ""
+    if set(axes) - set("xyz") or len(set(axes)) < len(axes):
+        raise SettingsError(f"--mirror cannot be '{axes}'", "name axes, such as x or xyz")
+
+
+def _axes(asked: str, names: Sequence[str]) -> str:
+    """The axes to mirror along, for a network whose classes are called ``names``.
+
+    Cases are turned so that x runs from left to right: along it labels with sides would change their place.
+    """
+    from VoCoCore.data.sides import sides
+
+    why = sides(names) if asked == _FITTING or "x" in asked else ""
+    if asked != _FITTING:
+        if why:
+            print(f"warning: --mirror {asked} takes left for right along x: {why}  (--mirror yz does not)")
+        return asked
+    if why:
+        print(f"mirrored along y and z, not from left to right: {why}")
+    return "yz" if why else "xyz"
 
 
 def _cases(asked: Any, channels: int) -> list[Any]:

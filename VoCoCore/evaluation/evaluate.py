@@ -26,11 +26,11 @@ from VoCoCore.evaluation.evaluation_page import PAGE, write_page
 from VoCoCore.evaluation.label_names import LabelNames, choose_labels
 from VoCoCore.evaluation.metrics import TOLERANCE, Labels, check_rules
 from VoCoCore.evaluation.pairs import Pair, Pairing, find_predictions, find_references, make_pairs
-from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.score_pair import Rules, Scored, score_pair
 from VoCoCore.runs.directory import NOTES
 from VoCoCore.runs.files import is_leftover, writing
 from VoCoCore.runs.narrate import duration
+from VoCoCore.runs.privacy import without_names
 
 Progress = Callable[[int, int, str], None]
 _MOST_WORKERS = 8

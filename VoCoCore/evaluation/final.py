@@ -11,6 +11,7 @@ import numpy as np
 from VoCoCore.data.cases import Case, Index, load_index
 from VoCoCore.data.images import grid_difference, read_case
 from VoCoCore.data.label_maps import ignored_value, read_map
+from VoCoCore.data.private_names import names_in
 from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores, score_name
 from VoCoCore.errors import DataError
@@ -18,7 +19,6 @@ from VoCoCore.evaluation.case_names import CaseNames
 from VoCoCore.evaluation.cases_table import SUMMARY, Scores, summarise, table_of, write_results
 from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, write_diagnoses
 from VoCoCore.evaluation.metrics import TOLERANCE, LabelMetrics, Labels, case_metrics
-from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.score_pair import without
 from VoCoCore.evaluation.statistics import column_means, mean_of
 from VoCoCore.finetune_settings import FinetuneSettings
@@ -28,6 +28,7 @@ from VoCoCore.models.card import ModelCard
 from VoCoCore.models.model_files import load_model
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
+from VoCoCore.runs.privacy import without_names
 from VoCoCore.training.intervals import bootstrap_interval
 
 Emit = Callable[..., None]
@@ -106,13 +107,14 @@ def _look_at(
 ) -> dict[str, Found]:
     """What ``look`` finds of each case, by its public name; cases with one of the ``faults`` are left out, and said."""
     names, found = CaseNames(), dict[str, Found]()
+    private = names_in(run.private / "index.json")
     for number, case in enumerate(cases, start=1):
         try:
             one = look(case)
             found[names.of(case)] = one
         except faults as error:
             # Names of files may name patients.
-            told = f"a case cannot be scored: {without_names(str(error))}"
+            told = f"a case cannot be scored: {without_names(error, private)}"
             tell("warning", message=told, hint="see private/index.json")
         tell("stage", name="last look", done=number, total=len(cases), text="")
     names.write(run.private)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from VoCoCore.data.private_names import names_in
 from VoCoCore.evaluation import tables
-from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.verdict import number
 from VoCoCore.fields import flatten
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 from VoCoCore.runs.files import read_json
 from VoCoCore.runs.narrate import duration
+from VoCoCore.runs.privacy import without_names
 from VoCoCore.runs.status import ACTIVE, Status
 
 Event = Mapping[str, Any]
@@ -67,6 +68,14 @@ class RunPage:
         """How the run stands, see `RunDirectory.state`."""
         return self.run.state()
 
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return names_in(self.run.private / "index.json")
+
+    def _shown(self, text: object) -> str:
+        """A text of the job as anyone may read it."""
+        return without_names(text, self._names)
+
     @property
     def active(self) -> bool:
         """Whether the job is not over."""
@@ -105,8 +114,8 @@ class RunPage:
         return {
             "active": self.active,
             "written": _moment(time.time()),
-            "errors": _errors(self.events, self.run.read_status()),
-            "warnings": _warnings(self.events),
+            "errors": _errors(self.events, self.run.read_status(), self._shown),
+            "warnings": _warnings(self.events, self._shown),
             "data": tables.data_rows(self.events, self.environment),
             "settings": tables.settings_rows(self.settings),
             "environment": tables.environment_rows(self.events, self.environment),
@@ -151,21 +160,21 @@ def _moment(seconds: float) -> str:
         return "an unknown time"
 
 
-def _errors(events: Sequence[Event], status: Status | None) -> list[dict[str, str]]:
+def _errors(
+    events: Sequence[Event], status: Status | None, shown: Callable[[object], str]
+) -> list[dict[str, str]]:
     """The error that ended the run, if one did; earlier attempts' errors are history."""
     if status is None or status.state != "failed":
         return []
     said = {"kind": "", "message": status.message, "hint": "see log.txt in the run's folder"}
     last = next((e for e in reversed(events) if e["type"] in ("error", "started")), None)
     told = last if last is not None and last["type"] == "error" else said
-    return [{key: without_names(told.get(key, "")) for key in said}]
+    return [{key: shown(told.get(key, "")) for key in said}]
 
 
-def _warnings(events: Sequence[Event]) -> list[tuple[str, str, int]]:
+def _warnings(events: Sequence[Event], shown: Callable[[object], str]) -> list[tuple[str, str, int]]:
     """Warnings as (message, hint, how often), in the order of their first coming."""
     told = Counter(
-        (without_names(e.get("message", "")), without_names(e.get("hint", "")))
-        for e in events
-        if e["type"] == "warning"
+        (shown(e.get("message", "")), shown(e.get("hint", ""))) for e in events if e["type"] == "warning"
     )
     return [(message, hint, times) for (message, hint), times in told.items()]

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.errors import SettingsError
-from VoCoCore.evaluation.privacy import without_names
 from VoCoCore.evaluation.verdict import number
 from VoCoCore.fields import flatten
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.protocols import resolve_finetune
+from VoCoCore.runs.privacy import without_names
 from VoCoCore.settings import PretrainSettings
 
 Event = Mapping[str, Any]

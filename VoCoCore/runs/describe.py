@@ -12,6 +12,7 @@ from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.events import Event, read_events
 from VoCoCore.runs.follow import Follower
 from VoCoCore.runs.narrate import duration
+from VoCoCore.runs.privacy import error_in_full
 
 LOST = "it ended without a word: killed, often for want of memory, or the machine was shut down"
 SILENT = 60.0  # seconds without a heartbeat from which a person wants to know
@@ -138,7 +139,7 @@ def _advice(follower: Follower, state: str, message: str) -> tuple[str, str]:
         return message, ""
     error = _error(follower, message)
     said = str(error.get("message") or message or "it did not say why: see log.txt")
-    hint = str(error.get("hint") or "")
+    said, hint = error_in_full(follower.run, said, str(error.get("hint") or ""))
     return said, f"{hint}; then {resume}" if hint else resume
 
 

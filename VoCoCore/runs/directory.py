@@ -43,6 +43,8 @@ class RunDirectory:
         self.settings_file = self.path / "settings.json"
         self.status_file = self.path / "status.json"
         self.lock_file = self.path / "run.lock"  # only VoCoCore.runs.lock may open it
+        # What its cases and their files are called, once the job knows it: kept out of events and status.
+        self.names: frozenset[str] | None = None
         self._stop_file = self.path / "stop"
         self._lock: FileLock | None = None
         self._events: EventWriter | None = None

@@ -19,6 +19,7 @@ from VoCoCore.errors import EnvironmentFault
 from VoCoCore.runs import files
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.lock import FileLock
+from VoCoCore.runs.privacy import error_in_full
 
 RUNS, EXPORTS = "runs", "exports"  # kinds of what is remembered
 _MOST = 1000  # the oldest are forgotten first
@@ -98,7 +99,7 @@ def _line(run: RunDirectory) -> Line:
         attempt=status.attempt,
         host=status.host,
         heartbeat=status.heartbeat,
-        message=status.message,
+        message=error_in_full(run, status.message, "")[0],
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Index, save_index
 from VoCoCore.data.prepare import PreparedSet, prepare_index
+from VoCoCore.data.private_names import names_of
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits
 from VoCoCore.data.store import Store
@@ -96,6 +97,7 @@ def prepare_cases(
     Raises DataError where none is usable or they differ in their channels.
     """
     store = Store(os.path.abspath(data.store or default_store()))
+    run.names = names_of(index)
     prepared = prepare_index(
         index,
         wanted,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from VoCoCore.data.sides import sides
 from VoCoCore.training.memory import SAFE
 
 # Share of the voxels that could be had, which a better shape may cost.
 ENOUGH = 0.88
 FLIPS = (0.2, 0.0, 0.0)  # bodies are nearly symmetric from left to right, and in no other way
-_SIDES = ("left", "right")
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,6 @@ def cases_and_crops(cases: int, each: int, fit: int, fixed: tuple[int | None, in
 
 def flips_for(names: Sequence[str]) -> tuple[tuple[float, float, float], str]:
     """Probabilities of flips along x, y, z for classes called ``names``, and why: none where left is not right."""
-    for name in names:
-        if any(re.search(rf"(^|[^a-z]){side}", name.lower()) for side in _SIDES):
-            return (0.0, *FLIPS[1:]), f"'{name}' is a matter of sides"
-    if len([name for name in names if re.fullmatch(r"label \d+", name)]) > 1:
-        return (0.0, *FLIPS[1:]), "labels without names may have sides"
+    if why := sides(names):
+        return (0.0, *FLIPS[1:]), why
     return FLIPS, "bodies are nearly symmetric from left to right, and no label has a side"

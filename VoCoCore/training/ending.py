@@ -5,9 +5,11 @@ from __future__ import annotations
 import traceback
 from contextlib import suppress
 
-from VoCoCore.errors import StopRequested, VocoError
+from VoCoCore.data.private_names import names_in
+from VoCoCore.errors import DataError, StopRequested, VocoError
 from VoCoCore.runs.describe import command_of, last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.privacy import keep_error, without_names
 
 
 def stopped(run: RunDirectory, step: int, message: str = "") -> None:
@@ -29,7 +31,9 @@ def cut_short(run: RunDirectory) -> StopRequested:
 
 
 def failed(run: RunDirectory, error: BaseException) -> None:
-    """An error ended the job. What an error of ours says stands in status, events and log; others leave a trace."""
+    """An error ended the job. What an error of ours says stands in log and private/error.json, and without names in
+    status and events, which may be passed on; others leave a trace in the log.
+    """
     if isinstance(error, VocoError):
         message, hint = error.message, error.hint
     else:
@@ -37,10 +41,29 @@ def failed(run: RunDirectory, error: BaseException) -> None:
         hint = "a defect of ours or of a library: log.txt has the trace"
         with suppress(Exception):
             run.log("".join(traceback.format_exception(error)))
+    shown, advice = UNKNOWN if _names_unknown(run, error) else _shown(run, message, hint)
     for say in (
-        lambda: run.events.emit("error", kind=type(error).__name__, message=message, hint=hint),
+        lambda: keep_error(run, shown, message, hint),
+        lambda: run.events.emit("error", kind=type(error).__name__, message=shown, hint=advice),
         lambda: run.log(f"error: {message}  ({hint})"),
-        lambda: run.write_status("failed", message=message),
+        lambda: run.write_status("failed", message=shown),
     ):
         with suppress(Exception):
             say()
+
+
+# What is shown of an error in data of which nobody knows yet what their cases are called.
+UNKNOWN = (
+    "what the job was given cannot be used",
+    "private/error.json in the run's folder says what, and why",
+)
+
+
+def _names_unknown(run: RunDirectory, error: BaseException) -> bool:
+    """Whether an error may name cases that are not listed; a list without a cohort is that of other data."""
+    return isinstance(error, DataError) and run.names is None and not (run.private / "cohort.json").is_file()
+
+
+def _shown(run: RunDirectory, message: str, hint: str) -> tuple[str, str]:
+    names = run.names if run.names is not None else names_in(run.private / "index.json")
+    return without_names(message, names), without_names(hint, names)

@@ -21,6 +21,7 @@ from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.events import finite, settled, tail
 from VoCoCore.runs.files import glance_json
 from VoCoCore.runs.narrate import narrate
+from VoCoCore.runs.privacy import error_in_full
 from VoCoCore.runs.process import host_name
 from VoCoCore.runs.status import ACTIVE, ENDED, Status
 
@@ -174,8 +175,9 @@ class RunReader:
         said = self._tail.get("error", {})
         if said.get("message") != self.row.message:  # the last word of an earlier attempt
             said = {}
-        message = self.row.message or "it did not say why: see its log"
-        hint = ", then ".join(filter(None, [str(said.get("hint") or ""), f"press Resume ({kept})"]))
+        message, hint = error_in_full(self.run, self.row.message, str(said.get("hint") or ""))
+        message = message or "it did not say why: see its log"
+        hint = ", then ".join(filter(None, [hint, f"press Resume ({kept})"]))
         return kind_of(str(said.get("kind")))(f"The job of {self.run.name} failed: {message}", hint)
 
     def _made(self, status: Status | None) -> JobRow:

@@ -55,7 +55,7 @@ class PredictJob(Steps):
         self._logic, self._python = logic, python
         self._probabilities, self._show3d = probabilities, show3d
         self._options = ["--device", device, "--format", "nii.gz"]
-        self._options += ["--mirror=xyz"] * mirror + ["--largest"] * largest
+        self._options += ["--mirror"] * mirror + ["--largest"] * largest
         self._options += ["--probabilities"] * probabilities
         self.segmentations: list[Any] = []
         self.tables: list[Any] = []

@@ -91,9 +91,10 @@ def kill_(words: list[str]) -> int:
 
 def _print_end(run: RunDirectory, state: str) -> None:
     from VoCoCore.runs.describe import checkpoint_words
+    from VoCoCore.runs.privacy import error_in_full
 
     status = run.read_status()
-    why = f": {status.message}" if status and status.message else ""
+    why = f": {error_in_full(run, status.message, '')[0]}" if status and status.message else ""
     print(f"{run.path} is {state}{why}")
     if state != "finished":
         print(f"{checkpoint_words(run)}; voco jobs resume {run.path} goes on")
