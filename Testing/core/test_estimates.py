@@ -167,6 +167,13 @@ def test_activations_are_those_of_the_jobs_own_width(monkeypatch):
     assert activations_mb("swin_unetr", 24)[0] < 1.8 * activations_mb("swin_unetr", 12)[0]
 
 
+def test_activations_are_not_hidden_by_the_gradients_of_a_network_that_is_large_for_its_crops(monkeypatch):
+    """Of a UNETR whose last map alone is asked for, at least each of its twelve layers' input is kept."""
+    monkeypatch.setattr("VoCoCore.training.estimate._seconds", lambda *_: 1.0)
+    found, edges = activations_mb("unetr", 48)
+    assert found > 12 * 4 * (edges[0] // 16) * (edges[1] // 16) * (edges[2] // 16) * 16 * 48 / MB
+
+
 def test_words_that_do_not_go_together_are_refused(words, capsys):
     for more in (["--json"], ["--estimate", "--detach"]):
         assert main(words(*more)) == 2

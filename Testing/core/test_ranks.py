@@ -29,9 +29,12 @@ def losses(run):
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no ranks")
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun needs libuv, which Windows builds lack")
-@pytest.mark.parametrize("recipe", ["paper", "v1", "v2"])
-def test_two_ranks_equal_one(recipe, small_cohort, tmp_path):
-    settings = small_cohort.settings(recipe, optim__steps=3, run__precision="fp32")
+@pytest.mark.parametrize(
+    ("recipe", "encoder"), [("paper", "unet"), ("paper", "unetr"), ("v1", "unet"), ("v2", "unet")]
+)
+def test_two_ranks_equal_one(recipe, encoder, small_cohort, tmp_path):
+    changes = {"optim__steps": 3, "run__precision": "fp32", "model__encoder": encoder}
+    settings = small_cohort.settings(recipe, **changes)
     alone = pretrain(settings, tmp_path / "one")
     config = tmp_path / "one" / "settings.json"
     words = [

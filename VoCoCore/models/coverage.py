@@ -65,6 +65,11 @@ class Coverage:
         got = sum(self.sizes.get(name, 0) for name in self.loaded if name.startswith(part))
         return got / total if total else 1.0
 
+    def lacks(self, part: str) -> bool:
+        """Whether the file left something of ``part`` as it was."""
+        left = (*self.missing, *(mismatch.name for mismatch in self.mismatched))
+        return any(name.startswith(f"{part}.") for name in left)
+
     def parts(self) -> list[Part]:
         """Coverage of each part of the network, by the first word of its names."""
         loaded = set(self.loaded)

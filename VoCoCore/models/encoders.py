@@ -36,6 +36,7 @@ class SwinUnetrEncoder(Encoder):
         "encoder1.layer.conv1.conv.weight",
         "encoder1.layer.conv3.conv.weight",
     )
+    beside = ("encoder1", "encoder2", "encoder3", "encoder4")
 
     def __init__(self, in_channels: int, feature_size: int, input_size: Size, checkpointing: bool) -> None:
         super().__init__(in_channels, feature_size, input_size, checkpointing)
@@ -63,10 +64,11 @@ class SwinUnetrEncoder(Encoder):
         return self.swinViT(x, True)
 
     def maps(self, x: Tensor, hidden: Sequence[Tensor]) -> list[Tensor]:
-        """The five feature maps of an input and its hidden states."""
+        """The feature maps of an input and its hidden states."""
         blocks = (self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.encoder10)
         inputs = (x, hidden[0], hidden[1], hidden[2], hidden[4])
-        return [self._run(block, part) for block, part in zip(blocks, inputs, strict=True)]
+        pairs = list(zip(blocks, inputs, strict=True))
+        return [self._run(block, part) for block, part in (pairs[-1:] if self.last_only else pairs)]
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The five maps, and before the last one the fourth state as it is: stride 16, 8C channels."""
@@ -94,6 +96,7 @@ class UnetrEncoder(Encoder):
         "encoder1.layer.conv1.conv.weight",
         "encoder1.layer.conv3.conv.weight",
     )
+    beside = ("encoder1", "encoder2", "encoder3", "encoder4")
     patch = 16
 
     def __init__(self, in_channels: int, feature_size: int, input_size: Size, checkpointing: bool) -> None:
@@ -129,9 +132,13 @@ class UnetrEncoder(Encoder):
         for block in self.vit.blocks:
             tokens = self._run(block, tokens)
             states.append(tokens)
+        upper = [] if self.last_only else self._upper_maps(x, states)
+        return [*upper, self._as_map(self.vit.norm(tokens))]
+
+    def _upper_maps(self, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
         blocks = (self.encoder2, self.encoder3, self.encoder4)
         middle = [self._run(b, self._as_map(states[i])) for b, i in zip(blocks, (3, 6, 9), strict=True)]
-        return [self._run(self.encoder1, x), *middle, self._as_map(self.vit.norm(tokens))]
+        return [self._run(self.encoder1, x), *middle]
 
     def _as_map(self, tokens: Tensor) -> Tensor:
         # Sizes are asked of the shape: an exported program then takes any number of crops.
@@ -175,7 +182,7 @@ class UnetEncoder(Encoder):
         for block in (self.input_block, *self.downsamples, self.bottleneck):
             x = self._run(block, x)
             maps.append(x)
-        return maps
+        return maps[-1:] if self.last_only else maps
 
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -191,12 +198,13 @@ def build_encoder(
     feature_size: int = 48,
     input_size: int | Sequence[int] = (64, 64, 64),
     checkpointing: bool = False,
+    last_only: bool = False,
 ) -> Encoder:
     """A new encoder with random weights (torch's current generator).
 
     ``input_size`` is that of the crops in voxels; ``checkpointing`` computes activations again for the
-    backward pass instead of keeping them, with equal gradients. Raises SettingsError for a name or a size
-    that cannot be.
+    backward pass instead of keeping them, with equal gradients; ``last_only`` computes and trains nothing but what the
+    last map needs. Raises SettingsError for a name or a size that cannot be.
     """
     if name not in ENCODERS:
         known = "one of " + ", ".join(ENCODERS)
@@ -205,7 +213,10 @@ def build_encoder(
         raise SettingsError(f"an encoder needs at least one input channel, not {in_channels}")
     kind = ENCODERS[name]
     _check_feature_size(kind, feature_size)
-    return kind(in_channels, feature_size, _checked_size(name, input_size), checkpointing)
+    encoder = kind(in_channels, feature_size, _checked_size(name, input_size), checkpointing)
+    if last_only:
+        encoder.keep_to_last()
+    return encoder
 
 
 def _checked_size(name: str, input_size: int | Sequence[int]) -> Size:

@@ -79,7 +79,8 @@ def _kind(encoder: str, shapes: Mapping[str, Shape]) -> tuple[str, int | None]:
         return NETWORK, shapes[last][0]
     if len(shapes.get("head.weight", ())) == 2:
         return CLASSIFIER, shapes["head.weight"][0]
-    alone = encoder == "swin_unetr" and not any(name.startswith("encoder1.") for name in shapes)
+    beside = ("encoder1.", "encoder10.")  # the second one alone where the first was not trained
+    alone = encoder == "swin_unetr" and not any(name.startswith(beside) for name in shapes)
     return (TRANSFORMER if alone else ENCODER), None
 
 

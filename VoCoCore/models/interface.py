@@ -15,13 +15,15 @@ Size = tuple[int, int, int]
 class Encoder(nn.Module):
     """Crops (N, in_channels, X, Y, Z) in, a list of maps (N, C_i, X / s_i, ...) out, high to low resolution.
 
-    ``channels`` holds the C_i and ``strides`` the s_i.
+    ``channels`` holds the C_i and ``strides`` the s_i. With ``last_only`` the list holds the last map alone, and the
+    parts in ``beside``, which that one can do without, stay as they are.
     """
 
     name: ClassVar[str]
     strides: ClassVar[tuple[int, ...]]
     feature_multiple: ClassVar[int] = 1
     stem: ClassVar[tuple[str, ...]]  # names of the weights whose second axis is the input's channels
+    beside: ClassVar[tuple[str, ...]] = ()
     channels: tuple[int, ...]
 
     def __init__(self, in_channels: int, feature_size: int, input_size: Size, checkpointing: bool) -> None:
@@ -30,6 +32,18 @@ class Encoder(nn.Module):
         self.feature_size = feature_size
         self.input_size = input_size
         self.checkpointing = checkpointing
+        self.last_only = False
+
+    def keep_to_last(self) -> None:
+        """Turn ``last_only`` on."""
+        self.last_only = True
+        for name in self.unreached:
+            self.get_submodule(name).requires_grad_(False)
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Names of the parts that take no part in what comes out."""
+        return self.beside if self.last_only else ()
 
     def description(self) -> dict[str, str]:
         """What `build_encoder` needs to build this network again; kept with its weights."""

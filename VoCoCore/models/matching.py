@@ -13,6 +13,9 @@ from VoCoCore.models.interface import Encoder
 from VoCoCore.models.published import canonical, is_alias, without_teacher
 from VoCoCore.models.weight_files import WeightFile
 
+# Under this name a file's metadata say which parts its training did not reach, so that they are not in it.
+UNTRAINED = "untrained"
+
 
 def match(module: nn.Module, file: WeightFile) -> tuple[dict[str, Tensor], Coverage]:
     """The file's tensors by the module's names, made to fit, and the coverage that loading them gives.
@@ -24,7 +27,7 @@ def match(module: nn.Module, file: WeightFile) -> tuple[dict[str, Tensor], Cover
     exact = [name for name in file.tensors if name in state]
     others = [name for name in file.tensors if name not in state and not is_alias(name)]
     others, role = without_teacher(others)
-    notes = [*file.notes, *filter(None, [role])]
+    notes = [*file.notes, *filter(None, [role, _untrained(file)])]
     tensors: dict[str, Tensor] = {}
     mismatched: dict[str, Mismatch] = {}
     used = set()
@@ -48,6 +51,11 @@ def match(module: nn.Module, file: WeightFile) -> tuple[dict[str, Tensor], Cover
         sizes={name: parameter.numel() for name, parameter in module.named_parameters()},
     )
     return tensors, coverage
+
+
+def _untrained(file: WeightFile) -> str:
+    parts = [part for part in file.metadata.get(UNTRAINED, "").split(",") if part]
+    return f"{', '.join(parts)} begin anew: the pre-training did not reach them" if parts else ""
 
 
 def description_of(module: nn.Module) -> dict[str, str]:

@@ -14,6 +14,7 @@ _KNOWN = {
     "recipe": "Recipe of the pre-training",
     "steps": "Steps of the pre-training",
     "spacing": "Spacing of the volumes [mm]",
+    "untrained": "Parts that were not trained, and are left out",
     "data": "Fingerprint of the data",
     "source_sha256": "SHA-256 of the file that it was converted from",
     "vococore": "Trained with VoCoCore",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,19 +14,28 @@ from torch import Tensor, nn
 
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.models.coverage import Coverage
-from VoCoCore.models.matching import check_match, description_of, match
+from VoCoCore.models.matching import UNTRAINED, check_match, description_of, match
 from VoCoCore.models.weight_files import read_weight_file
 
 __all__ = ["Coverage", "load_weights", "save_tensors", "save_weights", "write_tensors"]
 
 
-def save_weights(module: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    module: nn.Module,
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    untrained: Sequence[str] = (),
+) -> None:
     """Write a module's tensors as safetensors, beside ``path`` first and then in its place.
 
     The file says which encoder is inside (`Encoder.description`) and carries ``metadata``, which wins over
-    that. Raises EnvironmentFault when it cannot be written.
+    that. Parts named in ``untrained`` are left out, and the file says so. Raises EnvironmentFault when it cannot be
+    written.
     """
-    write_tensors(module.state_dict(), path, {**description_of(module), **(metadata or {})})
+    left_out = tuple(f"{part}." for part in untrained)
+    tensors = {name: t for name, t in module.state_dict().items() if not name.startswith(left_out)}
+    said = {UNTRAINED: ",".join(untrained)} if untrained else {}
+    write_tensors(tensors, path, {**description_of(module), **said, **(metadata or {})})
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:

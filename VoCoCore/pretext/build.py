@@ -16,10 +16,12 @@ def encoder_factory(settings: PretrainSettings, channels: int) -> MakeEncoder:
     """What builds a new encoder, with random weights, for images of ``channels`` channels.
 
     It keeps its activations also with model.checkpointing: then the task does crops again as a whole (`parts.py`).
+    Where pooling comes after the projector, that takes the last map alone.
     """
     model, size = settings.model, settings.crops.input_size
     assert size
-    return partial(build_encoder, model.encoder, channels, model.feature_size, size)
+    last_only = settings.pretext.pooling == "after"
+    return partial(build_encoder, model.encoder, channels, model.feature_size, size, last_only=last_only)
 
 
 def build_task(settings: PretrainSettings, make_encoder: MakeEncoder) -> Any:

@@ -60,7 +60,7 @@ def estimate(
     assert crops.volume_size and crops.input_size
     n = crops.counts[0] * crops.counts[1] * crops.counts[2]
     count = (crops.random_crops + n) * optim.batch
-    crop = (model.encoder, channels, crops.input_size)
+    crop = (model.encoder, channels, crops.input_size, settings.pretext.pooling == "after")
     gflop, peak_mb = _on_paper(*crop, model.feature_size)
     seconds = _seconds(*crop, model.feature_size, machine)
     passes = 3.0 + (settings.pretext.teacher == "network") + model.checkpointing
@@ -90,10 +90,12 @@ def estimate(
 
 
 @lru_cache
-def _on_paper(name: str, channels: int, edges: tuple[int, int, int], size: int) -> tuple[float, float]:
+def _on_paper(
+    name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int
+) -> tuple[float, float]:
     """GFLOP forward, and MB held at most, for one crop of ``edges``: counted with tensors that have no values."""
     crop = torch.empty(1, channels, *edges, device="meta")
-    encoder = build_encoder(name, channels, size, edges).to("meta")
+    encoder = build_encoder(name, channels, size, edges, last_only=last_only).to("meta")
     peak = _peak_bytes(encoder, crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder(crop)
@@ -101,20 +103,22 @@ def _on_paper(name: str, channels: int, edges: tuple[int, int, int], size: int) 
 
 
 @lru_cache
-def _seconds(name: str, channels: int, edges: tuple[int, int, int], size: int, machine: Machine) -> float:
+def _seconds(
+    name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int, machine: Machine
+) -> float:
     """Seconds forward and backward for one crop.
 
     Timed with a narrow network where the wide one would take too long. What does not grow with the width, such as the
     windows' attention, is in this time; the operations that the wide one has beyond go at a wide convolution's speed.
     """
     narrow = min(PROBE[machine.device.type], size)
-    encoder = placed(build_encoder(name, channels, narrow, edges), machine)
+    encoder = placed(build_encoder(name, channels, narrow, edges, last_only=last_only), machine)
     crop = torch.randn(1, channels, *edges, device=machine.device)
     seconds = min(_timed(lambda: encoder(crop), machine) for _ in range(2))
     if narrow == size:
         return seconds
-    more = 3 * (_on_paper(name, channels, edges, size)[0] - _on_paper(name, channels, edges, narrow)[0])
-    return seconds + more / _gflops_a_second(machine)
+    wide, probed = (_on_paper(name, channels, edges, last_only, width)[0] for width in (size, narrow))
+    return seconds + 3 * (wide - probed) / _gflops_a_second(machine)
 
 
 @lru_cache
@@ -128,11 +132,10 @@ def _gflops_a_second(machine: Machine) -> float:
 
 def _peak_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
     """Bytes of the tensors that a forward and a backward pass hold at most, parameters and their gradients left out."""
-    parameters = list(encoder.parameters())
-    with LivePeak(known=[*parameters, crop]) as live:
-        sum(m.float().mean() for m in encoder(crop)).backward()
-    gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
-    return max(0, live.peak - gradients)
+    crop.requires_grad_()  # so that what the parameters need is kept, but none of their gradients is made
+    with LivePeak(known=[*encoder.parameters(), crop]) as live:
+        torch.autograd.grad(sum(m.float().mean() for m in encoder(crop)), crop)
+    return live.peak
 
 
 def _timed(maps_of: Callable[[], list[torch.Tensor]], machine: Machine) -> float:

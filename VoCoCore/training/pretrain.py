@@ -17,7 +17,7 @@ from VoCoCore.models.compiling import compile_encoders
 from VoCoCore.models.initialise import initialise
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
-from VoCoCore.settings import PretrainSettings
+from VoCoCore.settings import SCRATCH, PretrainSettings
 from VoCoCore.training import memory, validation
 from VoCoCore.training.attempt import Attempt, Result, carry_out
 from VoCoCore.training.checkpoint import checkpoints
@@ -38,6 +38,7 @@ class Pretraining(Attempt):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.channels, self.room = 1, memory.room_mb(self.machine)
+        self.untrained: list[str] = []
 
     def gather(self) -> None:
         """Prepare the volumes, or find those that the first rank prepared."""
@@ -63,9 +64,12 @@ class Pretraining(Attempt):
         task = build_task(self.settings, encoder_factory(self.settings, self.channels)).to(
             self.machine.device
         )
+        encoder = task.export()
+        self.untrained = list(encoder.unreached)
         if not checkpoints(self.run.checkpoints):
-            coverage = initialise(task.export(), self.settings.init)
+            coverage = initialise(encoder, self.settings.init)
             if coverage is not None:
+                self.untrained = [part for part in self.untrained if coverage.lacks(part)]
                 self.emit("stage", name="weights", text=coverage.summary())
         if self.settings.run.compile:
             compile_encoders(task, self.emit)
@@ -93,6 +97,17 @@ class Pretraining(Attempt):
         self.emit("image", file="validation/latest.npz", step=done)
         return Look(better=self.is_best)
 
+    def kept(self) -> dict[str, Any]:
+        """The best accuracy so far, and which parts of the encoder nothing has trained, here or before."""
+        return {**super().kept(), "untrained": self.untrained}
+
+    def take_up(self, extra: dict[str, Any]) -> None:
+        """Take up what `kept` gave."""
+        super().take_up(extra)
+        # Of an older checkpoint: what came from a file is kept.
+        whole = self.untrained if self.settings.init == SCRATCH else []
+        self.untrained = extra.get("untrained", whole)
+
     def export(self, done: int) -> Path:
         """The encoder, with what fine-tuning and a reader want to know of it."""
         model, path = self.settings.model, self.run.weights / "encoder.safetensors"
@@ -112,7 +127,7 @@ class Pretraining(Attempt):
                 "spacing": ",".join(f"{edge:.4g}" for edge in self.cohort.spacing),
                 "seen": ",".join(self.cohort.seen),
             }
-            save_weights(self.task.export(), path, facts)
+            save_weights(self.task.export(), path, facts, self.untrained)
         return path
 
 

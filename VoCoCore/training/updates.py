@@ -86,9 +86,21 @@ class Updater:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(_of_trained(state["optimizer"], len(self.parameters)))
         for name in ("scale", "good", "skipped"):
             setattr(self, name, state[name].to(self.scale.device))
+
+
+def _of_trained(state: dict[str, Any], count: int) -> dict[str, Any]:
+    """An optimiser's state for ``count`` parameters: it may list more, of which no gradient has ever reached some.
+
+    Older checkpoints of `paper` do: they list the convolutions beside a transformer, which it does without.
+    """
+    groups = state["param_groups"]
+    if sum(len(group["params"]) for group in groups) == count:
+        return state
+    moved = [{**group, "params": [n for n in group["params"] if n in state["state"]]} for group in groups]
+    return {**state, "param_groups": moved}
 
 
 def _as_groups(parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
