@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError
 from VoCoCore.runs import files, known, process
 from VoCoCore.runs.directory import RunDirectory
-from VoCoCore.runs.launch import kill, launch, start, stop
+from VoCoCore.runs.launch import kill, kill_tree, launch, start, stop
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
 
@@ -276,6 +277,28 @@ def test_a_job_that_ends_while_it_is_verified_is_gone_and_no_riddle(tmp_path: Pa
     monkeypatch.setattr(process, "process_start", lambda pid: next(answers, None))
     monkeypatch.setattr("VoCoCore.runs.launch.kill_tree", lambda pid: None)
     assert kill(run) == "stopped"
+
+
+def test_on_windows_a_window_that_kills_does_not_wait_for_the_program_that_does(monkeypatch) -> None:
+    started: list[tuple[list[str], list[str]]] = []
+
+    class Played:
+        def __init__(self, words: list[str], **_: Any) -> None:
+            self.waits: list[str] = []
+            started.append((words, self.waits))
+
+        def wait(self) -> None:
+            self.waits.append("waited")
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr("VoCoCore.runs.launch.sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(subprocess, "Popen", Played)
+    kill_tree(77)
+    kill_tree(77, wait=False)
+    assert [words for words, _ in started] == [["taskkill", "/PID", "77", "/T", "/F"]] * 2
+    assert [waits for _, waits in started] == [["waited"], []]
 
 
 @posix

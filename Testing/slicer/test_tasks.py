@@ -15,6 +15,7 @@ from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequ
 from VoCoCore.runs import process
 from VoCoSlicerLib import pythons
 from VoCoSlicerLib.core import coreFolder
+from VoCoSlicerLib.jobs import JobTable
 from VoCoSlicerLib.logic import VoCoLogic
 from VoCoSlicerLib.tasks import Task, explain
 
@@ -114,6 +115,22 @@ def test_cancelling_ends_all_that_was_started():
     task.cancel()
     until(lambda: not task.poll().running and gone(grandchild))
     assert task.cancelled
+
+
+@posix
+def test_cancelled_tasks_that_nobody_polls_leave_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    handles = Path("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd")
+    before, pids = len(list(handles.iterdir())), []
+    for _ in range(6):
+        task = script("import time; print('there'); time.sleep(60)").start()
+        pids.append(task._child.pid)
+        task.cancel()
+        del task
+    table = JobTable(sys.executable)  # a window asks it every second
+    until(lambda: table.rows() == [] and not list(tmp_path.iterdir()))
+    assert all(map(gone, pids)), "no process waits to be waited for"
+    assert len(list(handles.iterdir())) <= before
 
 
 @posix

@@ -56,7 +56,7 @@ class Launch:
     def cancel(self) -> None:
         """Kill the process that was started, with all that it started itself: for a job that has not reported yet."""
         if self._child.poll() is None:
-            kill_tree(self._child.pid)
+            kill_tree(self._child.pid, wait=False)
 
     @property
     def exit_code(self) -> int | None:
@@ -225,11 +225,19 @@ def _verified_pid(run: RunDirectory) -> int | None:
     raise EnvironmentFault(f"this system does not say whether process {status.pid} is the job", hint)
 
 
-def kill_tree(pid: int) -> None:
-    """Kill process ``pid`` with all that it started: its descendants, and its session if it leads one."""
+def kill_tree(pid: int, *, wait: bool = True) -> None:
+    """Kill process ``pid`` with all that it started: its descendants, and its session if it leads one.
+
+    Windows has a program for this, which takes a while: without ``wait`` it is started, and then a moment may pass.
+    """
     if sys.platform == "win32":
-        words = ["taskkill", "/PID", str(pid), "/T", "/F"]
-        subprocess.run(words, capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW)
+        words, nothing = ["taskkill", "/PID", str(pid), "/T", "/F"], subprocess.DEVNULL
+        flags = subprocess.CREATE_NO_WINDOW
+        killer = subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing, creationflags=flags)
+        if wait:
+            killer.wait()
+        else:
+            _children.append(killer)
         return
     tree = [pid, *process.descendants(pid)]
     with suppress(ProcessLookupError, PermissionError):  # the caller looks at the result

@@ -24,7 +24,7 @@ from VoCoSlicerLib.job_list import JobList
 from VoCoSlicerLib.job_rows import GONE, REPORT, RESULTS, STARTING, JobRow, RunReader
 from VoCoSlicerLib.job_start import Starting
 from VoCoSlicerLib.pythons import choosePython, pythonSlicer
-from VoCoSlicerLib.tasks import Task
+from VoCoSlicerLib.tasks import Task, reap
 
 BUDGET = 0.008  # seconds after which no other run is looked at
 LONGEST = 0.016  # seconds after which the look at a run is broken off
@@ -62,6 +62,7 @@ class JobTable:
     def rows(self) -> list[JobRow]:
         """A row for each run, newest first; those that were not read again within BUDGET are as they were."""
         begun = time.perf_counter()
+        reap()
         self.list.advance()
         for place in list(self._starting):
             self._hear(place)

@@ -36,6 +36,9 @@ _AT_ONCE = 1 << 18  # bytes of each file that one poll reads
 _KEPT = 5000  # lines for the log
 _PAUSE = 0.02  # seconds
 _running: set[Task] = set()
+_leaving: set[Task] = (
+    set()
+)  # cancelled, and not seen to have ended: who cancels a task often polls it no more
 
 
 def orderFile(prefix: str, content: object) -> Path:
@@ -94,6 +97,7 @@ class Task:
     def start(self) -> Task:
         """Start it and return it. Raises EnvironmentFault where Python or a temporary file cannot be opened."""
         assert self._child is None, "a task starts once"
+        reap()
         environ = environOf(self.python) if self._environ is None else self._environ
         with writing(Path(tempfile.gettempdir())):
             self._folder = Path(tempfile.mkdtemp(prefix="voco-"))
@@ -119,6 +123,10 @@ class Task:
 
     def poll(self) -> TaskState:
         """Read what is new, at most a quarter of a megabyte of each stream; takes a millisecond."""
+        reap(but=self)
+        return self._advance()
+
+    def _advance(self) -> TaskState:
         if self._child is None:
             return TaskState(False, None)
         if self._code is not None:
@@ -148,11 +156,13 @@ class Task:
         return "\n".join(self._log)
 
     def cancel(self) -> None:
-        """Kill it with all that it started, and return at once; `poll` says when it has ended."""
-        if self._child is None or self._child.poll() is not None:
+        """Kill it with all that it started, and return at once; `poll` says when it has ended, for who wants to know."""
+        if self._child is None or self._code is not None:
             return
-        self._cancelled = True
-        launch.kill_tree(self._child.pid)
+        _leaving.add(self)
+        if self._child.poll() is None:
+            self._cancelled = True
+            launch.kill_tree(self._child.pid, wait=False)
 
     def result(self) -> str:
         """All that it has printed to standard output, as far as polled."""
@@ -176,8 +186,7 @@ class Task:
         giveUp = None if timeout is None else time.monotonic() + timeout
         while self.poll().running:
             if giveUp is not None and time.monotonic() > giveUp:
-                launch.kill_tree(self._child.pid)
-                self._cancelled = True
+                self.cancel()
                 raise EnvironmentFault(
                     f"voco {' '.join(self.arguments[:2])} took longer than {timeout:.0f} s"
                 )
@@ -188,6 +197,7 @@ class Task:
 
     def _tidy(self) -> None:
         _running.discard(self)
+        _leaving.discard(self)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -251,6 +261,16 @@ def explain(code: int, text: str) -> VocoError:
     return kind_of(code)(f"it ended with exit code {code}: {last}", "the log says more")
 
 
+def reap(but: Task | None = None) -> None:
+    """Close and remove what cancelled tasks that have ended by now leave behind; never waits. ``but``: leave that one.
+
+    Called with every start and poll of a task, and by the table of jobs each second.
+    """
+    for task in tuple(_leaving):
+        if task is not but:
+            task._advance()
+
+
 def cancelAll() -> None:
     """Cancel every task that runs and need not be kept, and remove its files: nobody polls it any more.
 
@@ -259,6 +279,8 @@ def cancelAll() -> None:
     for task in tuple(_running):
         task.cancel()
         task._tidy()
+        _leaving.add(task)
+    reap()
 
 
 def _lacking(missing: re.Match[str]) -> EnvironmentFault:
