@@ -87,9 +87,11 @@ def _index(words: list[str]) -> int:
     from VoCoCore.data.cases import save_index
     from VoCoCore.data.splits import assign_splits
     from VoCoCore.data.tables import summarise
+    from VoCoCore.data.twins import with_twins_joined
 
     index = _read_index(asked)
     if asked.val or asked.test or asked.folds:
+        index = with_twins_joined(index)
         index = assign_splits(index, val=asked.val, test=asked.test, folds=asked.folds, seed=asked.seed)
     save_index(index, asked.output)
     _show_rich(summarise(index))

@@ -34,7 +34,7 @@ def write_finetune_report(run_folder: str | Path) -> Path:
         usual="task and protocol",
         words=_words(page),
         facts=[*page.progress_facts(), *_scores(page), *page.work_facts()],
-        verdict=judge(page.latest("val"), page.latest("test"), page.active),
+        verdict=judge(page.latest("val"), page.latest("test"), page.active, _twins(page)),
         curves="" if figure is None else svg_text(figure, "curves", DESCRIPTION),
         classes=_class_table(page),
         plan=[
@@ -46,8 +46,10 @@ def write_finetune_report(run_folder: str | Path) -> Path:
     return write_whole(page.run.path / "report.html", text.encode())
 
 
-def judge(val: Mapping[str, Any] | None, test: Mapping[str, Any] | None, active: bool) -> Verdict:
-    """What the scores say, in a title and a text."""
+def judge(
+    val: Mapping[str, Any] | None, test: Mapping[str, Any] | None, active: bool, twins: int = 0
+) -> Verdict:
+    """What the scores say, in a title and a text; ``twins``: held-out cases whose images are in another split too."""
     if val is None and test is None:
         words = (
             "Validation cases are looked at every so many steps."
@@ -64,11 +66,20 @@ def judge(val: Mapping[str, Any] | None, test: Mapping[str, Any] | None, active:
     text += f", 95 % interval {percent(low)} to {percent(high)}." if isfinite(low) else "."
     if where == "validation":
         text += " The state that is kept was chosen by these very cases, so new cases may score lower."
-    else:
+    elif not twins:
         text += " None of these cases was looked at before the end."
+    if twins:
+        same = counted(twins, "held-out case", "has", "have")
+        text += f" But {same} the same images as a case of another split, so scores flatter."
     if count < FEW_CASES:
         text += " So few cases say little."
     return Verdict("good" if where == "test" or not active else "note", title, text)
+
+
+def _twins(page: RunPage) -> int:
+    data = page.environment.get("data") if isinstance(page.environment, dict) else None
+    found = data.get("twins") if isinstance(data, dict) else 0
+    return found if isinstance(found, int) else 0
 
 
 def _words(page: RunPage) -> list[str]:

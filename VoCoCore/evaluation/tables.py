@@ -32,6 +32,7 @@ DATA_WORDS = {
     "train": "volumes to train on",
     "held_out": "volumes held out",
     "test": "volumes kept for the end",
+    "twins": "held-out volumes with the images of another split",
     "unlabelled": "left aside without a label",
     "skipped": "left out as unusable",
     "channels": "channels per volume",

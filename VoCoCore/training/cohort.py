@@ -21,6 +21,7 @@ from VoCoCore.data.private_names import names_of
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits
 from VoCoCore.data.store import Store
+from VoCoCore.data.twins import parted, with_twins_joined
 from VoCoCore.data.wanted import Wanted
 from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.fields import Group
@@ -45,12 +46,18 @@ class Cohort:
     spacing: tuple[float, ...] = ()  # mean over the prepared volumes, in mm
     seen: tuple[str, ...] = ()  # `short_hash` of each volume
 
+    @property
+    def twins(self) -> int:
+        """How many held-out volumes are trained on too, under another name."""
+        return len({*self.train} & {*self.val})
+
     def facts(self) -> dict[str, Any]:
         """What may be told to anyone: no paths, no names."""
         return {
             "cases": len(self.train) + len(self.val),
             "train": len(self.train),
             "held_out": len(self.val),
+            "twins": self.twins,
             "skipped": self.skipped,
             "channels": self.channels,
             "fingerprint": self.fingerprint,
@@ -81,7 +88,23 @@ def gather_cohort(
         cohort = replace(kept, store=cohort.store)
     write_json(run.private / "cohort.json", asdict(cohort))
     write_json(run.private / PLACES, places)
+    held = zip(prepared.cases, prepared.keys, strict=True)
+    tell_twins(run, cohort.twins, ((case.split or "train", case.id, key) for case, key in held), emit)
     return cohort
+
+
+def tell_twins(run: RunDirectory, count: int, held: Iterable[tuple[str, str, str]], emit: Emit) -> None:
+    """Warn of ``count`` held-out cases whose images are in another split too; ``held`` as `parted` takes it."""
+    write_json(run.private / TWINS, parted(held))
+    if count:
+        emit(
+            "warning",
+            message=f"{counted(count, 'held-out case', 'has', 'have')} the same images as a case of another split",
+            hint=f"scores flatter; private/{TWINS} names them: give them one patient, or one split",
+        )
+
+
+TWINS = "twins.json"
 
 
 def prepare_cases(
@@ -188,6 +211,7 @@ def _divided(settings: PretrainSettings) -> Index:
             "change the split of some to 'train', or leave it out",
         )
     index = replace(index, cases=tuple(cases[: data.limit]))
+    index = with_twins_joined(index)
     several = len({case.patient for case in index.cases}) > 1
     return assign_splits(index, val=data.val_fraction if several else 0.0, seed=data.split_seed)
 

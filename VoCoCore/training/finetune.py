@@ -54,10 +54,11 @@ class Finetuning(Attempt):
         """Find the cases, fill what is open, prepare; other ranks take up what the first one has written."""
         self.settings = as_chosen(self.settings, self.run)
         self.source = self._source()
-        self.plan = planned(self.settings, self.source, self.machine, self._say)
+        kept = kept_cohort(self.run)
+        join = kept is None or kept.joined
+        self.plan = planned(self.settings, self.source, self.machine, self._say, join)
         self.settings = self.plan.settings
-        kept = None if self.machine.main else kept_cohort(self.run)
-        self.cohort = kept or gather_labelled(
+        self.cohort = (None if self.machine.main else kept) or gather_labelled(
             self.settings,
             self.run,
             self.plan.index,

@@ -56,12 +56,15 @@ class Planned:
         return network_of(self.settings, len(self.channels), len(self.classes))
 
 
-def planned(settings: FinetuneSettings, source: dict[str, str], machine: Machine, say: Say) -> Planned:
+def planned(
+    settings: FinetuneSettings, source: dict[str, str], machine: Machine, say: Say, join: bool = True
+) -> Planned:
     """Find the cases and choose what ``settings`` leave open; ``say`` hears the reason of each choice.
 
-    ``source``: `source_of` the weights. Raises DataError, SettingsError as the job does.
+    ``source``: `source_of` the weights; ``join`` as of `labelled_index`. Raises DataError, SettingsError as the job
+    does.
     """
-    index, unlabelled = labelled_index(settings)
+    index, unlabelled = labelled_index(settings, join)
     settings = _with_count(settings, index, say)
     classes, activation = classes_of(index, settings)
 

@@ -20,6 +20,7 @@ from VoCoCore.data.prepare import PreparedSet
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits, use_fold
 from VoCoCore.data.store import Store
+from VoCoCore.data.twins import with_twins_joined
 from VoCoCore.data.wanted import Wanted
 from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.finetune_settings import FinetuneSettings
@@ -33,6 +34,7 @@ from VoCoCore.training.cohort import (
     places_of,
     prepare_cases,
     short_hash,
+    tell_twins,
 )
 from VoCoCore.training.monitor import Emit
 
@@ -61,6 +63,13 @@ class LabelledCohort:
     fingerprint: str
     skipped: int = 0
     unlabelled: int = 0
+    joined: bool = False  # cases with the same images were divided as one patient
+
+    @property
+    def twins(self) -> int:
+        """How many cases held out are trained on too, or of the test validated on, under another name."""
+        train, val = ({member.content for member in members} for members in (self.train, self.val))
+        return sum(m.content in train for m in self.val) + sum(c in train | val for _, c in self.test)
 
     def facts(self) -> dict[str, Any]:
         """What may be told to anyone: no paths, no names."""
@@ -69,15 +78,17 @@ class LabelledCohort:
             "train": len(self.train),
             "held_out": len(self.val),
             "test": len(self.test),
+            "twins": self.twins,
             "skipped": self.skipped,
             "unlabelled": self.unlabelled,
             "fingerprint": self.fingerprint,
         }
 
 
-def labelled_index(settings: FinetuneSettings) -> tuple[Index, int]:
+def labelled_index(settings: FinetuneSettings, join: bool = True) -> tuple[Index, int]:
     """The labelled cases of the source, divided; and how many are left aside because they have no label.
 
+    ``join``: cases with the same images are of one patient; not in a run that was begun without.
     Raises DataError where none is usable, SettingsError for a division that cannot be.
     """
     data = settings.data
@@ -98,7 +109,8 @@ def labelled_index(settings: FinetuneSettings) -> tuple[Index, int]:
             f"the label of case {own.id} is its own image, {own.images[0].path}",
             "name the label map, or correct the list of cases",
         )
-    divided = _divided(replace(index, cases=tuple(known[: data.limit])), settings)
+    chosen = replace(index, cases=tuple(known[: data.limit]))
+    divided = _divided(with_twins_joined(chosen) if join else chosen, settings)
     if not any(case.split == "train" for case in divided.cases):
         raise DataError(
             f"no labelled case in {data.source} is left to train on",
@@ -214,8 +226,7 @@ def gather_labelled(
     seen = replace(index, cases=tuple(case for case in index.cases if case.split != "test"))
     prepared, store = prepare_cases(seen, wanted, settings.data, run, emit, should_stop)
     # The labels too: a corrected one makes other cases.
-    files = ("+".join(Store(store).header(key)["content"]) for key in prepared.keys)
-    fingerprint = fingerprint_of(files)
+    fingerprint = fingerprint_of("+".join(Store(store).header(key)["content"]) for key in prepared.keys)
     if kept is None:
         cohort = _cohort(index, prepared, store, classes, unlabelled, fingerprint)
     elif kept.fingerprint == fingerprint:
@@ -225,6 +236,8 @@ def gather_labelled(
     save_index(index, listed)  # not before: other data must not take the place of the run's own list
     write_json(run.private / "cohort.json", asdict(cohort))
     write_json(run.private / PLACES, places_of(settings))
+    members = [(part, m.id, m.content) for part in ("train", "val") for m in getattr(cohort, part)]
+    tell_twins(run, cohort.twins, [*members, *(("test", *each) for each in cohort.test)], emit)
     return cohort
 
 
@@ -266,7 +279,14 @@ def _cohort(
     test = tuple((case.id, short_hash(case_content(case))) for case in index.cases if case.split == "test")
     skipped = len(prepared.skipped) + len(index.skipped)
     return LabelledCohort(
-        str(store), tuple(members["train"]), tuple(members["val"]), test, fingerprint, skipped, unlabelled
+        str(store),
+        tuple(members["train"]),
+        tuple(members["val"]),
+        test,
+        fingerprint,
+        skipped,
+        unlabelled,
+        True,
     )
 
 
@@ -278,18 +298,3 @@ def kept_cohort(run: RunDirectory) -> LabelledCohort | None:
         return LabelledCohort(**{**found, **members, "test": tuple((i, c) for i, c in found["test"])})
     except (TypeError, KeyError, ValueError):
         return None
-
-
-def absent_classes(cohort: LabelledCohort, classes: Sequence[OutputClass], task: str) -> list[str]:
-    """Names of the classes that no training case shows. Raises DataError where none shows any but the background."""
-    if task != "segmentation":
-        shown = {member.target for member in cohort.train}
-        return [kind.name for number, kind in enumerate(classes) if number not in shown]
-    store = Store(cohort.store)
-    values = {v for member in cohort.train for v in store.header(member.key)["labels"]["values"]}
-    if not values - {0}:
-        raise DataError(
-            "the labels of all training cases are empty: there is nothing to learn",
-            "look at the label files, or change the division (data.split_seed)",
-        )
-    return [kind.name for kind in classes if not values & set(kind.values)]
