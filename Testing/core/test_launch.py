@@ -281,9 +281,11 @@ def test_a_job_that_ends_while_it_is_verified_is_gone_and_no_riddle(tmp_path: Pa
 
 def test_on_windows_a_window_that_kills_does_not_wait_for_the_program_that_does(monkeypatch) -> None:
     started: list[tuple[list[str], list[str]]] = []
+    hidden = 0x08000000
 
     class Played:
-        def __init__(self, words: list[str], **_: Any) -> None:
+        def __init__(self, words: list[str], creationflags: int, **_: Any) -> None:
+            assert creationflags == hidden, "a window of its own would flash up"
             self.waits: list[str] = []
             started.append((words, self.waits))
 
@@ -295,6 +297,7 @@ def test_on_windows_a_window_that_kills_does_not_wait_for_the_program_that_does(
 
     monkeypatch.setattr("VoCoCore.runs.launch.sys", SimpleNamespace(platform="win32"))
     monkeypatch.setattr(subprocess, "Popen", Played)
+    monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", hidden, raising=False)
     kill_tree(77)
     kill_tree(77, wait=False)
     assert [words for words, _ in started] == [["taskkill", "/PID", "77", "/T", "/F"]] * 2

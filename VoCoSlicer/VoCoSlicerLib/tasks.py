@@ -156,7 +156,7 @@ class Task:
         return "\n".join(self._log)
 
     def cancel(self) -> None:
-        """Kill it with all that it started, and return at once; `poll` says when it has ended, for who wants to know."""
+        """Kill it with all that it started, and return at once; `poll` says when it has ended."""
         if self._child is None or self._code is not None:
             return
         _leaving.add(self)
