@@ -20,17 +20,15 @@ from made_scores import AFFINE, SHAPE, SPACING, cohort, dataset, moved, organs, 
 from test_report import BROWSERS, Page
 
 from VoCoCore.cli import main
-from VoCoCore.data.cases import Source
 from VoCoCore.data.images import write_image
 from VoCoCore.data.volume import Volume
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import SettingsError
 from VoCoCore.evaluation.cases_table import read_per_case, summarise, write_per_case
 from VoCoCore.evaluation.evaluate import evaluate, write_evaluation
 from VoCoCore.evaluation.evaluation_page import overlay_of
 from VoCoCore.evaluation.label_names import choose_labels, parse_asked
 from VoCoCore.evaluation.metrics import LabelMetrics, case_metrics
 from VoCoCore.evaluation.overlay import Overlay, overlay_figure, voxel_borders, worst_slice
-from VoCoCore.evaluation.pairs import Reference, make_pairs
 from VoCoCore.evaluation.score_pair import resampled
 
 score = partial(evaluate, workers=0)
@@ -146,32 +144,6 @@ def test_files_are_paired_whatever_their_format(tmp_path, ending):
         done.scores["case1"]["label 1"]
         == case_metrics(organs(1), moved(organs(1)), SPACING, {"x": (1,)})["x"]
     )
-
-
-PAIRS = [
-    (["a", "b"], ["b", "a"], {"a": "a", "b": "b"}),
-    (["a_0000", "a_0001"], ["a_0001"], {"a_0001": "a_0001"}),
-    (["a_0000"], ["a"], {"a_0000": "a"}),
-    (["a_seg"], ["a.segmentation"], {"a_seg": "a.segmentation"}),
-    (["a", "a_seg"], ["a_seg", "a_pred"], {"a_seg": "a_seg", "a": "a_pred"}),
-    (["a_seg", "a_label"], ["a", "b"], None),
-    (["a"], ["b"], None),
-]
-
-
-@pytest.mark.parametrize(("references", "predictions", "expected"), PAIRS)
-def test_names_pair_what_belongs_together_and_nothing_else(references, predictions, expected):
-    ours = [Reference(name, Source(f"/r/{name}.nii.gz")) for name in references]
-    theirs = [Path(f"/p/{name}.nii.gz") for name in predictions]
-    if expected is None:
-        with pytest.raises(DataError, match="no prediction is named like a reference"):
-            make_pairs(ours, theirs)
-        return
-    made = make_pairs(ours, theirs)
-    found = {pair.case: Path(pair.prediction.path).name.removesuffix(".nii.gz") for pair in made.pairs}
-    assert found == expected
-    assert set(made.unpredicted) == set(references) - set(expected)
-    assert len(made.unreferenced) == len(predictions) - len(expected)
 
 
 def test_a_prediction_with_turned_axes_lies_on_the_same_grid(tmp_path):

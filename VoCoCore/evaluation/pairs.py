@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from VoCoCore.data.cases import SPLITS, Case, Index, Source
+from VoCoCore.data.cases import SPLITS, Case, Index, Source, file_names
 from VoCoCore.data.images import is_image_name, strip_extension
+from VoCoCore.data.predicted import remembered
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.sources_names import LABEL_WORDS
 from VoCoCore.data.sources_walk import DATASET
@@ -156,13 +158,21 @@ def _files(folder: Path) -> Iterator[Path]:
 def make_pairs(references: Sequence[Reference], predictions: Sequence[Path]) -> Pairing:
     """Pair by name: the case's name, then its files' names, then these without endings such as _seg and _0000.
 
-    A name that stands for several references or predictions pairs nothing. Raises DataError where nothing pairs.
+    A prediction of `voco predict` is first called as the case that it was made for: its file's name may lack letters
+    that file systems do not take. A name that stands for several references or predictions pairs nothing. Raises
+    DataError where nothing pairs.
     """
     pairs: dict[str, Path] = {}
-    for ending in ("", _ENDING):
+    cases = _cases_of(predictions)
+    alike = _alike(cases)
+    for ending in (None, "", _ENDING):
         taken = set(pairs.values())
-        named = _unique((_name(path, ending), path) for path in predictions if path not in taken)
-        names = {r.case: _names(r, ending) for r in references if r.case not in pairs}
+        free = [path for path in predictions if path not in taken]
+        if ending is None:
+            named = _unique((cases[path], path) for path in free if path in cases)
+        else:
+            named = _unique((_name(path, ending), path) for path in free if path not in alike)
+        names = {r.case: _names(r, ending or "") for r in references if r.case not in pairs}
         owned = _unique((name, case) for case, of_case in names.items() for name in of_case)
         for case, of_case in names.items():
             found = next((named[name] for name in of_case if name in named and name in owned), None)
@@ -180,6 +190,25 @@ def make_pairs(references: Sequence[Reference], predictions: Sequence[Path]) -> 
         tuple(case for case in known if case not in pairs),
         tuple(path.name for path in predictions if path not in pairs.values()),
     )
+
+
+def _cases_of(predictions: Sequence[Path]) -> dict[Path, str]:
+    """The cases that `voco predict` has made files for, by these."""
+    wanted = set(predictions)
+    found = {}
+    for folder in {path.parent for path in predictions}:
+        for facts in remembered(folder):
+            path = folder / str(facts.get("file", ""))
+            if path in wanted and isinstance(facts.get("case"), str):
+                found[path] = facts["case"]
+    return found
+
+
+def _alike(cases: Mapping[Path, str]) -> set[Path]:
+    """Files of cases such as "a 1" and "a_1": one's file has the other's name."""
+    names = {path: file_names([case])[0].lower() for path, case in cases.items()}
+    count = Counter(names.values())
+    return {path for path, name in names.items() if count[name] > 1}
 
 
 def _name(path: Path, ending: str | re.Pattern[str]) -> str:
