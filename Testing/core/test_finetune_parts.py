@@ -32,6 +32,7 @@ from VoCoCore.runs.narrate import _scores
 from VoCoCore.training.finetune import finetune
 from VoCoCore.training.finetune_look import Looker, Seen, Slice, values_of
 from VoCoCore.training.labelled_cohort import LabelledCohort, labelled_index
+from VoCoCore.training.ranks import Ranks
 
 CLASSES = (OutputClass("background", (0,), (0, 0, 0)), OutputClass("a", (1,), (250, 0, 0)))
 
@@ -63,7 +64,7 @@ def kept(scores: list[float], folder: Path, on_this_rank: list[int] | None = Non
     settings = resolve_finetune({}, {"patches.size": "32,32,32", "model.encoder": "unet"})
     cohort = LabelledCohort(str(folder), (), (), (), "")
     task = SimpleNamespace(activation="softmax")
-    looker = Looker(task, cohort, settings, Machine(torch.device("cpu"), "fp32", "cpu"), CLASSES)
+    looker = Looker(task, cohort, settings, Machine(torch.device("cpu"), "fp32", "cpu"), Ranks(1), CLASSES)
     sizes = [0 if np.isnan(score) else 100 for score in scores]
     found = [round(size * score) if size else 0 for size, score in zip(sizes, scores, strict=True)]
     counts = [[[9, both], [9, size], [9, size]] for both, size in zip(found, sizes, strict=True)]

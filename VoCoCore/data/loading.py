@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -97,8 +97,10 @@ def usual_workers(device: torch.device, ranks: int) -> int:
     return 0 if device.type == "cpu" else min(8, max(1, usable_cores() // ranks - 1))
 
 
-def make_loader(samples: Dataset, numbers: Numbers, workers: int, pin: bool) -> Iterator[dict[str, Tensor]]:
-    """Batches on the host, in order; ``pin`` for a GPU.
+def make_loader(
+    samples: Dataset, numbers: Iterable[list[int]], workers: int, pin: bool
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of the samples with these ``numbers`` on the host, in order; ``pin`` for a GPU.
 
     Raises DataError for a prepared volume that is damaged or gone; see `worker_killed` for a worker that dies.
     """

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from VoCoCore.data.loading import Numbers, make_loader, usual_workers
-from VoCoCore.devices import Machine, choose, patient_group, ranks_here, this_rank, wait_for_each_other
+from VoCoCore.devices import Machine, choose, ranks_here, this_rank, wait_for_each_other
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.placing import placed
 from VoCoCore.runs.describe import last_checkpoint
@@ -26,6 +24,7 @@ from VoCoCore.training.explain import explained
 from VoCoCore.training.loop import Job, Look, run_steps
 from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.opening import open_run, take_up
+from VoCoCore.training.ranks import Ranks
 from VoCoCore.training.reporter import Listener, Reporter
 from VoCoCore.training.updates import Updater
 
@@ -55,6 +54,7 @@ class Attempt:
     ) -> None:
         self.settings, self.run, self.report = settings, run, Reporter(run, listeners)
         self.machine: Machine = choose(settings.run)
+        self.ranks = Ranks(self.machine.ranks)
         self.asked = should_stop
         self.best = -1.0
         self.is_best = False
@@ -105,23 +105,11 @@ class Attempt:
 
     def should_stop(self) -> bool:
         """Whether this attempt was asked to end; all ranks agree, whichever of them was asked."""
-        return self.agreed(self.should_stop_alone())
+        return self.ranks.any(self.should_stop_alone())
 
     def should_stop_alone(self) -> bool:
         """The same, asked by one rank for itself; the first one looks into the folder for all."""
         return self.asked() or (self.machine.main and self.run.stop_requested())
-
-    def agreed(self, answer: bool) -> bool:
-        """Whether any rank's answer is yes. Asked over the network after each step, so that no GPU is waited for."""
-        if self.machine.ranks == 1:
-            return answer
-        flag = torch.tensor(float(answer))
-        dist.all_reduce(flag, group=self._voters)
-        return bool(flag.item())
-
-    @cached_property
-    def _voters(self) -> dist.ProcessGroup:
-        return patient_group()
 
     def work(self, attempt: int) -> Result:
         """Do the job. Errors of libraries that the machine caused come out in our own words."""
@@ -238,12 +226,12 @@ class Attempt:
         return usual_workers(self.machine.device, ranks_here())
 
     def _save(self, done: int) -> None:
-        if not self.machine.main:
-            return
-        folder = self.run.checkpoints
-        checkpoint.save_checkpoint(folder, done, self.task, self.updater, self.kept(), self.is_best)
+        if self.machine.main:
+            folder = self.run.checkpoints
+            checkpoint.save_checkpoint(folder, done, self.task, self.updater, self.kept(), self.is_best)
+            self.emit("checkpoint", step=done)
         self.is_best = False
-        self.emit("checkpoint", step=done)
+        self.ranks.meet()
 
 
 def carry_out(

@@ -155,11 +155,11 @@ class Finetuning(Attempt):
         """Scores of the validation cases, divided among the ranks."""
         if not self.cohort.val:
             return Look()
-        looker = Looker(self.task, self.cohort, self.settings, self.machine, self.plan.classes)
+        looker = Looker(self.task, self.cohort, self.settings, self.machine, self.ranks, self.plan.classes)
         seen = looker.look()
         values = values_of(seen, self.plan.classes, self.settings.task)
         score = best_of(seen, self.plan.classes, self.settings.task)
-        self.is_best = score > self.best
+        self.is_best = self.ranks.any(score > self.best)  # machines may round the mean differently
         self.best, self.since_best = max(self.best, score), 0 if self.is_best else self.since_best + 1
         self.emit("metrics", step=done, split="val", values=values)
         if self.machine.main:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from VoCoCore.data.apply import LEVELS
@@ -23,6 +22,7 @@ from VoCoCore.models.card import OutputClass
 from VoCoCore.training.intervals import bootstrap_interval
 from VoCoCore.training.labelled_cohort import LabelledCohort
 from VoCoCore.training.pictures import write_arrays
+from VoCoCore.training.ranks import Ranks
 
 SEGMENTATION = "segmentation"
 
@@ -61,9 +61,11 @@ class Looker:
         cohort: LabelledCohort,
         settings: FinetuneSettings,
         machine: Machine,
+        ranks: Ranks,
         classes: Sequence[OutputClass],
     ) -> None:
-        self.task, self.members, self.settings, self.machine = task, cohort.val, settings, machine
+        self.task, self.members, self.settings = task, cohort.val, settings
+        self.machine, self.ranks = machine, ranks
         self.store, self.classes = Store(cohort.store), classes
 
     @torch.no_grad()
@@ -79,10 +81,8 @@ class Looker:
                 found[number], slices[number] = self._segment(network, volume)
             else:
                 found[number] = self._classify(network, volume)
-        if self.machine.ranks > 1:
-            dist.all_reduce(found)
         targets = np.asarray([member.target for member in self.members])
-        counts = found.cpu().numpy()
+        counts = self.ranks.sum(found.cpu()).numpy()
         return Seen(counts.astype(np.int64) if self._segments else counts[:, 0], targets, slices)
 
     @property

@@ -81,20 +81,24 @@ class Pretraining(Attempt):
         return Samples(Path(self.cohort.store), self.cohort.train, views, seed=self.settings.run.seed)
 
     def look(self, done: int) -> Look:
-        """Position accuracy on held-out volumes; the first rank does it alone."""
-        if not self.cohort.val or not self.machine.main:
+        """Position accuracy on held-out volumes, whose batches are divided among the ranks."""
+        if not self.cohort.val:
             return Look()
         settings, val = self.settings, validation.looked_at(self.cohort.val)
         views = partial(_views, type(self.task), settings, VALIDATION)
         samples = Samples(Path(self.cohort.store), val, views)
         numbers = Numbers(0, len(val) * settings.run.validation_rounds, min(settings.optim.batch, len(val)))
-        seen = validation.look(self.task, make_loader(samples, numbers, 0, False), self.machine)
+        mine = validation.share_of(list(numbers), self.machine.rank, self.machine.ranks)
+        batches = make_loader(samples, mine, 0, False)
+        seen = validation.look(self.task, batches, self.machine, self.ranks)
         values = validation.score(seen, settings.crops)
-        self.is_best = values["position_accuracy"] > self.best
+        # Asked of all, because their machines may round the mean of the same answers differently.
+        self.is_best = self.ranks.any(values["position_accuracy"] > self.best)
         self.best = max(self.best, values["position_accuracy"])
         self.emit("metrics", step=done, split="val", values=values)
-        keep_pictures(self.run.validation / "latest.npz", samples, seen, settings.crops, done)
-        self.emit("image", file="validation/latest.npz", step=done)
+        if self.machine.main:
+            keep_pictures(self.run.validation / "latest.npz", samples, seen, settings.crops, done)
+            self.emit("image", file="validation/latest.npz", step=done)
         return Look(better=self.is_best)
 
     def kept(self) -> dict[str, Any]:

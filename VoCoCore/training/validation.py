@@ -15,6 +15,7 @@ from VoCoCore.data.sampling import chance_accuracy
 from VoCoCore.devices import Machine
 from VoCoCore.settings import CropSettings
 from VoCoCore.training.intervals import bootstrap_interval
+from VoCoCore.training.ranks import Ranks
 
 MOST_LOOKED_AT = 400
 
@@ -29,6 +30,11 @@ def looked_at(volumes: Sequence[str]) -> list[str]:
     return [volumes[place * len(volumes) // count] for place in range(count)]
 
 
+def share_of(batches: Sequence[list[int]], rank: int, ranks: int) -> Sequence[list[int]]:
+    """The batches that a rank looks at: whole ones, whose crops are compared, in the order of all of them."""
+    return batches[rank * len(batches) // ranks : (rank + 1) * len(batches) // ranks]
+
+
 @dataclass
 class HeldOut:
     """Everything that was seen of the held-out volumes, on the host."""
@@ -40,26 +46,25 @@ class HeldOut:
 
 
 @torch.no_grad()
-def look(task: Any, batches: Iterable[dict[str, Tensor]], machine: Machine) -> HeldOut:
-    """Run the task over held-out batches without training it; one copy from the device at the end."""
+def look(task: Any, batches: Iterable[dict[str, Tensor]], machine: Machine, ranks: Ranks) -> HeldOut:
+    """Run the task over this rank's held-out batches without training it; what all ranks saw, in their order."""
     task.eval()
-    kept: dict[str, list[Tensor]] = {"case": [], "labels": [], "logits": []}
-    sums: dict[str, list[Tensor]] = {}
+    mine: list[dict[str, Tensor]] = []
     for host in batches:
         batch = to_device(host, machine.device)
         with machine.autocast():
             outcome = task(batch)
-        named = {f"loss_{name}": value for name, value in outcome.terms.items()}
-        for name, value in (named | task.diagnostics(outcome)).items():
-            sums.setdefault(name, []).append(value.float())
-        for name, value in (
-            ("case", batch["case"]),
-            *((n, outcome.details[n]) for n in ("labels", "logits")),
-        ):
-            kept[name].append(value)
-    arrays = {name: torch.cat(values).cpu().numpy() for name, values in kept.items()}
-    means = {name: float(torch.stack(values).mean()) for name, values in sums.items()}
-    return HeldOut(arrays["case"].ravel(), arrays["labels"], arrays["logits"].astype(np.float64), means)
+        named = {f"loss_{name}": value for name, value in outcome.terms.items()} | task.diagnostics(outcome)
+        details = {name: outcome.details[name] for name in ("labels", "logits")}
+        mine.append({"case": batch["case"], **details, **{name: v.float() for name, v in named.items()}})
+    # Only now is the device waited for.
+    there = ranks.all_of([{name: value.cpu() for name, value in batch.items()} for batch in mine])
+    seen: dict[str, list[Tensor]] = {}
+    for name, value in (item for part in there for batch in part for item in batch.items()):
+        seen.setdefault(name, []).append(value)
+    case, labels, logits = (torch.cat(seen.pop(name)).numpy() for name in ("case", "labels", "logits"))
+    means = {name: float(torch.stack(values).mean()) for name, values in seen.items()}
+    return HeldOut(case.ravel(), labels, logits.astype(np.float64), means)
 
 
 def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:
