@@ -74,9 +74,8 @@ class JobTable:
             if time.perf_counter() > begun + BUDGET:
                 break
         met = {*self._readers, *self._starting, *self._errors}
-        self.behind = not met.issuperset(paths) or bool(
-            self._broken and not self._reader(self._broken).wasRead
-        )
+        halfRead = self._broken is not None and not self._reader(self._broken).wasRead
+        self.behind = halfRead or not met.issuperset(paths)
         rows = [self._shown(path) for path in paths if path in met]
         return [row for row in rows if row.state]
 
@@ -208,9 +207,8 @@ class JobTable:
         under way by how long ago they were read, the others in turn.
         """
         broken = [self._broken] if self._broken in self._readers else []
-        readers = {
-            path: self._readers.get(path) for path in paths
-        }  # none is made here: there may be a thousand runs
+        # No reader is made here: those of a thousand runs would take 0.1 s.
+        readers = {path: self._readers.get(path) for path in paths}
         new = [path for path, reader in readers.items() if reader is None or not reader.wasRead]
         moving = [one for one in readers.values() if one is not None and (one.row.active or one.row.locked)]
         moving = [reader.run.path for reader in sorted(moving, key=lambda reader: reader.readAt)]
