@@ -90,6 +90,11 @@ def this_rank() -> int:
     return _ranks()[0]
 
 
+def all_ranks() -> int:
+    """How many processes torchrun or srun started for this job; 1 alone."""
+    return _ranks()[1]
+
+
 def ranks_here() -> int:
     """Number of processes that torchrun has started on this machine; 1 where nobody says so."""
     said = os.environ.get("LOCAL_WORLD_SIZE", "")

@@ -6,6 +6,7 @@ import errno
 
 import pytest
 import torch
+from torch.distributed import DistNetworkError
 
 from VoCoCore.devices import Machine
 from VoCoCore.errors import EnvironmentFault, StopRequested
@@ -122,6 +123,7 @@ def test_a_run_that_another_job_has_taken_over_is_left_at_once(run, monkeypatch)
         (RuntimeError("MPS backend out of memory"), 1, EnvironmentFault),
         (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1"), 2, EnvironmentFault),
         (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]:1"), 1, RuntimeError),
+        (DistNetworkError("Failed to recv, got 0 bytes. Connection was likely closed."), 2, EnvironmentFault),
         (OSError(errno.EMFILE, "Too many open files"), 1, EnvironmentFault),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 1, EnvironmentFault),
         (ZeroDivisionError(), 2, ZeroDivisionError),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,45 @@ def test_a_look_and_a_checkpoint_may_take_longer_than_ranks_wait_in_a_step(small
     done = with_two_ranks(tmp_path / "settings.json", small_cohort, tmp_path / "run", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(held_out(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize("wrong", ["the folder is another's", "no data"])
+def test_what_the_first_rank_refuses_ends_the_others_too(wrong, small_cohort, tmp_path):
+    """As srun starts them: nobody ends one rank for another."""
+    folder, data = tmp_path / "run", small_cohort.source
+    if wrong == "no data":
+        data = tmp_path / "nothing"
+    else:
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("all of it")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = [
+        "--data",
+        data,
+        "--run-folder",
+        folder,
+        "--preset",
+        "tiny",
+        "--device",
+        "cpu",
+        "--optim.batch",
+        "2",
+    ]
+    command = [sys.executable, "-m", "VoCoCore", "pretrain", *map(str, words)]
+    where = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **where, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    (_, first), (_, second) = (rank.communicate(timeout=120) for rank in ranks)
+    assert ranks[0].returncode in (2, 3), first
+    assert ranks[1].returncode == 4 and "another of the 2 ranks has ended" in second, second
+    assert "defect" not in second

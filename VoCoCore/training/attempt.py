@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from VoCoCore.data.loading import Numbers, make_loader, usual_workers
-from VoCoCore.devices import Machine, choose, ranks_here, this_rank, wait_for_each_other
+from VoCoCore.devices import Machine, all_ranks, choose, ranks_here, this_rank, wait_for_each_other
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.placing import placed
 from VoCoCore.runs.describe import last_checkpoint
@@ -254,6 +254,10 @@ def carry_out(
     if this_rank() > 0:
         # The first rank owns the run; the others only compute.
         return kind(settings, RunDirectory(run_folder), (), should_stop).work(attempt=0)
+    if all_ranks() > 1:
+        choose(
+            settings.run
+        )  # before the run can be refused: the others would wait for a rank that never comes
     run = open_run(settings, Path(run_folder), environment or {}, resume)
     with run.lock(), run.heartbeat():
         take_up(settings, run, anew=not resume)

@@ -15,6 +15,8 @@ from VoCoCore.models.compiling import cannot_compile
 _PEER_GONE = (
     "connection closed by peer",
     "connection reset by peer",
+    "connection was likely closed",
+    "failed to recv",
     "broken pipe",
     "socket closed",
     "nccl",
