@@ -15,7 +15,7 @@ from VoCoCore.data.crops import cut_crops
 from VoCoCore.models.heads import MapProjector, Projector, pool_maps
 from VoCoCore.models.teacher import Teacher
 from VoCoCore.pretext import voco_losses
-from VoCoCore.pretext.gather import gather
+from VoCoCore.pretext.gather import gather, ranks_together
 from VoCoCore.pretext.parts import embeddings_in_parts
 from VoCoCore.pretext.task import Arrays, Batch, Outcome
 from VoCoCore.settings import PretrainSettings
@@ -34,7 +34,12 @@ class Branch(nn.Module):
     def embed(self, crops: Tensor) -> Tensor:
         """What the head takes of ``crops``: their pooled maps (M, sum of C), or their last map."""
         embed = partial(_embed, self.encoder, last=isinstance(self.head, MapProjector))
-        return embeddings_in_parts(embed, crops) if self.in_parts else embed(crops)
+        if self.in_parts:
+            return embeddings_in_parts(embed, crops)
+        if self.training:
+            return embed(crops)
+        # A rank looks at whole batches, of which it has its share in training, and no more room.
+        return torch.cat([embed(part) for part in crops.chunk(ranks_together())])
 
     def forward(self, crops: Tensor) -> Tensor:
         """Projections of all crops."""
