@@ -71,7 +71,8 @@ class VoCo(nn.Module):
     """Predict from similarities which base crops each random crop overlaps.
 
     The student is one encoder with a projector. The teacher covers nothing, the projector, or both; it starts from
-    values of its own and follows the student between the student's forward pass and its own, as published.
+    values of its own and follows the student between the student's forward pass and its own, as published: once for
+    each optimiser step, at the first of its batches.
     """
 
     def __init__(self, settings: PretrainSettings, make_encoder: MakeEncoder) -> None:
@@ -83,6 +84,7 @@ class VoCo(nn.Module):
             self.teacher = Teacher(self._make_branch(make_encoder()))
         elif settings.pretext.teacher == "projector":
             self.teacher = Teacher(self._make_head(self.student.encoder))
+        self._followed = False
 
     def _make_branch(self, encoder: nn.Module) -> Branch:
         return Branch(encoder, self._make_head(encoder), in_parts=self.settings.model.checkpointing)
@@ -131,12 +133,13 @@ class VoCo(nn.Module):
         return self.training and self.settings.pretext.drop_crops > 0
 
     def _teach(self, crops: Tensor, embedded: Tensor) -> Tensor | None:
-        """The teacher's projections (all ranks' crops, c); in training it first follows the student."""
+        """The teacher's projections (all ranks' crops, c); in training it first follows the student, once a step."""
         if self.teacher is None:
             return None
         whole = self.settings.pretext.teacher == "network"
-        if self.training:
+        if self.training and not self._followed:
             self.teacher.follow(self.student if whole else self.student.head, self.settings.pretext.momentum)
+            self._followed = True
         with torch.no_grad():
             return self.teacher.network(crops) if whole else project(self.teacher.network, embedded)
 
@@ -182,7 +185,8 @@ class VoCo(nn.Module):
         }
 
     def after_step(self, step: int) -> None:
-        """Nothing: the teacher already followed between the two forward passes."""
+        """Let the teacher follow again at the next batch."""
+        self._followed = False
 
     def export(self) -> nn.Module:
         """The student's encoder."""
