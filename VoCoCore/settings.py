@@ -146,7 +146,7 @@ class PretextSettings(Group):
     teacher: str = setting(
         "none", "what a moving-average teacher covers", choices=("none", "network", "projector")
     )
-    momentum: float = setting(0.9, "share of the teacher that is kept at each update", low=0.0, high=1.0)
+    momentum: float = setting(0.9, "share of the teacher that is kept at each step", low=0.0, high=1.0)
     both_directions: bool = setting(False, "average student-to-teacher and teacher-to-student logits")
     detach: bool = setting(True, "no gradient to the base crops in the prediction loss")
     prediction: str = setting("paper", "prediction loss", choices=RECIPES)

@@ -117,6 +117,7 @@ def ours(image: Path, settings: PretrainSettings, folder: Path, workers: int) ->
             loss = task(batch).loss
         updater.backward(loss)
         updater.step(settings.optim.lr)
+        task.after_step(0)
 
     kept = to_device(next(batches), machine.device)
     return lambda: step(to_device(next(batches), machine.device)), lambda: step(kept)

@@ -59,6 +59,7 @@ def pipeline(folder: Path, machine: Machine, rounds: int) -> Iterator[Row]:
                 loss = task(batch).loss
             updater.backward(loss)
             updater.step(1e-4)
+            task.after_step(0)
 
         kept = to_device(next(batches), machine.device)
         kept["crops"] = task.cut(kept)

@@ -94,6 +94,7 @@ def ours(image: Path, settings: PretrainSettings, folder: Path) -> Callable[[int
     def step(_: int) -> None:
         updater.backward(task(to_device(next(batches), machine.device)).loss)
         updater.step(settings.optim.lr)
+        task.after_step(0)
 
     return step
 

@@ -69,6 +69,7 @@ def job():
     def step():
         updater.backward(task(batch).loss)
         updater.step(1e-3)
+        task.after_step(0)
 
     step()  # the optimiser makes its state
     return task, batch, step

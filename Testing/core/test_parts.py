@@ -7,8 +7,10 @@ from math import prod
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 from VoCoCore.data.sampling import TRAIN
+from VoCoCore.models.interface import Encoder
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.parts import VOXELS, crops_at_once, embeddings_in_parts
@@ -64,6 +66,33 @@ def test_a_step_in_parts_is_the_step_of_all_crops_at_once(recipe, at_once, sizes
     largest = max(g.abs().max() for g in gradients.values())
     for name, gradient in gradients.items():
         assert (again[name] - gradient).abs().max() < 1e-7 * largest, name
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this torch has no ranks")
+@pytest.mark.parametrize("recipe", ["paper", "v1", "v2"])
+def test_a_look_takes_no_more_crops_at_once_than_a_ranks_step(recipe):
+    """Four ranks with a volume each train on 6 crops at a time; each looks at whole batches of four volumes."""
+    task, batch = job(recipe, False, volumes=4)
+    batch["crops"] = task.cut(batch).double()
+    task = task.double().eval()
+    seen = []
+    for part in task.modules():
+        if isinstance(part, Encoder):
+            part.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    with torch.no_grad():
+        alone = task(batch)
+        assert set(seen) == {24}
+        seen.clear()
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        dist.init_process_group("fake", rank=0, world_size=4, store=FakeStore())
+        try:
+            shared = task(batch)
+        finally:
+            dist.destroy_process_group()
+    assert set(seen) == {6}
+    for name, term in alone.terms.items():
+        torch.testing.assert_close(shared.terms[name], term, rtol=1e-7, atol=1e-9)
 
 
 def test_what_a_step_in_parts_holds_hardly_grows_with_the_number_of_crops():

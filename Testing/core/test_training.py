@@ -212,6 +212,24 @@ def test_each_knob_acts_alone():
     assert not torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("recipe", ["v1", "v2"])
+def test_the_teacher_follows_once_a_step_of_however_many_batches(recipe):
+    settings, task = small_task(recipe)
+    batch, student = small_batch(settings), task.student if recipe == "v1" else task.student.head
+    teacher = list(task.train().teacher.network.parameters())
+    share = settings.pretext.momentum
+    for step in range(2):
+        expected = [
+            share * theirs.detach() + (1 - share) * own.detach()
+            for theirs, own in zip(teacher, student.parameters(), strict=True)
+        ]
+        for _ in range(4):
+            task(batch)
+        for found, value in zip(teacher, expected, strict=True):
+            torch.testing.assert_close(found, value)
+        task.after_step(step)
+
+
 @pytest.mark.parametrize("recipe", ["paper", "v1", "v2"])
 def test_every_trained_parameter_gets_a_gradient(recipe):
     settings, task = small_task(recipe)

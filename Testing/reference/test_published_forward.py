@@ -143,6 +143,7 @@ def test_five_steps(shared_data, recipe, variant):
             losses.append(outcome.loss.item())
             updater.backward(outcome.loss)
             updater.step(rates[-1])
+            task.after_step(step)
         np.testing.assert_allclose(rates, arrays[prefix + ".traj_lr"], rtol=1e-12)
         np.testing.assert_allclose(losses, arrays[prefix + ".traj_loss"], rtol=2e-4)
         teacher = task.teacher.network

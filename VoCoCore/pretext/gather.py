@@ -25,8 +25,11 @@ class _Gather(torch.autograd.Function):
         return grad[first : first + ctx.count] * dist.get_world_size()
 
 
+def ranks_together() -> int:
+    """How many ranks share a training batch; 1 alone."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def gather(x: Tensor) -> Tensor:
     """Concatenate ``x`` (rows, ...) over ranks in rank order; the same tensor where there is one rank."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return x
-    return _Gather.apply(x)
+    return x if ranks_together() == 1 else _Gather.apply(x)

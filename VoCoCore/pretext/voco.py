@@ -15,7 +15,7 @@ from VoCoCore.data.crops import cut_crops
 from VoCoCore.models.heads import MapProjector, Projector, pool_maps
 from VoCoCore.models.teacher import Teacher
 from VoCoCore.pretext import voco_losses
-from VoCoCore.pretext.gather import gather
+from VoCoCore.pretext.gather import gather, ranks_together
 from VoCoCore.pretext.parts import embeddings_in_parts
 from VoCoCore.pretext.task import Arrays, Batch, Outcome
 from VoCoCore.settings import PretrainSettings
@@ -34,7 +34,12 @@ class Branch(nn.Module):
     def embed(self, crops: Tensor) -> Tensor:
         """What the head takes of ``crops``: their pooled maps (M, sum of C), or their last map."""
         embed = partial(_embed, self.encoder, last=isinstance(self.head, MapProjector))
-        return embeddings_in_parts(embed, crops) if self.in_parts else embed(crops)
+        if self.in_parts:
+            return embeddings_in_parts(embed, crops)
+        if self.training:
+            return embed(crops)
+        # A rank looks at whole batches, of which it has its share in training, and no more room.
+        return torch.cat([embed(part) for part in crops.chunk(ranks_together())])
 
     def forward(self, crops: Tensor) -> Tensor:
         """Projections of all crops."""
@@ -66,7 +71,8 @@ class VoCo(nn.Module):
     """Predict from similarities which base crops each random crop overlaps.
 
     The student is one encoder with a projector. The teacher covers nothing, the projector, or both; it starts from
-    values of its own and follows the student between the student's forward pass and its own, as published.
+    values of its own and follows the student between the student's forward pass and its own, as published: once for
+    each optimiser step, at the first of its batches.
     """
 
     def __init__(self, settings: PretrainSettings, make_encoder: MakeEncoder) -> None:
@@ -78,6 +84,7 @@ class VoCo(nn.Module):
             self.teacher = Teacher(self._make_branch(make_encoder()))
         elif settings.pretext.teacher == "projector":
             self.teacher = Teacher(self._make_head(self.student.encoder))
+        self._followed = False
 
     def _make_branch(self, encoder: nn.Module) -> Branch:
         return Branch(encoder, self._make_head(encoder), in_parts=self.settings.model.checkpointing)
@@ -126,12 +133,13 @@ class VoCo(nn.Module):
         return self.training and self.settings.pretext.drop_crops > 0
 
     def _teach(self, crops: Tensor, embedded: Tensor) -> Tensor | None:
-        """The teacher's projections (all ranks' crops, c); in training it first follows the student."""
+        """The teacher's projections (all ranks' crops, c); in training it first follows the student, once a step."""
         if self.teacher is None:
             return None
         whole = self.settings.pretext.teacher == "network"
-        if self.training:
+        if self.training and not self._followed:
             self.teacher.follow(self.student if whole else self.student.head, self.settings.pretext.momentum)
+            self._followed = True
         with torch.no_grad():
             return self.teacher.network(crops) if whole else project(self.teacher.network, embedded)
 
@@ -177,7 +185,8 @@ class VoCo(nn.Module):
         }
 
     def after_step(self, step: int) -> None:
-        """Nothing: the teacher already followed between the two forward passes."""
+        """Let the teacher follow again at the next batch."""
+        self._followed = False
 
     def export(self) -> nn.Module:
         """The student's encoder."""
