@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from VoCoCore.data.cases import Case, Index, Source
-from VoCoCore.data.splits import assign_splits, use_fold
+from VoCoCore.data.splits import assign_splits, count_folds, use_fold
 from VoCoCore.errors import DataError, SettingsError
 
 IMAGE = (Source("/x.nii"),)
@@ -156,3 +156,13 @@ def test_beside_open_patients_a_given_split_stays_in_all_folds() -> None:
     assert [case.fold for case in index.cases[:4]] == [None] * 4
     with pytest.raises(SettingsError, match="4 open patients do not make 5 folds"):
         assign_splits(source, folds=5)
+
+
+def test_a_source_that_numbers_its_folds_says_how_many_there_are() -> None:
+    three = joined(index_of(2, fold=0), index_of(1, fold=1), index_of(1, fold=2), index_of(1, split="test"))
+    assert count_folds(three, 5) == 3 == count_folds(three, 2)
+    assert count_folds(joined(three, index_of(2)), 5) == 5 and count_folds(joined(three, index_of(2)), 2) == 3
+    assert count_folds(index_of(9), 5) == 5
+    for lacking in (joined(three, index_of(1)), joined(index_of(2, fold=1), index_of(2, fold=2))):
+        with pytest.raises(SettingsError, match="folds empty"):
+            count_folds(lacking, 5)

@@ -70,6 +70,27 @@ def use_fold(index: Index, fold: int) -> Index:
     return replace(index, cases=tuple(replace(case, split=split(case)) for case in index.cases))
 
 
+def count_folds(index: Index, folds: int) -> int:
+    """How many folds the cases have: as many as the source numbers, or ``folds`` where it leaves patients open.
+
+    Raises SettingsError where one of them would have no patient.
+    """
+    splits, given = _by_patient(index.cases, "split"), _by_patient(index.cases, "fold")
+    folded = [given[patient] for patient, split in splits.items() if split in (None, "train")]
+    listed = {fold for fold in folded if fold is not None}
+    if not listed:
+        return folds
+    opened = sum(split is None and given[patient] is None for patient, split in splits.items())
+    count = max(max(listed) + 1, folds if opened else 0)
+    if count - len(listed) > opened:
+        numbers = ", ".join(map(str, sorted(listed)))
+        raise SettingsError(
+            f"the cases are in folds {numbers}, which leaves others of {count} folds empty",
+            "number the folds of the list 0, 1, ... without a gap, or give each of them a patient",
+        )
+    return count
+
+
 def _with_folds(index: Index, splits: dict[str, Any], opened: Sequence[str], folds: int, seed: int) -> Index:
     given = {patient: fold for patient, fold in _by_patient(index.cases, "fold").items() if fold is not None}
     free = [patient for patient in opened if patient not in given]
