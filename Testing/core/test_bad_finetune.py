@@ -225,6 +225,23 @@ def test_more_is_asked_than_there_is(cases, call, capsys, tmp_path) -> None:
         finetune(settings, tmp_path / "other")
 
 
+def test_a_list_says_how_many_folds_there_are(cases, call, capsys, tmp_path) -> None:
+    cases.save()
+    listed = [f"c{n}.nii.gz,l{n}.nii.gz,{n % 3}" for n in range(4)]
+    source = tmp_path / "data" / "folds.csv"
+    source.write_text("\n".join(["image,label,fold", *listed]))
+    words = call(source, "--fold", "all", prepare__spacing="8,8,10", prepare__window="-200,300")
+    for number in (2, 5):
+        assert main([*words, "--data.folds", str(number)]) == 2
+        assert f"data.folds is {number}" in (said := capsys.readouterr().err) and "has 3 folds" in said
+    assert not (tmp_path / "run").exists()
+    assert main([*words, "--estimate"]) == 0 and "each of 3 folds" in capsys.readouterr().out
+    assert main(words) == 0 and "ensemble of 3 folds" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "run").glob("fold-*")) == ["fold-0", "fold-1", "fold-2"]
+    assert RunDirectory(tmp_path / "run" / "fold-2").read_settings()["data"]["folds"] == 3
+    assert main([*words, "--resume"]) == 0
+
+
 @pytest.mark.parametrize("given_test", [False, True])
 def test_a_single_case_is_trained_on_with_a_warning(given_test, call, tmp_path) -> None:
     """Also where other cases are kept for the end."""

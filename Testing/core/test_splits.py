@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from VoCoCore.data.cases import Case, Index, Source
-from VoCoCore.data.splits import assign_splits, use_fold
+from VoCoCore.data.splits import assign_splits, count_folds, use_fold
 from VoCoCore.errors import DataError, SettingsError
 
 IMAGE = (Source("/x.nii"),)
@@ -135,3 +135,34 @@ def test_given_folds_are_kept_and_filled_up() -> None:
     assert Counter(case.fold for case in index.cases) == {0: 3, 1: 3}
     with pytest.raises(SettingsError, match="no fold 7"):
         use_fold(index, 7)
+
+
+def test_folds_are_made_of_what_a_source_has_divided_into_training_and_validation() -> None:
+    source = joined(index_of(8, split="train"), index_of(2, split="val"), index_of(2, split="test"))
+    index = assign_splits(source, folds=5)
+    assert Counter(case.fold for case in index.cases) == {None: 2, 0: 2, 1: 2, 2: 2, 3: 2, 4: 2}
+    for fold in range(5):
+        chosen = use_fold(index, fold)
+        assert counts(chosen) == {"train": 8, "val": 2, "test": 2}
+        assert {case.split for case in chosen.cases[-2:]} == {"test"}
+    with pytest.raises(SettingsError, match="10 patients do not make 11 folds"):
+        assign_splits(source, folds=11)
+
+
+def test_beside_open_patients_a_given_split_stays_in_all_folds() -> None:
+    source = joined(index_of(3, split="train"), index_of(1, split="val"), index_of(4))
+    index = assign_splits(source, folds=2)
+    assert all(counts(use_fold(index, fold)) == {"train": 5, "val": 3} for fold in range(2))
+    assert [case.fold for case in index.cases[:4]] == [None] * 4
+    with pytest.raises(SettingsError, match="4 open patients do not make 5 folds"):
+        assign_splits(source, folds=5)
+
+
+def test_a_source_that_numbers_its_folds_says_how_many_there_are() -> None:
+    three = joined(index_of(2, fold=0), index_of(1, fold=1), index_of(1, fold=2), index_of(1, split="test"))
+    assert count_folds(three, 5) == 3 == count_folds(three, 2)
+    assert count_folds(joined(three, index_of(2)), 5) == 5 and count_folds(joined(three, index_of(2)), 2) == 3
+    assert count_folds(index_of(9), 5) == 5
+    for lacking in (joined(three, index_of(1)), joined(index_of(2, fold=1), index_of(2, fold=2))):
+        with pytest.raises(SettingsError, match="folds empty"):
+            count_folds(lacking, 5)

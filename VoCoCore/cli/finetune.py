@@ -31,7 +31,8 @@ def run(words: Sequence[str]) -> int:
     check_run(asked)
     if wants_estimate(asked):
         resumed = asked.run if asked.resume and is_run(Path(asked.run)) else None
-        return estimate_finetuning(_settings(asked, resumed), asked)
+        folds = None if resumed else _folds(asked)
+        return estimate_finetuning(_settings(asked, resumed, {"data.folds": folds} if folds else None), asked)
     folds = _folds(asked)
     if folds is None:
         settings = _settings(asked, asked.run if asked.resume else None)
@@ -45,23 +46,29 @@ def run(words: Sequence[str]) -> int:
             "start each fold with --data.fold 0, 1, ... and a run folder of its own, named fold-0, fold-1, ...",
         )
     for number in range(folds):
-        _one_fold(asked, number)
+        _one_fold(asked, number, folds)
     print(f"ensemble of {counted(folds, 'fold')}: voco predict --model {asked.run} ...")
     return 0
 
 
 def _folds(asked: Any) -> int | None:
-    """How many runs there will be with ``--data.fold all``; None for one run."""
+    """How many runs there will be with ``--data.fold all``; None for one run.
+
+    Raises SettingsError where the list of cases has another number of folds than was asked for.
+    """
     given = {**read_config(asked.config), **given_settings(asked, FinetuneSettings)}
     if asked.resume and not is_run(Path(asked.run)) and (Path(asked.run) / "fold-0").is_dir():
         first = read_json(Path(asked.run) / "fold-0" / "settings.json") or {}
         return int(first.get("data", {}).get("folds", 5))
     if str(given.get("data.fold", "")) != "all":
         return None
-    return resolve_finetune(given).data.folds
+    settings = resolve_finetune(given)
+    from VoCoCore.training.folds import number_of_folds
+
+    return number_of_folds(settings, asked="data.folds" in given)
 
 
-def _one_fold(asked: Any, number: int) -> None:
+def _one_fold(asked: Any, number: int, folds: int) -> None:
     """Train one fold, unless it is finished; one that was begun goes on with --resume."""
     folder, first = Path(asked.run) / f"fold-{number}", Path(asked.run) / "fold-0"
     status = RunDirectory(folder).read_status()
@@ -73,7 +80,9 @@ def _one_fold(asked: Any, number: int) -> None:
     print(f"fold {number}: {folder}")
     # What the first fold has chosen holds for all: networks of different plans could not predict together.
     source = folder if resume else first if number and is_run(first) else None
-    settings = _settings(asked, source, {"data.fold": str(number)})
+    # A run that is there keeps its number of folds.
+    own = {} if source else {"data.folds": folds}
+    settings = _settings(asked, source, {"data.fold": str(number), **own})
     _train(settings, str(folder), resume)
 
 

@@ -21,6 +21,8 @@ def assign_splits(index: Index, val: float = 0.1, test: float = 0.0, folds: int 
 
     ``val`` and ``test`` are shares of the patients that the source leaves open; at least one patient each
     where they are above 0. Where the source names validation (or test) cases itself, no more are drawn.
+    Folds are made of the patients left open; of a source that has divided all into training and validation,
+    and gives no folds, they are made of these.
     Raises SettingsError where there are too few patients, DataError where the source puts one patient into
     several splits or folds.
     """
@@ -42,7 +44,7 @@ def assign_splits(index: Index, val: float = 0.1, test: float = 0.0, folds: int 
         splits.update(dict.fromkeys(opened[:count], "test"))
         opened = opened[count:]
     if folds:
-        return _with_folds(index, splits, opened, folds)
+        return _with_folds(index, splits, opened, folds, seed)
     if draw_val:
         count = _drawn("val", val * patients, len(opened), for_training)
         splits.update(dict.fromkeys(opened[:count], "val"))
@@ -68,13 +70,39 @@ def use_fold(index: Index, fold: int) -> Index:
     return replace(index, cases=tuple(replace(case, split=split(case)) for case in index.cases))
 
 
-def _with_folds(index: Index, splits: dict[str, Any], opened: Sequence[str], folds: int) -> Index:
+def count_folds(index: Index, folds: int) -> int:
+    """How many folds the cases have: as many as the source numbers, or ``folds`` where it leaves patients open.
+
+    Raises SettingsError where one of them would have no patient.
+    """
+    splits, given = _by_patient(index.cases, "split"), _by_patient(index.cases, "fold")
+    folded = [given[patient] for patient, split in splits.items() if split in (None, "train")]
+    listed = {fold for fold in folded if fold is not None}
+    if not listed:
+        return folds
+    opened = sum(split is None and given[patient] is None for patient, split in splits.items())
+    count = max(max(listed) + 1, folds if opened else 0)
+    if count - len(listed) > opened:
+        numbers = ", ".join(map(str, sorted(listed)))
+        raise SettingsError(
+            f"the cases are in folds {numbers}, which leaves others of {count} folds empty",
+            "number the folds of the list 0, 1, ... without a gap, or give each of them a patient",
+        )
+    return count
+
+
+def _with_folds(index: Index, splits: dict[str, Any], opened: Sequence[str], folds: int, seed: int) -> Index:
     given = {patient: fold for patient, fold in _by_patient(index.cases, "fold").items() if fold is not None}
     free = [patient for patient in opened if patient not in given]
-    if len({*free, *given}) < folds:
+    staying = {p for p, split in splits.items() if split in ("train", "val")} - given.keys()
+    if not free and not given:
+        # One held-out part is what folds replace. Beside open patients, a split says where a patient stays.
+        free, staying = _shuffled(staying, seed), set()
+        splits = {**splits, **dict.fromkeys(free)}
+    if (count := len({*free, *given})) < folds:
         raise SettingsError(
-            f"{counted(len({*free, *given}), 'patient', 'does', 'do')} not make {folds} folds",
-            "ask for fewer folds, or add patients",
+            f"{counted(count, 'open patient' if staying else 'patient', 'does', 'do')} not make {folds} folds",
+            f"ask for fewer folds, or {'leave the split of more patients open' if staying else 'add patients'}",
         )
     # The emptiest fold takes the next patient, so that given folds are filled up evenly.
     sizes = [list(given.values()).count(fold) for fold in range(folds)]

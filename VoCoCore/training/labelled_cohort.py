@@ -97,7 +97,7 @@ def labelled_index(settings: FinetuneSettings, join: bool = True) -> tuple[Index
     if data.fold == "all":
         raise SettingsError("one run trains one fold, not all", "give the number of one: data.fold 0, 1, ...")
     index = index_source(data.source, body_part=data.body_part)
-    known = [case for case in index.cases if _is_labelled(case, settings.task)]
+    known = [case for case in index.cases if is_labelled(case, settings.task)]
     if not known:
         what = "label" if settings.task == "segmentation" else "class (target)"
         raise DataError(
@@ -119,15 +119,15 @@ def labelled_index(settings: FinetuneSettings, join: bool = True) -> tuple[Index
     return _few(divided, settings), len(index.cases) - len(known)
 
 
-def _is_labelled(case: Case, task: str) -> bool:
+def is_labelled(case: Case, task: str) -> bool:
+    """Whether a case has what a network of the task learns."""
     return case.label is not None if task == "segmentation" else case.target is not None
 
 
 def _divided(index: Index, settings: FinetuneSettings) -> Index:
     data = settings.data
     # The only patient to train on is trained on: a warning then says that nothing is validated on.
-    opened = {case.patient for case in index.cases if case.split in (None, "train")}
-    several = len(opened) > 1
+    several = len({case.patient for case in index.cases if case.split in (None, "train")}) > 1
     test = data.test_fraction if several else 0.0
     if data.fold is not None:
         folded = assign_splits(index, val=0.0, test=test, folds=data.folds, seed=data.split_seed)
