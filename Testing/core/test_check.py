@@ -226,6 +226,17 @@ def test_duplicates_are_found_by_content(tmp_path: Path) -> None:
     assert ["must not share" in row.hint for row in report.rows] == [False, True, False, False]
 
 
+def test_a_patient_in_two_splits(tmp_path: Path) -> None:
+    splits = {"a": "train", "b": None, "c": "test", "d": "train"}
+    cases = [
+        Case(name, (save(tmp_path / f"{name}.nii", noise(seed=n)),), patient="p", split=split)
+        for n, (name, split) in enumerate(splits.items())
+    ]
+    (row,) = check(*cases).rows
+    assert (row.case, row.severity, row.kind) == ("c", "error", "patient_split") and row.hint
+    assert "a and c are of one patient, but split says train and test" in row.message
+
+
 def test_processes_find_the_same_in_the_same_order(tmp_path: Path) -> None:
     for number in range(12):
         save(tmp_path / f"Fäll{number:02}.nii.gz", noise((15 + number, 18, 16), seed=number))

@@ -15,6 +15,7 @@ from VoCoCore.data.cases import Case, Index, Skipped
 from VoCoCore.data.check_case import Examined, Finding, Rules, examine
 from VoCoCore.data.check_pool import Died, run_each, usable_cores
 from VoCoCore.data.label_maps import ignored_value
+from VoCoCore.data.splits import parted, parted_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -79,6 +80,9 @@ def check_index(
         results[position] = _lost(case, result) if isinstance(result, Died) else result
         progress(len(results), len(index.cases), case.id)
     ordered = [results[position] for position in range(len(index.cases))]
+    named = {examined.case: examined for examined in ordered}
+    for first, case in parted(index.cases, "split"):
+        named[case.id].add("error", "patient_split", *parted_words(first, case, "split"))
     duplicates = _duplicates(index.cases, ordered)
     rows = [row for examined in ordered for row in (*examined.findings, *duplicates[examined.case])]
     return CheckReport(tuple(rows), len(ordered), index.skipped)
