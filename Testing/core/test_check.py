@@ -151,15 +151,41 @@ def test_faults_of_a_label(
 def test_a_negative_label_where_nothing_is_declared(tmp_path: Path) -> None:
     source = save(tmp_path / "l.nii.gz", np.full(SHAPE, -1, np.int16), AFFINE)
     (row,) = check(Case("a", (save(tmp_path / "a.nii"),), source)).rows
-    assert row.severity == "error" and "the values -1, a label map has whole numbers from 0 on" in row.message
+    assert (
+        row.severity == "error" and "the values -1, labels are whole numbers from 0 to 32767" in row.message
+    )
 
 
-def test_labels_without_a_declaration_may_have_any_whole_value(tmp_path: Path) -> None:
+def test_labels_without_a_declaration_may_have_any_whole_value_that_training_takes(tmp_path: Path) -> None:
     label = np.zeros(SHAPE, np.float32)
-    label[0, 0, :3] = (7, 70_000, 9_000_000)
+    label[0, 0, :2] = (7, 32_767)
+    assert check(Case("a", (save(tmp_path / "a.nii"),), save(tmp_path / "l.nii", label))).rows == ()
+    label[0, 0, 2:4] = (70_000, 9_000_000)
     case = Case("a", (save(tmp_path / "a.nii"),), save(tmp_path / "l.nii", label))
-    assert check(case).rows == ()
-    assert "7, 70000, 9000000" in check(case, labels={"bg": 0}).rows[0].message
+    (row,) = check(case).rows
+    assert row.severity == "error" and row.kind == "label_values"
+    assert "the values 70000, 9000000, labels are whole numbers from 0 to 32767" in row.message
+    assert "7, 32767, 70000, 9000000, declared are 0" in check(case, labels={"bg": 0}).rows[0].message
+
+
+def test_a_declared_value_beyond_what_training_takes(tmp_path: Path) -> None:
+    label = np.zeros(SHAPE, np.int32)
+    label[0, 0, 0] = 40_000
+    case = Case("a", (save(tmp_path / "a.nii"),), save(tmp_path / "l.nii", label))
+    (row,) = check(case, labels={"bg": 0, "x": 40_000}).rows
+    assert row.severity == "error" and "has the values 40000, labels are whole numbers from 0" in row.message
+
+
+def test_a_label_that_is_ignored_everywhere(tmp_path: Path) -> None:
+    label = np.full(SHAPE, 2, np.uint8)
+    case = Case("a", (save(tmp_path / "a.nii"),), save(tmp_path / "l.nii", label))
+    labels = {"bg": 0, "x": 1, "ignore": 2}
+    (row,) = check(case, labels=labels).rows
+    assert row.severity == "error" and row.kind == "label_ignored" and row.hint
+    assert "says of no voxel what it is" in row.message and str(tmp_path / "l.nii") in row.message
+    label[0, 0, 0] = 1
+    save(tmp_path / "l.nii", label)
+    assert check(case, labels=labels).rows == ()
 
 
 def test_faults_of_channels(tmp_path: Path) -> None:
@@ -198,6 +224,17 @@ def test_duplicates_are_found_by_content(tmp_path: Path) -> None:
     ]
     assert all("the same voxels as case a" in row.message for row in report.rows)
     assert ["must not share" in row.hint for row in report.rows] == [False, True, False, False]
+
+
+def test_a_patient_in_two_splits(tmp_path: Path) -> None:
+    splits = {"a": "train", "b": None, "c": "test", "d": "train"}
+    cases = [
+        Case(name, (save(tmp_path / f"{name}.nii", noise(seed=n)),), patient="p", split=split)
+        for n, (name, split) in enumerate(splits.items())
+    ]
+    (row,) = check(*cases).rows
+    assert (row.case, row.severity, row.kind) == ("c", "error", "patient_split") and row.hint
+    assert "a and c are of one patient, but split says train and test" in row.message
 
 
 def test_processes_find_the_same_in_the_same_order(tmp_path: Path) -> None:

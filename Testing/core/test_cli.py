@@ -248,6 +248,12 @@ def test_estimate_starts_nothing(capsys, tmp_path):
     assert code == 0 and "trained parameters" in out and not (tmp_path / "r").exists()
 
 
+def test_estimate_refuses_weights_to_start_from_as_the_job_does(capsys, tmp_path):
+    asked = ("pretrain", "--run", tmp_path / "r", "--estimate", *TINY, "--init", tmp_path / "gone.pt")
+    code, out, err = call(capsys, *asked)
+    assert code == 3 and "cannot read weights from" in err and "gone.pt" in err and not out
+
+
 def test_as_a_program_it_does_not_import_torch_to_say_help_or_an_error(tmp_path):
     for words, code in (
         (["--help"], 0),

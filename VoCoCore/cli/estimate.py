@@ -32,9 +32,15 @@ def wants_estimate(asked: Any) -> bool:
 
 
 def estimate_pretraining(settings: PretrainSettings, asked: Any) -> int:
-    """Say what a pre-training needs; of the data, where they are named, only channels and the number count."""
+    """Say what a pre-training needs; of the data, where they are named, only channels and the number count.
+
+    Raises DataError for weights to start from that the job would refuse.
+    """
     from VoCoCore.data.sources import index_source
     from VoCoCore.devices import choose
+    from VoCoCore.models.initialise import initialise
+    from VoCoCore.pretext.build import encoder_factory
+    from VoCoCore.settings import SCRATCH
     from VoCoCore.training.estimate import estimate
     from VoCoCore.training.memory import advice, room_mb
     from VoCoCore.training.pretrain_warnings import warnings_of
@@ -44,6 +50,8 @@ def estimate_pretraining(settings: PretrainSettings, asked: Any) -> int:
         index = index_source(settings.data.source, body_part=settings.data.body_part)
         channels, cases = len(index.channels), len(index.cases[: settings.data.limit])
     room = room_mb(machine)  # before the trial itself takes some
+    if settings.init != SCRATCH and not asked.resume:  # a job that is resumed no longer looks at them
+        initialise(encoder_factory(settings, channels)(), settings.init)
     needs = estimate(settings, machine, channels, cases)
     hint = advice(settings, machine, channels, room) if needs.memory_mb > room else ""
     warnings = [{"message": message, "hint": hint} for message, hint in warnings_of(settings)]

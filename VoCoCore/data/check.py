@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from VoCoCore.data.cases import Case, Index, Skipped
 from VoCoCore.data.check_case import Examined, Finding, Rules, examine
 from VoCoCore.data.check_pool import Died, run_each, usable_cores
+from VoCoCore.data.label_maps import ignored_value
+from VoCoCore.data.splits import parted, parted_words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,7 +70,8 @@ def check_index(
     for a bad case.
     """
     values = {*(index.labels or {}).values(), *(v for region in index.regions.values() for v in region)}
-    rules = Rules((counts[0], counts[1], counts[2]), index.channels, frozenset(values) or None)
+    grid, ignored = (counts[0], counts[1], counts[2]), ignored_value(index.labels)
+    rules = Rules(grid, index.channels, frozenset(values) or None, ignored)
     if workers is None:
         workers = max(1, min(usable_cores(), _MOST_WORKERS, len(index.cases)))
     results: dict[int, Examined] = {}
@@ -77,6 +80,9 @@ def check_index(
         results[position] = _lost(case, result) if isinstance(result, Died) else result
         progress(len(results), len(index.cases), case.id)
     ordered = [results[position] for position in range(len(index.cases))]
+    named = {examined.case: examined for examined in ordered}
+    for first, case in parted(index.cases, "split"):
+        named[case.id].add("error", "patient_split", *parted_words(first, case, "split"))
     duplicates = _duplicates(index.cases, ordered)
     rows = [row for examined in ordered for row in (*examined.findings, *duplicates[examined.case])]
     return CheckReport(tuple(rows), len(ordered), index.skipped)

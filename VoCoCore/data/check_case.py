@@ -19,7 +19,7 @@ from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
 from VoCoCore.data.images import grid_difference, is_invertible, read_header, read_images
 from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
-from VoCoCore.data.label_maps import read_map
+from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, read_map
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError, counted
 from VoCoCore.geometry import shear_of, spacing_of, to_ras
@@ -42,11 +42,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Rules:
-    """What cases are held against: grid, channels, and label values where they are declared."""
+    """What cases are held against: grid, channels, label values where declared, and the one that is ignored."""
 
     counts: tuple[int, int, int]
     channels: tuple[str, ...]
     label_values: frozenset[int] | None
+    ignored: int | None = None
 
 
 @dataclass
@@ -198,12 +199,16 @@ def _check_label(label: Source, image: Source, first: Header, rules: Rules, resu
         result.add("error", "label_values", message, "give a label map, not an image or probabilities")
         return
     odd = [value for value in values if rules.label_values is not None and value not in rules.label_values]
-    if odd or min(values) < 0:
-        shown = ", ".join(map(str, odd or [value for value in values if value < 0][:8]))
+    beyond = [value for value in values if not 0 <= value <= LARGEST_VALUE]
+    if odd or beyond:
+        shown = ", ".join(map(str, odd or beyond[:8]))
         declared = ", ".join(map(str, sorted(rules.label_values or ())))
-        known = f"declared are {declared}" if declared else "a label map has whole numbers from 0 on"
+        known = f"declared are {declared}" if odd else f"labels are whole numbers from 0 to {LARGEST_VALUE}"
         message = f"{label.path} has the values {shown}, {known}"
         result.add("error", "label_values", message, "correct the label, or the list of labels")
+    elif values == [rules.ignored]:
+        message = f"{label.path} says of no voxel what it is: all are '{IGNORE}'"
+        result.add("error", "label_ignored", message, "leave the case out, or label some of it")
     elif values == [0]:
         result.add(
             "warning",

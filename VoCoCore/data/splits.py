@@ -6,7 +6,7 @@ held-out cases flatter the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,21 +123,34 @@ def _patient(case: Case) -> str:
     return case.patient or case.id
 
 
-def _by_patient(cases: Iterable[Case], field: str) -> dict[str, Any]:
-    """The split or fold that the source gives each patient; None where it gives none."""
-    found: dict[str, Any] = {}
+def parted(cases: Iterable[Case], field: str) -> Iterator[tuple[Case, Case]]:
+    """Cases whose split or fold is not that of their patient's first case that has one; each behind that one."""
     first: dict[str, Case] = {}
     for case in cases:
-        value, patient = getattr(case, field), _patient(case)
-        if value is None or found.get(patient) is None:
-            found[patient] = value if value is not None else found.get(patient)
-            first[patient] = case
-        elif found[patient] != value:
-            raise DataError(
-                f"cases {first[patient].id} and {case.id} are of one patient, but {field} says "
-                f"{found[patient]} and {value}",
-                f"give all cases of a patient one {field}",
-            )
+        if (value := getattr(case, field)) is None:
+            continue
+        known = first.setdefault(_patient(case), case)
+        if getattr(known, field) != value:
+            yield known, case
+
+
+def parted_words(first: Case, case: Case, field: str) -> tuple[str, str]:
+    """What is wrong with two cases that `parted` gave, and how to mend it."""
+    return (
+        f"cases {first.id} and {case.id} are of one patient, but {field} says "
+        f"{getattr(first, field)} and {getattr(case, field)}",
+        f"give all cases of a patient one {field}",
+    )
+
+
+def _by_patient(cases: Sequence[Case], field: str) -> dict[str, Any]:
+    """The split or fold that the source gives each patient; None where it gives none."""
+    for first, case in parted(cases, field):
+        raise DataError(*parted_words(first, case, field))
+    found: dict[str, Any] = {}
+    for case in cases:
+        if found.get(_patient(case)) is None:
+            found[_patient(case)] = getattr(case, field)
     return found
 
 
