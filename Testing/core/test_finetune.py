@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from VoCoCore.data.cases import load_index, save_index
 from VoCoCore.data.images import case_content
 from VoCoCore.data.sources import index_source
-from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.errors import DataError, SettingsError, StopRequested
 from VoCoCore.models.card import ModelCard
 from VoCoCore.models.model_files import load_model
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 from VoCoCore.training.cohort import short_hash
-from VoCoCore.training.finetune import finetune
+from VoCoCore.training.finetune import Finetuning, finetune
 from VoCoCore.training.labelled_cohort import labelled_index
 from VoCoCore.training.pretrain import pretrain
 
@@ -192,6 +192,26 @@ def test_patience_ends_early_as_finished(labelled_cohort, tmp_path) -> None:
     result = finetune(settings, tmp_path / "run")
     assert result.finished and result.steps == 3
     assert result.weights is not None and result.weights.is_file()
+
+
+def test_a_run_whose_patience_was_over_only_leaves_its_network(
+    labelled_cohort, tmp_path, monkeypatch
+) -> None:
+    """Ended between its last checkpoint and its network, it is gone on with."""
+    settings = labelled_cohort.settings(
+        optim__steps=12, optim__lr=0.0, run__validate_every=1, optim__patience=2, run__checkpoint_every=50
+    )
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut, pytest.raises(StopRequested):
+        cut.setattr(Finetuning, "export", end)
+        finetune(settings, tmp_path / "run")
+    events: list[dict] = []
+    result = finetune(settings, tmp_path / "run", resume=True, listeners=[events.append])
+    assert result.finished and result.steps == 3 and result.weights is not None
+    assert not [event for event in events if event["type"] == "metrics"]
 
 
 def test_what_is_open_is_chosen_and_said_with_reasons(labelled_cohort, tmp_path) -> None:

@@ -88,6 +88,10 @@ class Attempt:
         """Look at the held-out cases."""
         raise NotImplementedError
 
+    def has_enough(self) -> bool:
+        """Whether the looks so far say to go no further, also those of an attempt before."""
+        return False
+
     def export(self, done: int) -> Path:
         """Leave the weights."""
         raise NotImplementedError
@@ -198,6 +202,7 @@ class Attempt:
             steps=steps,
             monitor=monitor,
             start=start,
+            ended=start >= steps or self.has_enough(),
             look=self.look,
             look_every=settings.run.validate_every or steps,
             save=self._save,

@@ -165,12 +165,16 @@ class Finetuning(Attempt):
         if self.machine.main:
             looker.keep(self.run.validation, seen, done)
             self.emit("image", file="validation/latest.npz", step=done)
-        patience = self.settings.optim.patience
-        enough = patience is not None and self.since_best >= patience
+        enough = self.has_enough()
         if enough:
             text = f"no better look for {self.since_best} times: the best one is kept"
             self.emit("stage", name="enough", text=text)
         return Look(better=self.is_best, enough=enough)
+
+    def has_enough(self) -> bool:
+        """Whether so many looks were none the better that patience is over."""
+        patience = self.settings.optim.patience
+        return patience is not None and self.since_best >= patience
 
     def kept(self) -> dict[str, Any]:
         """The best score so far, and how many looks ago it was."""

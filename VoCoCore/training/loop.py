@@ -38,6 +38,7 @@ class Job:
     steps: int
     monitor: Monitor
     start: int
+    ended: bool
     look: Callable[[int], Look]
     look_every: int
     save: Callable[[int], None]
@@ -47,12 +48,12 @@ class Job:
 
 @kept_memory()
 def run_steps(job: Job) -> tuple[int, bool]:
-    """Train from step ``job.start`` to the end, or until a look or somebody says so.
+    """Train from step ``job.start`` to the end, or until a look or somebody says so; not at all if ``job.ended``.
 
     Returns the number of steps done, and whether the job is at its end (not so when it was asked to stop). Nothing in a
     step waits for the device: counters and metrics are read by the monitor, every so many steps.
     """
-    optim, done, ended = job.optim, job.start, job.start >= job.steps
+    optim, done, ended = job.optim, job.start, job.ended
     warmup = optim.warmup or 0
     assert optim.lr is not None  # chosen by the plan
     job.model.train()
