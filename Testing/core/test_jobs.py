@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -137,6 +138,15 @@ def test_show_tells_what_went_wrong_and_what_to_do(tmp_path: Path, capsys) -> No
     told = json.loads(say(capsys, "show", failed, "--json"))
     assert (told["state"], told["checkpoint"], told["hint"][:13]) == ("failed", 40, "copy it again")
     assert told["device"] == "CPU, 2 threads" and told["train"]["loss"] > 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="shlex reads words as POSIX shells do")
+def test_a_command_that_is_advised_can_be_pasted(tmp_path: Path, capsys) -> None:
+    run = lost_run(tmp_path / "two words, it's é")
+    said = say(capsys, "show", run)
+    line = next(line for line in said.splitlines() if "voco jobs resume" in line)
+    words = shlex.split(line[line.index("voco jobs resume") :])
+    assert words[:4] == ["voco", "jobs", "resume", str(run)]
 
 
 def test_an_error_of_an_earlier_attempt_is_not_that_of_this_one(tmp_path: Path, capsys) -> None:

@@ -15,6 +15,7 @@ from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.files import read_json
+from VoCoCore.runs.narrate import shell_word
 
 
 def parser() -> Parser:
@@ -47,7 +48,7 @@ def run(words: Sequence[str]) -> int:
         )
     for number in range(folds):
         _one_fold(asked, number, folds)
-    print(f"ensemble of {counted(folds, 'fold')}: voco predict --model {asked.run} ...")
+    print(f"ensemble of {counted(folds, 'fold')}: voco predict --model {shell_word(asked.run)} ...")
     return 0
 
 

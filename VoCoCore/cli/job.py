@@ -14,6 +14,7 @@ from VoCoCore.runs import known
 from VoCoCore.runs.describe import command_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
+from VoCoCore.runs.narrate import shell_word
 
 
 def run_parser(name: str, description: str) -> Parser:
@@ -51,7 +52,7 @@ def kept_settings(name: str, folder: str | Path) -> dict[str, Any]:
     if command_of(run) != name:
         raise SettingsError(
             f"{run.path} is a run of 'voco {command_of(run)}', not of 'voco {name}'",
-            f"voco jobs resume {run.path} goes on with it",
+            f"voco jobs resume {shell_word(run.path)} goes on with it",
         )
     places = read_json(run.private / "places.json") or {}
     return {**dict(flatten(run.read_settings())), **{name: value for name, value in places.items() if value}}
@@ -111,5 +112,6 @@ def detach(name: str, folder: str, words: Sequence[str]) -> int:
     from VoCoCore.runs.launch import launch
 
     launch(Path(folder), [name, *(word for word in words if word != "--detach")])
-    print(f"running in the background: voco jobs follow {folder}   (stop it with: voco jobs stop {folder})")
+    run = shell_word(folder)
+    print(f"running in the background: voco jobs follow {run}   (stop it with: voco jobs stop {run})")
     return 0

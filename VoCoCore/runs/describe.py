@@ -11,7 +11,7 @@ from VoCoCore.runs import files
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.events import Event, read_events
 from VoCoCore.runs.follow import Follower
-from VoCoCore.runs.narrate import duration
+from VoCoCore.runs.narrate import duration, shell_word
 from VoCoCore.runs.privacy import error_in_full
 
 LOST = "it ended without a word: killed, often for want of memory, or the machine was shut down"
@@ -132,7 +132,7 @@ def _advice(follower: Follower, state: str, message: str) -> tuple[str, str]:
     """What went wrong with a run, and what to do; empty where nothing did."""
     kept = last_checkpoint(follower.run)
     where = "begins anew: there is no checkpoint" if kept is None else f"goes on from step {kept}"
-    resume = f"voco jobs resume {follower.run.path} {where}"
+    resume = f"voco jobs resume {shell_word(follower.run.path)} {where}"
     if state == "lost":
         return LOST, resume
     if state != "failed":

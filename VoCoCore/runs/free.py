@@ -17,6 +17,7 @@ from VoCoCore.errors import SettingsError
 from VoCoCore.runs import files, known
 from VoCoCore.runs.export import FILES
 from VoCoCore.runs.lock import FileLock, probe
+from VoCoCore.runs.narrate import shell_word
 from VoCoCore.runs.space import (
     EXPORT,
     LEFTOVER,
@@ -138,7 +139,7 @@ def _refuse_other_files(path: Path, ours: tuple[str, ...]) -> None:
 def _refuse_in_use(store: Path) -> None:
     for use in uses():
         if use.active and use.store == store:
-            hint = f"wait for it, or voco jobs stop {use.run}"
+            hint = f"wait for it, or voco jobs stop {shell_word(use.run)}"
             raise SettingsError(f"the job in {use.run} is using the store {store}", hint)
     if any(probe(lock) for lock in (store / "locks").glob("*.lock")):
         raise SettingsError(f"a process is preparing cases in the store {store}", "wait for it")

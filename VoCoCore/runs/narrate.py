@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import counted
+
+
+def shell_word(path: str | Path) -> str:
+    """A path as one word of a command that a person pastes."""
+    text = str(path)
+    if os.name == "nt":
+        return f'"{text}"' if " " in text else text
+    return shlex.quote(text)
 
 
 def duration(seconds: float | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from VoCoCore.errors import DataError
 from VoCoCore.runs.directory import RunDirectory, is_run
+from VoCoCore.runs.narrate import shell_word
 
 MODEL, ENCODER = "model.safetensors", "encoder.safetensors"  # in a run's folder `weights`
 _STATE = "state.pt"  # in a checkpoint, beside MODEL
@@ -39,7 +40,7 @@ def _of_run(path: Path) -> Path:
     if model.is_file():
         return model
     if (path / "weights" / ENCODER).is_file():
-        hint = f"fine-tune it first: voco finetune --init {path} ..."
+        hint = f"fine-tune it first: voco finetune --init {shell_word(path)} ..."
         raise DataError(f"{path} is a pre-training: its encoder gives features, no classes", hint)
     raise unfinished(path)
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from VoCoCore.cli.jobs.words import parser_of_run, under_way
 from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.narrate import shell_word
 from VoCoCore.runs.status import ACTIVE
 
 GRACE = 30.0  # seconds
@@ -21,7 +22,8 @@ def follow_(words: list[str]) -> int:
         return _follow(run)
     except KeyboardInterrupt:
         raise StopRequested(
-            f"no longer following {run.path}; its job goes on", f"voco jobs stop {run.path} ends it"
+            f"no longer following {run.path}; its job goes on",
+            f"voco jobs stop {shell_word(run.path)} ends it",
         ) from None
 
 
@@ -46,7 +48,7 @@ def _follow(run: RunDirectory) -> int:
         print("the run is finished")
         return 0
     if state == "stopped":
-        hint = f"voco jobs resume {run.path} goes on: {checkpoint_words(run)}"
+        hint = f"voco jobs resume {shell_word(run.path)} goes on: {checkpoint_words(run)}"
         raise StopRequested(f"the run {run.path} stopped at step {follower.summary().step}", hint)
     raise failure(follower)
 
@@ -97,7 +99,7 @@ def _print_end(run: RunDirectory, state: str) -> None:
     why = f": {error_in_full(run, status.message, '')[0]}" if status and status.message else ""
     print(f"{run.path} is {state}{why}")
     if state != "finished":
-        print(f"{checkpoint_words(run)}; voco jobs resume {run.path} goes on")
+        print(f"{checkpoint_words(run)}; voco jobs resume {shell_word(run.path)} goes on")
 
 
 def resume_(words: list[str]) -> int:
@@ -119,7 +121,7 @@ def resume_(words: list[str]) -> int:
     start = checkpoint_words(run)
     launch(run.path, arguments)
     print(f"{start}; the run goes on in the background")
-    print(f"voco jobs follow {run.path} shows it, voco jobs stop {run.path} stops it")
+    print(f"voco jobs follow {shell_word(run.path)} shows it, voco jobs stop {shell_word(run.path)} stops it")
     return 0
 
 

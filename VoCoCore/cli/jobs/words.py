@@ -9,6 +9,7 @@ from VoCoCore.cli.jobs.actions import ACTIONS
 from VoCoCore.cli.main import Parser
 from VoCoCore.errors import SettingsError
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.narrate import shell_word
 from VoCoCore.runs.status import ACTIVE
 
 
@@ -56,6 +57,7 @@ def under_way(path: str) -> RunDirectory:
     run = RunDirectory.open(path)
     state = run.state()
     if state not in ACTIVE:
-        hint = f"voco jobs resume {run.path} goes on" if state in ("lost", "stopped", "failed") else ""
-        raise SettingsError(f"{run.path} is not under way: it is {state}", hint or "voco jobs list shows all")
+        resumable, place = state in ("lost", "stopped", "failed"), shell_word(run.path)
+        hint = f"voco jobs resume {place} goes on" if resumable else "voco jobs list shows all"
+        raise SettingsError(f"{run.path} is not under way: it is {state}", hint)
     return run
