@@ -17,6 +17,8 @@ from VoCoCore.errors import SettingsError
 
 Triple = tuple[float, float, float]
 
+_USUAL_MM = (0.05, 20.0)  # of a voxel along an axis
+
 
 def triple(values: Sequence[float] | np.ndarray, what: str) -> Triple:
     """Return ``values`` as three finite floats, or raise SettingsError naming ``what``."""
@@ -212,3 +214,11 @@ def steps_of(affine: np.ndarray) -> np.ndarray:
     A tilted gantry makes such a grid, whose lengths and volumes are no products of the voxel size.
     """
     return np.asarray(affine, dtype=float)[:3, :3] if is_sheared(affine) else spacing_of(affine)
+
+
+def unusual_voxels(affine: np.ndarray) -> str:
+    """How large voxels are, in words, where a length is below 0.05 or above 20 mm, as in a wrong unit; else empty."""
+    spacing = spacing_of(affine)
+    if spacing.min() >= _USUAL_MM[0] and spacing.max() <= _USUAL_MM[1]:
+        return ""
+    return f"voxels of {' x '.join(f'{value:.3g}' for value in spacing)} mm"

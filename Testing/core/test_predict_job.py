@@ -110,6 +110,21 @@ def test_an_interrupt_ends_after_the_case_in_work(place, capsys, monkeypatch):
     assert [row["case"] for row in rows] == ["c0", "c1", "c2"]
 
 
+def test_voxels_in_a_wrong_unit_are_said_to_be_so_where_memory_ends(place, capsys, monkeypatch):
+    """An image of 33 x 33 x 20 voxels of 200 mm would become one of 5 000 000 000 of 1 mm."""
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Predictor, "prepare", full)
+    for image in (place / "images").iterdir():
+        image.unlink()
+    write_image(place / "images" / "metres.nii.gz", blobs((33, 33, 20)) * 100, np.diag([200, 200, 200, 1]))
+    assert main(words(place)) == 3
+    said = capsys.readouterr().err
+    assert "metres: it has voxels of 200 x 200 x 200 mm" in said and "check the header's unit" in said
+
+
 def test_bad_cases_of_every_kind_do_not_stop_the_others(place, capsys, monkeypatch):
     images = place / "images"
     (images / "text.nii.gz").write_text("hello " * 99)

@@ -22,10 +22,9 @@ from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
 from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, read_map
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError, counted
-from VoCoCore.geometry import shear_of, spacing_of, to_ras
+from VoCoCore.geometry import shear_of, spacing_of, to_ras, unusual_voxels
 
 MIN_BASE_VOXELS = 4
-_USUAL_MM = (0.05, 20.0)
 _SLAB = 1 << 22  # voxels handled at a time
 
 
@@ -127,12 +126,8 @@ def _check_affine(source: Source, header: Header, sheared: str, result: Examined
         what = "gantry tilt:" if sheared == "gantry_tilt" else "axes that are not at right angles:"
         message = f"{source.path} has {what} {angle:.1f} degrees"
         result.add("warning", sheared, message, "resample it to straight axes if shapes matter")
-    spacing = spacing_of(header.affine)
-    if spacing.min() < _USUAL_MM[0] or spacing.max() > _USUAL_MM[1]:
-        sizes = " x ".join(f"{value:.3g}" for value in spacing)
-        result.add(
-            "warning", "voxel_size", f"{source.path} has voxels of {sizes} mm", "check the header's unit"
-        )
+    if words := unusual_voxels(header.affine):
+        result.add("warning", "voxel_size", f"{source.path} has {words}", "check the header's unit")
 
 
 def _check_size(source: Source, header: Header, rules: Rules, result: Examined) -> None:

@@ -6,16 +6,17 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.data.cases import Case, file_names
-from VoCoCore.data.images import case_content, content_hash, read_case
+from VoCoCore.data.images import case_content, content_hash, read_case, read_header
 from VoCoCore.data.predicted import predicted_files
 from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError, counted
+from VoCoCore.geometry import unusual_voxels
 from VoCoCore.inference import results
 from VoCoCore.inference.predict import Predictor
 from VoCoCore.inference.probabilities import Probabilities
@@ -162,7 +163,7 @@ class Predictions:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise fault(self.folder, error) from error
             if is_out_of_memory(error):
-                return "there is not enough memory for it  (close other programs, or use a larger machine)"
+                return _too_large(case)
             return f"{type(error).__name__}: {error}"
 
     def _one(self, case: Case, name: str, clock: _Clock) -> bool:
@@ -275,3 +276,11 @@ def failures(done: Done) -> DataError:
         f"{counted(count, 'case')} could not be predicted: {named}{more}",
         "all others are done; mend these and run the same command again",
     )
+
+
+def _too_large(case: Case) -> str:
+    """Why a case needs more memory than there is."""
+    with suppress(VocoError):
+        if words := unusual_voxels(read_header(case.images[0]).affine):
+            return f"it has {words}, more than fit into memory in the model's size  (check the header's unit)"
+    return "there is not enough memory for it  (close other programs, or use a larger machine)"
