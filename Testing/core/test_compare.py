@@ -271,6 +271,13 @@ def test_surface_dice_of_several_tolerances_is_refused(tmp_path):
         compare(read_runs([a], "dice", {}), "dice")
 
 
+def test_means_over_other_labels_are_not_compared(tmp_path):
+    whole = scored(tmp_path / "whole", {f"c{n}": {"hippocampus": 0.8} for n in range(8)})
+    parts = scored(tmp_path / "parts", {f"c{n}": {"anterior": 0.4, "posterior": 0.5} for n in range(8)})
+    with pytest.raises(DataError, match="no label in common: hippocampus, and anterior, posterior"):
+        compare(read_runs([whole, parts], "dice", {}), "dice")
+
+
 def test_runs_and_evaluations_meet_by_what_runs_know_of_their_cases(tmp_path):
     """A run's table has hashes, an evaluation names; a copy of a run without its private folder still pairs."""
     scores = made(8, 0.7, 1)

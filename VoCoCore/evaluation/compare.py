@@ -5,7 +5,7 @@ Runs of one method (one name) on the same number of training cases are draws: th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 
@@ -83,7 +83,7 @@ def compare(runs: Sequence[RunScores], metric: str, baseline: str = "") -> Compa
             f"they are called {', '.join(names)}",
         )
     cases = _common_cases(runs)
-    labels = tuple(dict.fromkeys(label for run in runs for found in run.scores.values() for label in found))
+    labels = _all_labels(runs)
     by_group: dict[tuple[str, int | None], list[RunScores]] = {}
     for run in runs:
         by_group.setdefault((run.name, run.train_cases), []).append(run)
@@ -121,14 +121,28 @@ def _common_cases(runs: Sequence[RunScores]) -> tuple[str, ...]:
     if not cases:
         other = next((run for run in runs if not set(run.scores) & set(runs[0].scores)), runs[-1])
         raise DataError(
-            f"no case is in all runs: {runs[0].path} has {_some(runs[0])}, {other.path} has {_some(other)}",
+            f"no case is in all runs: {runs[0].path} has {_some(runs[0].scores)}, "
+            f"{other.path} has {_some(other.scores)}",
             "compare runs that were evaluated on the same cases",
         )
     return cases
 
 
-def _some(run: RunScores) -> str:
-    names = list(run.scores)
+def _all_labels(runs: Sequence[RunScores]) -> tuple[str, ...]:
+    """The labels of all runs. Means over none in common say nothing of each other: DataError then."""
+    each = [list(dict.fromkeys(label for found in run.scores.values() for label in found)) for run in runs]
+    other = next((place for place, found in enumerate(each) if not set(found) & set(each[0])), None)
+    if other is not None:
+        raise DataError(
+            f"{runs[0].path} and {runs[other].path} have no label in common: "
+            f"{_some(each[0])}, and {_some(each[other])}",
+            "evaluate both with the same --labels",
+        )
+    return tuple(dict.fromkeys(label for found in each for label in found))
+
+
+def _some(found: Iterable[str]) -> str:
+    names = list(found)
     return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
 
 
