@@ -79,7 +79,8 @@ def previewCrops(stage: Stage) -> None:
     hand.click("nextButton")
     hand.until(lambda: "moved" not in hand.find("cropLabel").text, what="the next crop")
     hand.check("onCheckBox", False)
-    assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLMarkupsROINode") is None
+    gone = "vtkMRMLMarkupsROINode"
+    hand.until(lambda: slicer.mrmlScene.GetFirstNodeByClass(gone) is None, what="the end of the preview")
     hand.check("onCheckBox")
 
 

@@ -84,7 +84,8 @@ def reload(stage: Stage) -> None:
     rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
     assert len(rois) == 1, [node.GetName() for node in rois]
     hand.check("onCheckBox", False)
-    assert not slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    gone = "vtkMRMLMarkupsROINode"
+    hand.until(lambda: not slicer.util.getNodesByClass(gone), what="the end of the preview")
 
 
 def showPreview(stage: Stage, hand):
