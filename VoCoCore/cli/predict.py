@@ -84,7 +84,7 @@ def run(words: Sequence[str]) -> int:
         machine,
         overlap=asked.overlap,
         batch=asked.batch,
-        mirror=["xyz".index(letter) for letter in asked.mirror],
+        mirror=["xyz".index(letter) for letter in sorted(asked.mirror)],
         largest=asked.largest,
         say=lambda text: print(text, flush=True),
         scratch=Path(asked.output),

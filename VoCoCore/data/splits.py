@@ -50,7 +50,7 @@ def assign_splits(index: Index, val: float = 0.1, test: float = 0.0, folds: int 
         splits.update(dict.fromkeys(opened[:count], "val"))
         opened = opened[count:]
     splits.update(dict.fromkeys(opened, "train"))
-    return replace(index, cases=tuple(replace(case, split=splits[_patient(case)]) for case in index.cases))
+    return replace(index, cases=tuple(replace(case, split=splits[patient_of(case)]) for case in index.cases))
 
 
 def use_fold(index: Index, fold: int) -> Index:
@@ -113,13 +113,14 @@ def _with_folds(index: Index, splits: dict[str, Any], opened: Sequence[str], fol
     return replace(
         index,
         cases=tuple(
-            replace(case, split=splits[_patient(case)], fold=given.get(_patient(case)))
+            replace(case, split=splits[patient_of(case)], fold=given.get(patient_of(case)))
             for case in index.cases
         ),
     )
 
 
-def _patient(case: Case) -> str:
+def patient_of(case: Case) -> str:
+    """Whose case it is; where no patient is named, it is one of its own."""
     return case.patient or case.id
 
 
@@ -129,7 +130,7 @@ def parted(cases: Iterable[Case], field: str) -> Iterator[tuple[Case, Case]]:
     for case in cases:
         if (value := getattr(case, field)) is None:
             continue
-        known = first.setdefault(_patient(case), case)
+        known = first.setdefault(patient_of(case), case)
         if getattr(known, field) != value:
             yield known, case
 
@@ -149,8 +150,8 @@ def _by_patient(cases: Sequence[Case], field: str) -> dict[str, Any]:
         raise DataError(*parted_words(first, case, field))
     found: dict[str, Any] = {}
     for case in cases:
-        if found.get(_patient(case)) is None:
-            found[_patient(case)] = getattr(case, field)
+        if found.get(patient_of(case)) is None:
+            found[patient_of(case)] = getattr(case, field)
     return found
 
 

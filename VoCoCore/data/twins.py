@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from VoCoCore.data.cases import Case, Index
 from VoCoCore.data.images import case_content
+from VoCoCore.data.splits import patient_of
 from VoCoCore.errors import VocoError
 
 _GLANCE = 1 << 16  # bytes from the middle of a file that nearly always tell it from others of its size
@@ -24,9 +25,11 @@ def with_twins_joined(index: Index) -> Index:
     patients = _Patients(index.cases)
     for group in twins(index.cases):
         for case in group[1:]:
-            patients.join(_patient(group[0]), _patient(case))
+            patients.join(patient_of(group[0]), patient_of(case))
     cases = tuple(
-        replace(case, patient=joined) if (joined := patients.of(_patient(case))) != _patient(case) else case
+        replace(case, patient=joined)
+        if (joined := patients.of(patient_of(case))) != patient_of(case)
+        else case
         for case in index.cases
     )
     return index if cases == index.cases else replace(index, cases=cases)
@@ -58,7 +61,7 @@ def _alike(cases: Iterable[Case], sign: Callable[[Case], Hashable]) -> Iterator[
         except (OSError, ValueError, VocoError):
             continue  # preparing says what is wrong with it
     for group in groups.values():
-        if len({_patient(case) for case in group}) > 1:
+        if len({patient_of(case) for case in group}) > 1:
             yield group
 
 
@@ -75,10 +78,6 @@ def _glance(case: Case) -> Hashable:
     return digest.hexdigest()
 
 
-def _patient(case: Case) -> str:
-    return case.patient or case.id
-
-
 class _Patients:
     """Which patients are one."""
 
@@ -87,7 +86,7 @@ class _Patients:
         self._given: dict[str, set[tuple[str, str | int]]] = defaultdict(set)
         for case in cases:
             given = (("split", case.split), ("fold", case.fold))
-            self._given[_patient(case)] |= {(kind, value) for kind, value in given if value is not None}
+            self._given[patient_of(case)] |= {(kind, value) for kind, value in given if value is not None}
 
     def of(self, patient: str) -> str:
         """The one that stands for ``patient``."""

@@ -58,7 +58,7 @@ def keep_error(run: RunDirectory, shown: str, message: str, hint: str) -> None:
 
 def error_in_full(run: RunDirectory, shown: str, hint: str) -> tuple[str, str]:
     """Message and hint of the error that the public files tell of as ``shown``; as they are where nothing was kept."""
-    kept = read_json(run.private / ERROR)
-    if not isinstance(kept, dict) or not shown or kept.get("shown") != shown:
+    kept = read_json(run.private / ERROR) if shown else None
+    if not isinstance(kept, dict) or kept.get("shown") != shown:
         return shown, hint
     return str(kept.get("message") or shown), str(kept.get("hint") or hint)

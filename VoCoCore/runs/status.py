@@ -25,6 +25,7 @@ from VoCoCore.runs import files, process
 
 ACTIVE = ("preparing", "running", "stopping")
 ENDED = ("stopped", "finished", "failed")
+RESUMABLE = ("stopped", "failed", "lost")
 STATES = (*ACTIVE, *ENDED, "lost")  # nobody writes "lost": readers derive it
 
 BEAT = 5.0  # seconds between two heartbeats

@@ -260,9 +260,8 @@ def carry_out(
         # The first rank owns the run; the others only compute.
         return kind(settings, RunDirectory(run_folder), (), should_stop).work(attempt=0)
     if all_ranks() > 1:
-        choose(
-            settings.run
-        )  # before the run can be refused: the others would wait for a rank that never comes
+        # Before the run can be refused: the others would wait for a rank that never comes.
+        choose(settings.run)
     run = open_run(settings, Path(run_folder), environment or {}, resume)
     with run.lock(), run.heartbeat():
         take_up(settings, run, anew=not resume)

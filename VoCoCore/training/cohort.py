@@ -32,6 +32,8 @@ from VoCoCore.runs.space import default_store
 from VoCoCore.settings import SCRATCH, DataSettings, PretrainSettings
 from VoCoCore.training.monitor import Emit
 
+TWINS = "twins.json"  # in private/: cases with the same images in several splits
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -102,9 +104,6 @@ def tell_twins(run: RunDirectory, count: int, held: Iterable[tuple[str, str, str
             message=f"{counted(count, 'held-out case', 'has', 'have')} the same images as a case of another split",
             hint=f"scores flatter; private/{TWINS} names them: give them one patient, or one split",
         )
-
-
-TWINS = "twins.json"
 
 
 def prepare_cases(

@@ -11,6 +11,12 @@ from VoCoCore.runs.describe import command_of, last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.privacy import keep_error, without_names
 
+# What is shown of an error in data of which nobody knows yet what their cases are called.
+UNKNOWN = (
+    "what the job was given cannot be used",
+    "private/error.json in the run's folder says what, and why",
+)
+
 
 def stopped(run: RunDirectory, step: int, message: str = "") -> None:
     """Somebody asked the job to end; ``step`` is how far it came."""
@@ -50,13 +56,6 @@ def failed(run: RunDirectory, error: BaseException) -> None:
     ):
         with suppress(Exception):
             say()
-
-
-# What is shown of an error in data of which nobody knows yet what their cases are called.
-UNKNOWN = (
-    "what the job was given cannot be used",
-    "private/error.json in the run's folder says what, and why",
-)
 
 
 def _names_unknown(run: RunDirectory, error: BaseException) -> bool:

@@ -23,16 +23,14 @@ from VoCoCore.runs.files import glance_json
 from VoCoCore.runs.narrate import narrate
 from VoCoCore.runs.privacy import error_in_full
 from VoCoCore.runs.process import host_name
-from VoCoCore.runs.status import ACTIVE, ENDED, Status
+from VoCoCore.runs.status import ACTIVE, ENDED, RESUMABLE, Status
 
 GONE, STARTING = "gone", "starting"  # states that only this table has, beside those of VoCoCore
 SCORES = ("position_accuracy", "dice", "balanced_accuracy")  # by which states of a network are compared
 RESULTS, REPORT = ("model", "encoder"), "report.html"  # what a run leaves
 _TAIL = 1 << 15  # bytes
-_SOON, _LATE = (
-    0.5,
-    30.0,
-)  # seconds to the next look at files that cannot be read: at first, and after many in vain
+# Seconds to the next look at files that cannot be read: at first, and after many in vain.
+_SOON, _LATE = 0.5, 30.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class JobRow:
     @property
     def resumable(self) -> bool:
         """Whether a new job can go on where this one has ended."""
-        return self.state in ("stopped", "failed", "lost") and bool(self.kind) and not self.locked
+        return self.state in RESUMABLE and bool(self.kind) and not self.locked
 
     @property
     def active(self) -> bool:
@@ -82,10 +80,8 @@ class RunReader:
         self.row = JobRow(self.run.path, self.run.name)
         self.readAt = -math.inf
         self._looking: Iterator[None] | None = None  # a look that has not come to its end
-        self._refusals, self._again = (
-            0,
-            -math.inf,
-        )  # looks in vain, one after the other, and when to try the next
+        # Looks in vain, one after the other, and when to try the next.
+        self._refusals, self._again = 0, -math.inf
         self._kind = ""
         self._device = ""
         self._seen: object = None

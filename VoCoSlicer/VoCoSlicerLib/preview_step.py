@@ -186,7 +186,7 @@ class PreviewInStep:
     def _built(self, placed: _Placed) -> bool:
         """Go on by a step with making the nodes; whether all are made."""
         if self._building is None or self._building.placed is not placed:
-            self._stopBuilding()
+            self._takeDown()
             nodes = PreviewScene(self._scene, self._moved)
             self._building = _Building(placed, nodes, nodes.build(placed.world, placed.plan))
         if not advance(self._building.steps):
@@ -198,11 +198,6 @@ class PreviewInStep:
     def _half(self) -> PreviewScene | None:
         """The nodes that are being made."""
         return self._building.nodes if self._building is not None else None
-
-    def _stopBuilding(self) -> None:
-        nodes, self._building = self._half, None
-        if nodes is not None:
-            nodes.close()
 
     def _fill(self, request: Any, plan: Plan) -> None:
         values = self._prepared.ask(PrepareRequest(request.key, request, plan))
@@ -244,16 +239,16 @@ class PreviewInStep:
         self._nodes.cells.setHeat(empty if values is None else values, (low, 1.0))
 
     def _takeDown(self, gently: bool = False) -> None:
-        nodes, self._nodes, self._placed = self._nodes, None, None
+        wasUp, nodes = self._nodes is not None, self._nodes or self._half
+        self._nodes = self._placed = self._building = None
         with renderedOnce():
-            self._stopBuilding()
             self._seeOff()
             if nodes is not None:
                 self._leaving = nodes.closing()
                 next(self._leaving)
             if not gently:
                 self._seeOff()
-        if nodes is not None:
+        if wasUp:
             self._labels = np.zeros(0)
             self._scores.clear()
             self.labelsChanged.emit()

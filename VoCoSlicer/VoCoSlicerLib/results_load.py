@@ -17,7 +17,7 @@ from VoCoSlicerLib.results_tables import caseTitle, classTable, isStillThere, vo
 from VoCoSlicerLib.threads import asVocoError, inThread
 
 _TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
-MOST_MAPS = 4 * 10**9  # bytes of probability maps in the scene from one folder: 13 of a 512 x 512 x 300 CT
+MOST_MAPS = 4 * 10**9  # bytes of probability maps in the scene from one folder: 12 of a 512 x 512 x 300 CT
 
 
 @dataclass(frozen=True)
@@ -177,20 +177,14 @@ class PredictionLoad:
             self._mustBeThere(volume)
             self._mapBytes += each.array.nbytes
             if self._mapBytes > MOST_MAPS:
-                self._tooMany(path)
+                self.warnings.append(
+                    f"only the first {len(self.probabilityNodes)} probability maps were loaded, to leave memory "
+                    f"for the rest; load others from {path.parent}"
+                )
                 return
             node = addProbabilityVolume(self.scene, each, volume, self.provenance)
             self.probabilityNodes.append(node)
             yield
-
-    def _tooMany(self, path: Path) -> None:
-        """Say once that no more maps are loaded: they would fill the memory."""
-        text = (
-            f"only the first {len(self.probabilityNodes)} probability maps were loaded, to leave memory for the rest; "
-            f"load others from {path.parent}"
-        )
-        if not any(line.startswith("only the first") for line in self.warnings):
-            self.warnings.append(text)
 
     def _compare(self, case: str, sizes: Mapping[str, float], rows: list[dict[str, Any]]) -> None:
         """Say where the table beside the label maps tells other volumes than their voxels."""

@@ -36,9 +36,8 @@ _AT_ONCE = 1 << 18  # bytes of each file that one poll reads
 _KEPT = 5000  # lines for the log
 _PAUSE = 0.02  # seconds
 _running: set[Task] = set()
-_leaving: set[Task] = (
-    set()
-)  # cancelled, and not seen to have ended: who cancels a task often polls it no more
+# Cancelled, and not seen to have ended: who cancels a task often polls it no more.
+_leaving: set[Task] = set()
 
 
 def orderFile(prefix: str, content: object) -> Path:

@@ -17,10 +17,8 @@ from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib.signals import Signal
 
 TURN = 0.002  # seconds, of a poll
-EVERY, SHARE = (
-    16,
-    0.008,
-)  # milliseconds between two turns that the window gives, and the seconds that each lasts
+# Milliseconds between two turns that the window gives, and the seconds that each lasts.
+EVERY, SHARE = 16, 0.008
 
 began = Signal()  # some thread is at work now
 _working: set[threading.Thread] = set()

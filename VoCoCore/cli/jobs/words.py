@@ -10,7 +10,7 @@ from VoCoCore.cli.main import Parser
 from VoCoCore.errors import SettingsError
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.narrate import shell_word
-from VoCoCore.runs.status import ACTIVE
+from VoCoCore.runs.status import ACTIVE, RESUMABLE
 
 
 def parser_of(action: str) -> Parser:
@@ -57,7 +57,7 @@ def under_way(path: str) -> RunDirectory:
     run = RunDirectory.open(path)
     state = run.state()
     if state not in ACTIVE:
-        resumable, place = state in ("lost", "stopped", "failed"), shell_word(run.path)
-        hint = f"voco jobs resume {place} goes on" if resumable else "voco jobs list shows all"
+        resume = f"voco jobs resume {shell_word(run.path)} goes on"
+        hint = resume if state in RESUMABLE else "voco jobs list shows all"
         raise SettingsError(f"{run.path} is not under way: it is {state}", hint)
     return run

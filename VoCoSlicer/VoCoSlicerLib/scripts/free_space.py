@@ -101,7 +101,9 @@ def active(users: dict[str, str]) -> list[str]:
 
 def resumable(users: dict[str, str]) -> list[str]:
     """Those of the runs that a job could go on with, and then it reads its volumes again."""
-    return [run for run, state in users.items() if state in ("stopped", "failed", "lost")]
+    from VoCoCore.runs.status import RESUMABLE
+
+    return [run for run, state in users.items() if state in RESUMABLE]
 
 
 def check_volumes(folder: Path, given_up: list[str], order: dict[str, Any]) -> None:
