@@ -43,6 +43,7 @@ def test_training_keeps_it(kept):
     job = SimpleNamespace(
         start=1,
         steps=1,
+        ended=True,
         optim=SimpleNamespace(warmup=0, lr=1.0),
         model=SimpleNamespace(train=lambda: seen.append(kept())),
     )
