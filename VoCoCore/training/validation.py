@@ -49,19 +49,24 @@ class HeldOut:
 def look(task: Any, batches: Iterable[dict[str, Tensor]], machine: Machine, ranks: Ranks) -> HeldOut:
     """Run the task over this rank's held-out batches without training it; what all ranks saw, in their order."""
     task.eval()
-    mine: list[dict[str, Tensor]] = []
-    for host in batches:
+    mine: dict[str, Tensor] = {}
+    for place, host in enumerate(batches):
         batch = to_device(host, machine.device)
         with machine.autocast():
             outcome = task(batch)
         named = {f"loss_{name}": value for name, value in outcome.terms.items()} | task.diagnostics(outcome)
         details = {name: outcome.details[name] for name in ("labels", "logits")}
-        mine.append({"case": batch["case"], **details, **{name: v.float() for name, v in named.items()}})
+        details["case"] = batch["case"]
+        details |= {name: value.float() for name, value in named.items()}
+        mine |= {f"{place} {name}": value for name, value in details.items()}
     # Only now is the device waited for.
-    there = ranks.all_of([{name: value.cpu() for name, value in batch.items()} for batch in mine])
+    there = ranks.all_of({name: value.cpu() for name, value in mine.items()})
     seen: dict[str, list[Tensor]] = {}
-    for name, value in (item for part in there for batch in part for item in batch.items()):
-        seen.setdefault(name, []).append(value)
+    for part in there:
+        for place, name in sorted(
+            (int(place), name) for place, _, name in (key.partition(" ") for key in part)
+        ):
+            seen.setdefault(name, []).append(part[f"{place} {name}"])
     case, labels, logits = (torch.cat(seen.pop(name)).numpy() for name in ("case", "labels", "logits"))
     means = {name: float(torch.stack(values).mean()) for name, values in seen.items()}
     return HeldOut(case.ravel(), labels, logits.astype(np.float64), means)
