@@ -209,3 +209,11 @@ def test_no_text_names_a_machine_or_a_package_host() -> None:
         assert name.parts[0] == "Testing" or not (found := HOMES.search(text)), (
             f"{name}: {found and found[0]}"
         )
+
+
+def test_no_test_asserts_how_long_something_takes() -> None:
+    """Times are measured in Testing/benchmarks; a test counts instead."""
+    clock = re.compile(r"thread_time|process_time|perf_counter|assert .*monotonic\(\) - ")
+    scripts = [*(ROOT / "Testing" / "core").glob("*.py"), *(ROOT / "Testing" / "slicer").glob("*.py")]
+    timed = [path.name for path in scripts if clock.search(path.read_text(encoding="utf-8"))]
+    assert timed == [Path(__file__).name]

@@ -98,19 +98,16 @@ def test_the_list_is_a_table_that_tells_how_far_and_how_silent(tmp_path: Path, c
     assert "no runs known" in say(capsys, "list")
 
 
-@pytest.mark.slow
-def test_a_hundred_runs_are_listed_at_once(tmp_path: Path) -> None:
+def test_a_hundred_runs_are_listed_without_torch(tmp_path: Path) -> None:
     for number in range(100):
         lost_run(tmp_path / f"run{number:03}")
         known.remember(tmp_path / f"run{number:03}")
-    times = []
+    code = "import sys; from VoCoCore.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     for folder in ([], [str(tmp_path)]):
-        begun = time.perf_counter()
-        command = [sys.executable, "-m", "VoCoCore", "jobs", "list", *folder]
+        command = [sys.executable, "-c", code, "jobs", "list", *folder]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - begun)
-        assert len(done.stdout.splitlines()) == 101
-    assert min(times) < 2.0, times  # a quiet machine needs a quarter of a second
+        *listed, torch = done.stdout.splitlines()
+        assert len(listed) == 101 and torch == "False"
 
 
 def test_show_tells_what_went_wrong_and_what_to_do(tmp_path: Path, capsys) -> None:

@@ -34,11 +34,13 @@ def manyKnown(folder, **states):
 
 @contextmanager
 def slow(folder, seconds=0.01):
-    """Each question to the disk about something below ``folder`` takes ``seconds``, as over a network."""
+    """Each question to the disk about something below ``folder`` takes ``seconds``, as over a network; yields these."""
+    asked = []
 
     def delayed(action):
         def later(path, *words, **more):
             if isinstance(path, str | os.PathLike) and str(path).startswith(str(folder)):
+                asked.append(str(path))
                 time.sleep(seconds)
             return action(path, *words, **more)
 
@@ -47,25 +49,17 @@ def slow(folder, seconds=0.01):
     with pytest.MonkeyPatch.context() as patch:
         for place, name in ((os, "stat"), (os, "open"), (os, "scandir"), (builtins, "open"), (io, "open")):
             patch.setattr(place, name, delayed(getattr(place, name)))
-        yield
-
-
-def timesOf(action, count=12):
-    """Seconds that each of so many calls takes, the shortest first."""
-    times = []
-    for _ in range(count):
-        began = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - began)
-    return sorted(times)
+        yield asked
 
 
 def test_a_slow_disk_holds_the_window_for_moments_and_every_run_has_its_turn(logic, tmp_path):
     going = manyKnown(tmp_path / "runs", one="running", two="running", three="running", done="finished")[:3]
-    with slow(tmp_path / "runs"):
-        times = timesOf(logic.jobs.rows, 40)
+    with slow(tmp_path / "runs") as asked:
+        for _ in range(40):
+            before = len(asked)
+            logic.jobs.rows()
+            assert len(asked) - before <= 4, "each takes longer than a call may"
         assert len(logic.jobs.rows()) == 4 and not logic.jobs.behind
-        assert times[len(times) // 2] < 0.05, "half of the calls; others compute on this machine too"
         for run in going:
             write(run, [train(40, 0.125)], "a")
         losses = {}
@@ -115,10 +109,10 @@ def test_a_status_that_another_process_has_open_is_not_waited_for_and_the_row_st
     (row,) = logic.jobs.rows()
     refused = refusing(monkeypatch, run / "status.json")
     write(run, [progress(40)], "a")
-    began = time.monotonic()
-    for _ in range(5):
-        assert logic.jobs.rows() == [row]
-    assert time.monotonic() - began < 1.5, "no patience in a window"
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", lambda _: pytest.fail("no patience in a window"))
+        for _ in range(5):
+            assert logic.jobs.rows() == [row]
     refused[0] = False
     status = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps({**status, "state": "finished", "step": 777}))
@@ -156,8 +150,6 @@ def test_closing_asks_only_the_jobs_that_were_under_way_and_waits_for_no_disk(lo
     monkeypatch.setattr(RunDirectory, "state", noted)
     assert {row.path: row.state for row in logic.activeRuns()} == {going[1]: "stopping", going[2]: "running"}
     assert sorted(looks) == sorted(going), "the others are not asked"
-    monkeypatch.setattr(RunDirectory, "state", lambda run: awake.wait(60) and state(run))
-    began = time.monotonic()
-    assert len(logic.activeRuns()) == 3, "as they were at the last look"
-    assert time.monotonic() - began < 5
+    monkeypatch.setattr(RunDirectory, "state", lambda run: awake.wait(600) and state(run))
+    assert len(logic.activeRuns()) == 3, "as they were at the last look, and before the disk is there again"
     awake.set()

@@ -52,20 +52,18 @@ def test_all_sections_open_and_every_control_says_what_it_is(voco, host):
         assert not silent, f"{name}: no tooltip on {silent}"
 
 
-def test_opening_is_quick_and_brings_no_torch():
-    """In a process of its own, as a user opens the module first; the best of two, since others compute here too."""
+def test_opening_brings_no_torch():
+    """In a process of its own, as a user opens the module first."""
     code = (
-        "import sys, time; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
+        "import sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]\n"
         "import slicer, vtk, numpy; from host import Host; host = Host()\n"
-        "began = time.process_time(); widget = host.loadModule(sys.argv[2] + '/VoCoSlicer.py')\n"
+        "widget = host.loadModule(sys.argv[2] + '/VoCoSlicer.py')\n"
         "host.enter('VoCoSlicer'); host.app.processEvents()\n"
-        "print('SECONDS', time.process_time() - began, 'torch' in sys.modules); host.close()\n"
+        "print('TORCH', 'torch' in sys.modules); host.close()\n"
     )
     words = [sys.executable, "-c", code, str(Path(__file__).parent), str(MODULE.parent)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
-    assert "SECONDS" in done.stdout, done.stderr
-    seconds, torch = done.stdout.partition("SECONDS ")[2].split()
-    assert float(seconds) < 0.6 and torch == "False"  # 0.3 s on a machine that does nothing else
+    assert "TORCH False" in done.stdout, done.stderr
 
 
 def test_a_hundred_comings_and_goings_leave_nothing_behind(voco, host):

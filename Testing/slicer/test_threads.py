@@ -47,12 +47,12 @@ def test_without_a_turn_the_events_hold_a_thread_back():
 def test_the_windows_own_turns_bring_a_thread_on_in_half_the_time():
     """Sixteen times the work of a poll's turn, between events of 8 ms: what the window's timer leaves."""
     thread = begin(lambda: [slowly() for _ in range(16)], "test")
-    rounds, since = 0, time.perf_counter()
+    rounds = 0
     while giveTurns():
         events(8)
         rounds += 1
     assert not thread.is_alive() and not giveTurns()
-    assert rounds < 16 * STEPS / 8, (rounds, time.perf_counter() - since)
+    assert rounds < 16 * STEPS / 8
 
 
 def test_the_window_gives_turns_while_a_thread_is_at_work_and_never_else(voco, hand):
