@@ -1,8 +1,8 @@
 """How long calls of the Slicer module hold its window: opening, tables, the start of an export.
 
 Run: python Testing/benchmarks/bench_calls.py
-Prints a JSON list. A figure is the longest of several calls, in CPU time of the window's thread, because other work on a
-machine disturbs it least; its distance from the median is the spread.
+Prints a JSON list. A figure is the longest of several calls, in CPU time of the window's thread, because other work on
+a machine disturbs it least; its distance from the median is the spread.
 """
 
 from __future__ import annotations
