@@ -296,3 +296,15 @@ def test_real_series(shared_data: Path) -> None:
     volume = read_image(index.cases[0].images[0])
     assert volume.array.shape == (512, 512, 20) and np.allclose(volume.spacing, (0.9765625, 0.9765625, 2))
     assert volume.array.min() == -1024 and check_index(index, workers=0).rows == ()
+
+
+def test_a_list_of_series_knows_their_patients(tmp_path: Path) -> None:
+    for name, patient in (("a", "P1"), ("b", "P1"), ("c", "P2"), ("d", "P2")):
+        series = f"1.2.{ord(name)}"
+        write_series(tmp_path / name, SeriesInstanceUID=series, PatientID=patient, BodyPartExamined="CHEST")
+    (tmp_path / "list.csv").write_text("image,patient,body_part\na,,\nb,,\nc,,\nd,X,abdomen\n")
+    walked = {case.images[0].path: case for case in index_source(tmp_path).cases}
+    listed = index_source(tmp_path / "list.csv").cases
+    assert [c.patient for c in listed[:3]] == [walked[c.images[0].path].patient for c in listed[:3]]
+    assert listed[0].patient == listed[1].patient != listed[2].patient
+    assert [c.body_part for c in listed] == ["chest"] * 3 + ["abdomen"] and listed[3].patient == "X"
