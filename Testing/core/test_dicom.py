@@ -291,6 +291,24 @@ def test_slices_scaled_one_by_one_keep_their_fractions(tmp_path: Path) -> None:
     assert np.allclose(volume.array[:, :, 3], pixels_of(0).T * 0.75 - 1024)
 
 
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11},
+        {"PixelRepresentation": 1},
+        {"PixelRepresentation": 0, "RescaleSlope": 2.5, "RescaleIntercept": -100},
+    ],
+)
+def test_images_to_be_shown_inverted_keep_their_values(tmp_path: Path, tags: dict[str, Any]) -> None:
+    for name in ("MONOCHROME1", "MONOCHROME2"):
+        write_series(tmp_path / name, 3, PhotometricInterpretation=name, **tags)
+    (first,), (second,) = (index_source(tmp_path / f"MONOCHROME{n}").cases for n in (1, 2))
+    one, other = (read_image(case.images[0]).array for case in (first, second))
+    np.testing.assert_array_equal(one, other)
+    expected = pixels_of(1).T * tags.get("RescaleSlope", 1.0) + tags.get("RescaleIntercept", -1024)
+    np.testing.assert_array_equal(one[:, :, 1], expected)
+
+
 def test_real_series(shared_data: Path) -> None:
     index = index_source(shared_data / "ct_dicom")
     volume = read_image(index.cases[0].images[0])
