@@ -291,6 +291,22 @@ def test_slices_scaled_one_by_one_keep_their_fractions(tmp_path: Path) -> None:
     assert np.allclose(volume.array[:, :, 3], pixels_of(0).T * 0.75 - 1024)
 
 
+def test_slices_that_drift_from_even_spacing_are_refused(tmp_path: Path) -> None:
+    # Each gap is within a tenth of the usual one, yet the middle lies slices away from where a grid has it.
+    for number in range(40):
+        z = 5.0 * number + 0.45 * max(0, number - 20)
+        write_slice(tmp_path / f"{number}.dcm", pixels_of(number), ImagePositionPatient=[0, 0, z])
+    (case,) = index_source(tmp_path).cases
+    with pytest.raises(ImageError, match=r"up to 4\.[0-9] mm from where even spacing"):
+        read_image(case.images[0])
+
+
+def test_slices_that_share_one_uid_are_no_copies(tmp_path: Path) -> None:
+    write_series(tmp_path, SOPInstanceUID="1.2.3.4.5")
+    (case,) = index_source(tmp_path).cases
+    assert len(case.images[0].files) == 6
+
+
 @pytest.mark.parametrize(
     "tags",
     [
