@@ -249,6 +249,17 @@ def test_less_is_better_for_distances(tmp_path):
     assert "better to the left" in comparison_figure(found).axes[1].get_title(loc="left")
 
 
+def test_means_over_other_cases_are_told(tmp_path):
+    found = {f"c{n}": {"x": 2.0 if n < 3 else 20.0, "y": 1.0} for n in range(6)}
+    missing = {case: {**one, "x": nan if one["x"] > 9 else one["x"]} for case, one in found.items()}
+    finds, misses = scored(tmp_path / "finds", found), scored(tmp_path / "misses", missing)
+    text = markdown(compare(read_runs([finds, misses], "dice", {}), "dice"))
+    assert "means of 'x' are not over the same cases (finds 6, misses 3, of 6)" in text
+    assert "means of 'y'" not in text
+    same = read_runs([finds, scored(tmp_path / "also", found)], "dice", {})
+    assert "not over the same" not in markdown(compare(same, "dice"))
+
+
 def test_a_baseline_can_be_named_by_its_folder(tmp_path, capsys):
     a, b = scored(tmp_path / "a", made(8, 0.7, 1)), scored(tmp_path / "b", made(8, 0.7, 2))
     assert main(["compare", str(a), str(b), "--baseline", str(b), "--name", f"{a}=first"]) == 0

@@ -291,8 +291,54 @@ def test_slices_scaled_one_by_one_keep_their_fractions(tmp_path: Path) -> None:
     assert np.allclose(volume.array[:, :, 3], pixels_of(0).T * 0.75 - 1024)
 
 
+def test_slices_that_drift_from_even_spacing_are_refused(tmp_path: Path) -> None:
+    # Each gap is within a tenth of the usual one, yet the middle lies slices away from where a grid has it.
+    for number in range(40):
+        z = 5.0 * number + 0.45 * max(0, number - 20)
+        write_slice(tmp_path / f"{number}.dcm", pixels_of(number), ImagePositionPatient=[0, 0, z])
+    (case,) = index_source(tmp_path).cases
+    with pytest.raises(ImageError, match=r"up to 4\.[0-9] mm from where even spacing"):
+        read_image(case.images[0])
+
+
+def test_slices_that_share_one_uid_are_no_copies(tmp_path: Path) -> None:
+    write_series(tmp_path, SOPInstanceUID="1.2.3.4.5")
+    (case,) = index_source(tmp_path).cases
+    assert len(case.images[0].files) == 6
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11},
+        {"PixelRepresentation": 1},
+        {"PixelRepresentation": 0, "RescaleSlope": 2.5, "RescaleIntercept": -100},
+    ],
+)
+def test_images_to_be_shown_inverted_keep_their_values(tmp_path: Path, tags: dict[str, Any]) -> None:
+    for name in ("MONOCHROME1", "MONOCHROME2"):
+        write_series(tmp_path / name, 3, PhotometricInterpretation=name, **tags)
+    (first,), (second,) = (index_source(tmp_path / f"MONOCHROME{n}").cases for n in (1, 2))
+    one, other = (read_image(case.images[0]).array for case in (first, second))
+    np.testing.assert_array_equal(one, other)
+    expected = pixels_of(1).T * tags.get("RescaleSlope", 1.0) + tags.get("RescaleIntercept", -1024)
+    np.testing.assert_array_equal(one[:, :, 1], expected)
+
+
 def test_real_series(shared_data: Path) -> None:
     index = index_source(shared_data / "ct_dicom")
     volume = read_image(index.cases[0].images[0])
     assert volume.array.shape == (512, 512, 20) and np.allclose(volume.spacing, (0.9765625, 0.9765625, 2))
     assert volume.array.min() == -1024 and check_index(index, workers=0).rows == ()
+
+
+def test_a_list_of_series_knows_their_patients(tmp_path: Path) -> None:
+    for name, patient in (("a", "P1"), ("b", "P1"), ("c", "P2"), ("d", "P2")):
+        series = f"1.2.{ord(name)}"
+        write_series(tmp_path / name, SeriesInstanceUID=series, PatientID=patient, BodyPartExamined="CHEST")
+    (tmp_path / "list.csv").write_text("image,patient,body_part\na,,\nb,,\nc,,\nd,X,abdomen\n")
+    walked = {case.images[0].path: case for case in index_source(tmp_path).cases}
+    listed = index_source(tmp_path / "list.csv").cases
+    assert [c.patient for c in listed[:3]] == [walked[c.images[0].path].patient for c in listed[:3]]
+    assert listed[0].patient == listed[1].patient != listed[2].patient
+    assert [c.body_part for c in listed] == ["chest"] * 3 + ["abdomen"] and listed[3].patient == "X"

@@ -179,6 +179,22 @@ def test_resampling_takes_the_nearest_voxel(seed):
         assert found[voxel] == (array[tuple(near)] if inside else 0)
 
 
+def test_axes_halfway_between_two_of_the_patient_lie_on_the_same_grid(tmp_path):
+    # At 45 degrees the rounding of a header decides which axis is called R and which A.
+    half = np.sqrt(0.5)
+    affine = np.array([[half, -half, 0, 1], [half, half, 0, 2], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+    (tmp_path / "references").mkdir()
+    (tmp_path / "predictions").mkdir()
+    for number, noise in enumerate((0, 1e-7, -1e-7)):
+        other = affine.copy()
+        other[0, 0] += noise
+        write_image(tmp_path / "references" / f"c{number}.nii.gz", organs(), affine)
+        write_image(tmp_path / "predictions" / f"c{number}.mha", organs(), other)
+    done = score(tmp_path / "predictions", tmp_path / "references")
+    assert not done.problems.failed
+    assert all(found["label 1"].dice == 1.0 for found in done.scores.values()) and len(done.scores) == 3
+
+
 def test_another_grid_is_refused_or_resampled_when_asked(tmp_path, capsys):
     references, predictions = cohort(tmp_path, 2)
     coarse, affine = moved(organs(0))[::2], AFFINE.copy()

@@ -20,6 +20,7 @@ from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.images import content_hash, read_case, read_header, read_image, read_images, write_image
 from VoCoCore.data.volume import ImageError
 from VoCoCore.errors import DataError
+from VoCoCore.geometry import spacing_of
 
 AFFINE = np.array([[-2.0, 0, 0, 50], [0, 1.5, 0, -20], [0, 0, 3, 7], [0, 0, 0, 1]])
 
@@ -109,6 +110,22 @@ def test_sform_comes_first_then_qform_then_voxel_sizes(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "none.nii")
     header = read_header(tmp_path / "none.nii")
     assert np.allclose(header.affine, np.diag([2, 3, 4, 1])) and "no orientation" in header.notes[0]
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("micron", 1e3), ("meter", 1e-3), ("mm", 1.0), (0, 1.0)])
+def test_places_are_in_millimetres_whatever_the_unit_of_the_header(
+    tmp_path: Path, unit: str | int, factor: float
+) -> None:
+    given = np.diag([factor, factor, factor, 1.0]) @ AFFINE
+    for coded in ("sform", "qform", "neither"):
+        image = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), given)
+        image.set_sform(given, code=int(coded == "sform"))
+        image.set_qform(given, code=int(coded == "qform"))
+        image.header.set_xyzt_units(unit, "sec")
+        nib.save(image, tmp_path / "a.nii")
+        affine = read_header(tmp_path / "a.nii").affine
+        assert np.allclose(spacing_of(affine), spacing_of(AFFINE), rtol=1e-5)
+        assert coded == "neither" or np.allclose(affine, AFFINE, atol=1e-4)
 
 
 def test_volumes_of_4d_files(tmp_path: Path) -> None:

@@ -150,3 +150,15 @@ def test_a_folder_of_dicom_in_a_list(tmp_path: Path, shared_data: Path) -> None:
     index = read_table(tmp_path, f"image,patient\n{shared_data / 'ct_dicom'},p1\nempty,p2\n")
     assert len(index.cases[0].images[0].files) == 20 and index.cases[0].patient == "p1"
     assert "holds 0 DICOM series" in index.skipped[0].reason
+
+
+def test_a_patient_is_not_read_from_the_folder_of_all_cases(tmp_path: Path) -> None:
+    place = tmp_path / "sub-projects"
+    for name in ("a.nii", "b.nii", "sub-7/ses-1/c.nii", "sub-7/ses-2/d.nii"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+    read = [read_table(place, f"image\n{root}a.nii\n{root}sub-7/ses-1/c.nii\n") for root in ("", f"{place}/")]
+    for index in read:
+        assert [case.patient for case in index.cases] == ["a", "sub-7"]
+    # Of one patient alone, the names of files say who it is.
+    alone = read_table(place / "sub-7", "image\nses-1/sub-7_t1.nii\nses-2/sub-7_t1.nii\n")
+    assert [case.patient for case in alone.cases] == ["sub-7", "sub-7"]

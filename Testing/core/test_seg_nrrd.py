@@ -142,6 +142,25 @@ def test_a_series_without_uids_cannot_be_referred_to(shared_data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(find_spec("highdicom") is None, reason="the package highdicom is not installed")
+def test_dicom_seg_of_a_series_from_which_tags_were_taken_out(series, tmp_path):
+    import highdicom
+
+    taken = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID")
+    for path in series.paths:
+        one = pydicom.dcmread(path)
+        for name in (*taken, "StudyDate", "StudyTime", "ReferringPhysicianName", "SliceThickness"):
+            one.pop(name, None)
+        one.save_as(path)
+    labels = np.zeros((512, 512, 20), np.uint8)
+    labels[100:200, 50:90, 3:9] = 3
+    write_dicom_seg(tmp_path / "a.dcm", labels, series, SEGMENTS)
+    seg = highdicom.seg.segread(tmp_path / "a.dcm")
+    assert seg.PatientID == "" and seg.get_volume(combine_segments=True).array.sum() == (labels == 3).sum()
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SliceThickness) == pytest.approx(2.0)
+
+
 def test_dicom_seg_needs_a_series_and_its_package(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no DICOM series"):
         write_dicom_seg(tmp_path / "a.dcm", labels_of(), Source("image.nii.gz"), SEGMENTS)

@@ -111,12 +111,14 @@ def _parallel(one: Slice, other: Slice) -> bool:
 
 
 def _without_copies(group: list[Slice]) -> tuple[list[Slice], list[Slice]]:
-    seen: set[str] = set()
+    seen: set[tuple[str, tuple[float, ...]]] = set()
     kept: list[Slice] = []
     copies: list[Slice] = []
     for one in group:
-        (copies if one.uid and one.uid in seen else kept).append(one)
-        seen.add(one.uid)
+        # Their places too: some anonymisers give all slices one number.
+        what = (one.uid, one.position)
+        (copies if one.uid and what in seen else kept).append(one)
+        seen.add(what)
     return kept, copies
 
 

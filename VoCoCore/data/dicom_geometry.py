@@ -17,8 +17,9 @@ from VoCoCore.data.images_itk import LPS_TO_RAS
 from VoCoCore.data.volume import ImageError
 from VoCoCore.errors import counted
 
-# How much gaps may differ from the usual one (a share), and how far slices may lie beside their line.
-UNEVEN, SIDEWAYS_MM = 0.1, 1.0
+# How much gaps may differ from the usual one (a share), and how far slices may lie beside their line, or along it from
+# their places (a share of the usual gap): small differences of the gaps add up.
+UNEVEN, SIDEWAYS_MM, DRIFT = 0.1, 1.0, 0.5
 # Below this many degrees a tilt is rounding in the positions.
 TILT_DEGREES = 0.5
 
@@ -121,14 +122,15 @@ def _is_orthonormal(orientation: tuple[float, ...]) -> bool:
 @dataclass(frozen=True)
 class Stack:
     """Slices in order: ``affine`` (4, 4) index to RAS mm, exact for tilted stacks; ``gaps`` (n - 1,) mm
-    along the normal; ``tilt`` degrees between the normal and the line of slices; ``sideways`` mm, the
-    farthest a slice lies off that line.
+    along the normal; ``tilt`` degrees between the normal and the line of slices; ``sideways`` and ``drift``
+    mm, the farthest a slice lies off that line, and from where even spacing has it along the normal.
     """
 
     affine: np.ndarray
     gaps: np.ndarray
     tilt: float
     sideways: float
+    drift: float
 
     def fault(self) -> str:
         """Why the slices make no regular volume, with figures; empty where they do."""
@@ -136,9 +138,11 @@ class Stack:
         if self.gaps.min() <= 0:
             return "its slices are not in order along their normal"
         if np.abs(self.gaps - usual).max() <= UNEVEN * usual:
-            if self.sideways <= SIDEWAYS_MM:
-                return ""
-            return f"its slices lie up to {self.sideways:.1f} mm beside a straight line"
+            if self.sideways > SIDEWAYS_MM:
+                return f"its slices lie up to {self.sideways:.1f} mm beside a straight line"
+            if self.drift > DRIFT * usual:
+                return f"its slices lie up to {self.drift:.1f} mm from where even spacing has them"
+            return ""
         lost = int(np.sum(np.maximum(np.rint(self.gaps / usual) - 1, 0)))
         guess = f": {counted(lost, 'slice')} missing" if lost else ""
         low, high = self.gaps.min(), self.gaps.max()
@@ -153,7 +157,8 @@ def stack_of(slices: Sequence[Slice]) -> Stack:
     line = positions[0] + np.arange(len(slices))[:, None] * step
     normal = first.normal
     off = positions - line
-    off -= (off @ normal)[:, None] * normal
+    along = off @ normal
+    off -= along[:, None] * normal
     affine = np.eye(4)
     affine[:3, 0] = np.array(first.orientation[:3]) * first.spacing[1]
     affine[:3, 1] = np.array(first.orientation[3:]) * first.spacing[0]
@@ -161,7 +166,11 @@ def stack_of(slices: Sequence[Slice]) -> Stack:
     length = float(np.linalg.norm(step))
     tilt = float(np.degrees(np.arccos(np.clip(step @ normal / max(length, 1e-9), -1, 1))))
     return Stack(
-        LPS_TO_RAS @ affine, np.diff(positions @ normal), tilt, float(np.linalg.norm(off, axis=1).max())
+        LPS_TO_RAS @ affine,
+        np.diff(positions @ normal),
+        tilt,
+        float(np.linalg.norm(off, axis=1).max()),
+        float(np.abs(along).max()),
     )
 
 

@@ -10,14 +10,21 @@ import numpy as np
 
 from VoCoCore import __version__
 from VoCoCore.data.cases import Source
+from VoCoCore.data.dicom import read_series_header
 from VoCoCore.data.segmentations import Segments
 from VoCoCore.errors import DataError, EnvironmentFault
+from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.files import replacing
 from VoCoCore.runs.narrate import one_line
 
 _LONGEST = 64  # characters of a label
 _DESCRIPTION = "VoCo segmentation"
 _NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+# May be empty in any DICOM file; removing names often takes them out altogether, and highdicom asks for them.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
 
 
 def check_available() -> None:
@@ -60,7 +67,8 @@ def _dataset(frames: np.ndarray, source: Source, segments: Segments) -> Any:
     import highdicom
     import pydicom
 
-    slices = [_whole(pydicom.dcmread(name, stop_before_pixels=True), name) for name in source.paths]
+    apart = float(spacing_of(read_series_header(source).affine)[2])
+    slices = [_whole(pydicom.dcmread(name, stop_before_pixels=True), name, apart) for name in source.paths]
     numbered = enumerate(segments.items(), start=1)
     return highdicom.seg.Segmentation(
         source_images=slices,
@@ -80,8 +88,14 @@ def _dataset(frames: np.ndarray, source: Source, segments: Segments) -> Any:
     )
 
 
-def _whole(one: Any, path: str) -> Any:
-    """A slice with all by which a SEG refers to it; removing names often empties these too."""
+def _whole(one: Any, path: str, apart: float) -> Any:
+    """A slice with all by which a SEG refers to it; removing names often empties these too.
+
+    ``apart``: mm between slices, for those that do not say how thick they are.
+    """
+    for name in _MAY_BE_EMPTY:
+        setattr(one, name, one.get(name) or "")
+    one.SliceThickness = one.get("SliceThickness") or f"{apart:.6g}"
     one.SOPClassUID = one.get("SOPClassUID") or one.file_meta.MediaStorageSOPClassUID
     one.SOPInstanceUID = one.get("SOPInstanceUID") or one.file_meta.MediaStorageSOPInstanceUID
     lacking = [name for name in _NEEDED if not one.get(name)]

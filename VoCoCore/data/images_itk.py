@@ -39,8 +39,23 @@ def read_itk(path: str, volumes: Sequence[int | None]) -> list[Volume]:
 
 def read_dicom_slice(path: str) -> np.ndarray:
     """Grey values (columns, rows) of a single-frame DICOM file, after its rescaling. Raises ImageError."""
-    array = _voxels(_opened(path, "GDCMImageIO"), path)
-    return array.reshape(array.shape[-2:]).T
+    reader = _opened(path, "GDCMImageIO")
+    array = _voxels(reader, path)
+    return _as_measured(array.reshape(array.shape[-2:]).T, reader)
+
+
+def _as_measured(array: np.ndarray, reader: Any) -> np.ndarray:
+    """Undo that ITK inverts what is to be shown inverted (MONOCHROME1): Hounsfield units do not depend on that."""
+
+    def tag(key: str, otherwise: str) -> str:
+        return reader.GetMetaData(key).strip() if reader.HasMetaDataKey(key) else otherwise
+
+    if tag("0028|0004", "") != "MONOCHROME1":
+        return array
+    slope, first = float(tag("0028|1053", "") or 1), float(tag("0028|1052", "") or 0)
+    signed, bits = tag("0028|0103", "0") == "1", int(tag("0028|0101", "16"))
+    stored_pair = -1 if signed else 2**bits - 1  # a stored value and its inverse together
+    return (stored_pair * slope + 2 * first - array).astype(array.dtype)
 
 
 def dicom_slice_dtype(path: str) -> np.dtype:

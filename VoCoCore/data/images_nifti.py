@@ -32,6 +32,10 @@ _CHUNK = 1 << 20
 # Deflate cannot pack more than about 1032 bytes into one.
 _MOST_COMPRESSED = 1040
 _AGAIN = "copy or download it again"
+_MM = {
+    1: 1000.0,
+    3: 0.001,
+}  # of a metre and a micrometre, by the code of the header; all others are taken as mm
 
 
 def read_nifti_header(path: str) -> Header:
@@ -139,7 +143,14 @@ def _describe(header: nib.Nifti1Header, path: str) -> Header:
 
 
 def _affine(header: nib.Nifti1Header, path: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Index to RAS mm: sform if it is coded, then qform, else the voxel sizes alone."""
+    """Index to RAS mm, and where it had to be guessed."""
+    affine, notes = _affine_as_written(header, path)
+    affine[:3] *= _MM.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine, notes
+
+
+def _affine_as_written(header: nib.Nifti1Header, path: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """In the header's unit: sform if it is coded, then qform, else the voxel sizes alone."""
     if header["sform_code"] > 0:
         return np.asarray(header.get_sform(), dtype=np.float64), ()
     if header["qform_code"] > 0:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,24 @@ def cases_of_rows(rows: Sequence[Row], path: Path, unit: str = "row") -> Index:
             skipped.append(Skipped(str(path), f"{where}: {reason}"))
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{where}: {shape_fault(error)}", "correct the list") from error
-    return Index(tuple(cases), tuple(channels) or (SINGLE,), None, tuple(skipped))
+    named = tuple(_with_patients(cases, path.parent))
+    return Index(named, tuple(channels) or (SINGLE,), None, tuple(skipped))
+
+
+def _with_patients(cases: Sequence[Case], root: Path) -> Iterator[Case]:
+    """The cases; those whose patient neither the list nor a DICOM header tells have the one that a path names."""
+    # The folder that holds list and images is of all cases: sub-projects/ in its path is nobody.
+    shared = _shared_folder([str(root), *{os.path.dirname(case.images[0].path) for case in cases}])
+    for case in cases:
+        below = case.images[0].path.removeprefix(shared).replace(os.sep, "/")
+        yield case if case.patient else replace(case, patient=patient_of(below, case.id))
+
+
+def _shared_folder(folders: Iterable[str]) -> str:
+    try:
+        return os.path.commonpath(list(folders))
+    except ValueError:  # several drives
+        return ""
 
 
 class _SeveralSeries(Exception):
@@ -138,37 +156,38 @@ def _images(row: Row) -> dict[str, Any]:
 
 def _case(row: Row, images: Mapping[str, Any], channels: Sequence[str], root: Path) -> Case:
     volume = _whole(row, "volume")
-    sources = [_source(images[name], root, volume) for name in channels if name in images]
-    first = os.path.basename(sources[0].path)
-    name = _text(row, "id") or strip_extension(first)
+    found = [_image(images[name], root, volume) for name in channels if name in images]
+    first = found[0]
+    name = _text(row, "id") or strip_extension(os.path.basename(first.images[0].path))
     return Case(
         name,
-        tuple(sources),
-        _source(row["label"], root, None) if row.get("label") else None,
-        _text(row, "patient") or patient_of(str(sources[0].path).replace(os.sep, "/"), name),
+        tuple(source for one in found for source in one.images),
+        _image(row["label"], root, None).images[0] if row.get("label") else None,
+        _text(row, "patient") or first.patient,
         _split(_text(row, "split")),
         _whole(row, "fold"),
-        _body_part(_text(row, "body_part")),
+        _body_part(_text(row, "body_part")) or first.body_part,
         _target(row.get("class", row.get("target"))),
         tuple(name for name in channels if name not in images),
     )
 
 
-def _source(value: Any, root: Path, volume: int | None) -> Source:
+def _image(value: Any, root: Path, volume: int | None) -> Case:
+    """One image as a case of its own, with what the headers of a DICOM series say of it."""
     if isinstance(value, Mapping):
         files = tuple(str(name) for name in value.get("files") or ())
         chosen = _whole(value, "volume")
         path = _absolute(str(value["path"]), root)
-        return Source(path, files, volume if chosen is None else chosen)
+        return Case("", (Source(path, files, volume if chosen is None else chosen),))
     if not isinstance(value, str):
         raise ValueError(f"an image is given as {value!r:.60}, not as a path")
     path = _absolute(value.strip(), root)
     if is_image_name(path) or not os.path.isdir(path):
-        return Source(path, (), volume)
+        return Case("", (Source(path, (), volume),))
     series, _ = series_below(path)
     if len(series) != 1:
         raise _SeveralSeries(f"the folder {value} holds {len(series)} DICOM series, not one")
-    return series[0].images[0]
+    return series[0]
 
 
 def _absolute(path: str, root: Path) -> str:

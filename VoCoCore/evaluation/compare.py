@@ -100,7 +100,7 @@ def compare(runs: Sequence[RunScores], metric: str, baseline: str = "") -> Compa
         cases,
         tuple(groups),
         tuple(differences),
-        (*_notes(runs, cases, labels), *notes),
+        (*_notes(runs, cases, labels), *_unlike(groups, cases, labels), *notes),
     )
 
 
@@ -223,4 +223,19 @@ def _notes(runs: Sequence[RunScores], cases: Sequence[str], labels: Sequence[str
         )
         if without:
             notes.append(f"{', '.join(without)} has no label '{label}': it counts in the others' means only")
+    return notes
+
+
+def _unlike(groups: Sequence[Group], cases: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Labels whose means are over easier cases, perhaps, for one method than for another."""
+    notes = []
+    for place, label in enumerate(labels):
+        known = [np.isfinite(group.table[:, place]) for group in groups]
+        if all(np.array_equal(one, known[0]) for one in known) or not all(one.any() for one in known):
+            continue
+        told = ", ".join(f"{g.title} {int(one.sum())}" for g, one in zip(groups, known, strict=True))
+        notes.append(
+            f"means of '{label}' are not over the same cases ({told}, of {len(cases)}): it has no score where it was "
+            "absent, and no distance where it was missed or invented; differences are of pairs with both scores"
+        )
     return notes

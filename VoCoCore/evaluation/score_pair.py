@@ -13,7 +13,7 @@ from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.metrics import LabelMetrics, Labels, case_metrics, whole
 from VoCoCore.evaluation.pairs import Pair
-from VoCoCore.geometry import steps_of, to_ras
+from VoCoCore.geometry import spacing_of, steps_of, to_ras
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,13 @@ def without(
 
 
 def read_pair(pair: Pair, resample: bool) -> tuple[Volume, Volume, tuple[str, ...]]:
-    """Both label maps with axes along R, A, S on the reference's grid, and what had to be done for that.
+    """Both label maps on the reference's grid, its axes along R, A, S, and what had to be done for that.
 
     Raises DataError for a file that is no label map, and for a prediction on another grid unless ``resample``.
     """
-    reference, prediction = _read(pair.reference.label), _read(pair.prediction)
+    reference = _read(pair.reference.label, np.eye(4))
+    # Which axis is called R hangs on a header's rounding where axes lie between two: so not asked a second time.
+    prediction = _read(pair.prediction, reference.affine)
     difference = grid_difference(
         reference.array.shape, reference.affine, prediction.array.shape, prediction.affine
     )
@@ -108,8 +110,8 @@ def read_pair(pair: Pair, resample: bool) -> tuple[Volume, Volume, tuple[str, ..
     return reference, moved, (f"prediction brought onto the reference's grid, {difference}",)
 
 
-def _read(source: Source) -> Volume:
-    """A label map with its axes along R, A, S: whole numbers, as uint8 or uint16."""
+def _read(source: Source, along: np.ndarray) -> Volume:
+    """A label map with its axes closest to those of the affine ``along``: whole numbers, as uint8 or uint16."""
     volume = read_map(source)
     if not is_invertible(volume.affine):
         raise DataError(f"{source.path} has an affine that cannot be inverted", "correct its header")
@@ -117,8 +119,10 @@ def _read(source: Source) -> Volume:
         array = whole(volume.array)
     except DataError as error:
         raise DataError(f"{source.path} is no label map: {error.message}", error.hint) from None
-    order, flips, affine = to_ras(array.shape, volume.affine)
-    return Volume(np.flip(array.transpose(order), flips), affine)
+    turn = np.eye(4)
+    turn[:3, :3] = along[:3, :3] / spacing_of(along)
+    order, flips, turned = to_ras(array.shape, np.linalg.inv(turn) @ volume.affine)
+    return Volume(np.flip(array.transpose(order), flips), turn @ turned)
 
 
 def resampled(prediction: Volume, reference: Volume) -> Volume:
