@@ -171,5 +171,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says, in the words of one of the libraries, that memory has run out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
+    words = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "cannot allocate memory",
+        "alloc_failed",  # of cuBLAS and cuDNN, which ask the GPU themselves
+        "allocation_failed",
+    )
     return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in words)

@@ -17,7 +17,7 @@ from VoCoCore.data.crops import cut_at_once
 from VoCoCore.data.loading import Samples
 from VoCoCore.data.sampling import TRAIN
 from VoCoCore.data.store import Store
-from VoCoCore.devices import Machine
+from VoCoCore.devices import Machine, is_out_of_memory
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.windows import slide
 from VoCoCore.models.convolutions import SingleConv3d, quick_convolutions
@@ -28,6 +28,9 @@ from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.voco import VoCo
 from VoCoCore.pretext.voco_losses import both_directions, prediction_loss, regularisation_loss
+from VoCoCore.protocols import resolve_finetune
+from VoCoCore.training import finetune_needs
+from VoCoCore.training.memory import room_mb
 from VoCoCore.training.updates import Updater
 from VoCoCore.training.validation import looked_at
 
@@ -224,3 +227,55 @@ def test_a_look_at_many_held_out_volumes_costs_no_more_than_at_some():
     seen = looked_at(range(16_000))
     assert len(set(seen)) == len(looked_at(range(500))) == 400
     assert seen[0] == 0 and seen[-1] >= 16_000 - 40 and seen == sorted(seen)
+
+
+class Tried(nn.Module):
+    """A network that counts its passes and stays where it is."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.weight, self.calls = nn.Parameter(torch.ones(1)), calls
+
+    def to(self, *_):
+        return self
+
+    def forward(self, x):
+        self.calls.append("pass")
+        return x * self.weight
+
+
+@pytest.mark.parametrize(
+    ("job", "calls"),
+    [
+        (finetune_needs.needs_of, "wait pass wait pass wait"),
+        (finetune_needs.need_of, "pass wait pass wait"),
+        (finetune_needs.steps_in, "wait pass wait wait pass wait wait pass wait"),
+    ],
+)
+def test_on_a_gpu_a_pass_is_timed_from_its_start_to_its_end(job, calls, monkeypatch):
+    """A GPU is given its work and does it later: a clock that does not wait for it measures something else."""
+    found = []
+    for name, answer in (("mem_get_info", (4 << 20, 20 << 20)), ("memory_reserved", 9 << 20)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 << 20)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: found.append("wait"))
+    monkeypatch.setattr(finetune_needs, "_crops", lambda *_, **__: torch.ones(1, 1, 2, 2, 2))
+    gpu = Machine(torch.device("cuda", 0), "fp32", "a GPU")
+    values = {"data.source": "x", "patches.size": "32,32,32", "patches.per_case": 1, "optim.batch": 1}
+    job(resolve_finetune({**values, "run.hours": 1}), Tried(found), 1, gpu)
+    assert " ".join(found) == calls
+    # What torch keeps of what a trial has used can be had again.
+    assert room_mb(gpu) == 4 + 9 - 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+    ],
+)
+def test_a_gpu_says_in_several_ways_that_its_memory_is_full(said):
+    assert is_out_of_memory(RuntimeError(said))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))

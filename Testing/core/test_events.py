@@ -130,6 +130,15 @@ def test_what_a_reader_does_not_know_does_not_stop_it(tmp_path: Path) -> None:
     ]
 
 
+def test_metrics_of_a_long_run_share_their_names(tmp_path: Path) -> None:
+    """A month has 240 000 of them, which whoever draws curves keeps."""
+    line = json.dumps({"v": 1, "type": "metrics", "step": 1, "values": {"loss_prediction": 1.5}})
+    (tmp_path / "events.jsonl").write_text(f"{line}\n{line}\n")
+    first, second = read_events(tmp_path / "events.jsonl")
+    for a, b in ((first, second), (first["values"], second["values"])):
+        assert all(one is other for one, other in zip(a, b, strict=True))
+
+
 def test_a_missing_file_has_no_events(tmp_path: Path) -> None:
     assert read_events(tmp_path / "none") == []
     assert last_attempt(tmp_path / "none") == 0

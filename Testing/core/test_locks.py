@@ -203,6 +203,29 @@ while True:  # as `probe` does, but slower
             pass
 
 
+def test_a_disk_that_does_not_answer_for_a_moment_ends_neither_job_nor_heartbeat(run, monkeypatch) -> None:
+    """A network disk may have lost sight of the open lock file: nobody is known to have taken the run over."""
+    read, bad = os.read, [errno.ESTALE, errno.EIO, errno.EIO]
+
+    def stale(handle: int, count: int) -> bytes:
+        if bad:
+            number = bad.pop()
+            raise OSError(number, os.strerror(number))
+        return read(handle, count)
+
+    with run.lock(), run.heartbeat(0.01):
+        run.write_status("running", 1, 10)
+        monkeypatch.setattr(lock.os, "read", stale)
+        run.write_status("running", 2)
+        give_up = time.monotonic() + 10
+        while bad and time.monotonic() < give_up:
+            time.sleep(0.01)
+        before = run.read_status()
+        while run.read_status() == before and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert run.read_status() != before
+
+
 # Lost
 
 

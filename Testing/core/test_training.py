@@ -79,6 +79,20 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_is_counted(machine
     assert any(not torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
+def test_many_skipped_steps_in_a_row_do_not_stop_fp16_for_good():
+    """The scale is halved at each: at 0 every later step would be skipped too."""
+    net, _ = two_nets()
+    updater = Updater(net.parameters(), OptimSettings(), HALF)
+    for _ in range(170):
+        updater.backward(net(torch.ones(1, 5)).sum() * float("nan"))
+        updater.step(0.1)
+    before = copy.deepcopy(net.state_dict())
+    updater.backward(net(torch.ones(1, 5)).sum())
+    updater.step(0.1)
+    assert updater.skipped.item() == 170
+    assert any(not torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
 def test_updates_resume_where_they_were():
     ours, theirs = two_nets()
     x = torch.ones(2, 5)
@@ -92,6 +106,27 @@ def test_updates_resume_where_they_were():
         updater.backward(net(x).sum())
         updater.step(0.1)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_updates_go_on_on_a_device_of_another_kind(fused):
+    """A checkpoint of a Mac's GPU, whose kernels take no flag, on a processor; and the other way round."""
+    ours, theirs = two_nets()
+    x = torch.ones(2, 5)
+    first = Updater(ours.parameters(), OptimSettings(), CPU)
+    first.backward(ours(x).sum())
+    first.step(0.1)
+    theirs.load_state_dict(ours.state_dict())
+    state = copy.deepcopy(first.state_dict())
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = not fused
+    second = Updater(theirs.parameters(), OptimSettings(), CPU)
+    second.fused = fused
+    second.load_state_dict(state)
+    for net, updater in ((ours, first), (theirs, second)):
+        updater.backward(net(x).sum())
+        updater.step(0.1)
+    assert all(torch.allclose(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def seen(labels, answers, volumes):
@@ -143,6 +178,20 @@ def test_effective_rank_of_known_bases():
     assert effective_rank(torch.ones(6, 6)).item() == pytest.approx(1, abs=1e-4)
     two = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3))
     assert effective_rank(two).item() == pytest.approx(2, abs=1e-4)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_is_reported_not_a_crash(odd):
+    """The step itself changes nothing and is counted; its report has to be possible too."""
+    _, task = small_task("v1", **{"crops.counts": "4,4,1"})
+    bases = torch.randn(2, 16, 8)
+    bases[1] = odd
+    found = task.diagnostics(Outcome({}, {"logits": bases, "labels": bases, "bases": bases}))
+    assert found["effective_rank"].isnan() and found["base_similarity"].isnan()
+    assert effective_rank(torch.stack([torch.eye(16), torch.full((16, 16), odd)])).isnan().tolist() == [
+        False,
+        True,
+    ]
 
 
 def small_task(recipe, **changes):

@@ -24,7 +24,7 @@ from faults import check_line, meet
 from nursery import ROOT
 from safetensors.torch import load_file
 
-from VoCoCore.data.loading import Numbers, Samples, make_loader
+from VoCoCore.data.loading import ByNumber, Numbers, Samples, make_loader, worker_killed
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN
 from VoCoCore.data.sources import index_source
@@ -229,6 +229,47 @@ def test_workers_leave_the_signals_of_a_group_to_the_job_until_it_is_over(small_
     batches.close()
     worker.join(15)
     assert not worker.is_alive()
+
+
+class TooMuch(ByNumber):
+    """Samples of 400 kB from a worker that can share no more than 100 kB: as where /dev/shm is full."""
+
+    def sample(self, number):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        return {"volumes": torch.zeros(100_000)}
+
+
+class Broken(ByNumber):
+    def sample(self, number):
+        raise RuntimeError("a defect of ours")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere shared memory is no file")
+@pytest.mark.parametrize("batch", [1, 2])
+def test_shared_memory_that_is_full_ends_a_job_with_a_word(batch):
+    """Containers have 64 MB of it. With one case a batch the job used to wait for ever."""
+
+    def waits(number, frame):
+        raise AssertionError("it waits for a batch that never comes")
+
+    before = signal.signal(signal.SIGALRM, waits)
+    signal.alarm(30)
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            next(make_loader(TooMuch(), Numbers(0, 4, batch), workers=1, pin=False))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    fault = worker_killed(caught.value)
+    assert "/dev/shm" in fault.message and "--shm-size" in fault.hint
+
+
+def test_a_defect_in_a_worker_is_not_told_as_a_want_of_memory():
+    with pytest.raises(RuntimeError, match="a defect of ours") as caught:
+        next(make_loader(Broken(), Numbers(0, 4, 1), workers=1, pin=False))
+    assert worker_killed(caught.value) is None
 
 
 @posix

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from VoCoCore.data.check_pool import usable_cores
 from VoCoCore.data.sampling import case_of
 from VoCoCore.data.store import Store
+from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import EnvironmentFault, VocoError
 from VoCoCore.geometry import Box
 
@@ -135,14 +136,26 @@ def worker_killed(error: BaseException) -> EnvironmentFault | None:
             "a process that reads volumes could not pass them on, most often because too many files are open",
             "allow more open files (ulimit -n), or use fewer workers (data.workers); then go on with --resume",
         )
-    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+    said = str(error)
+    if not isinstance(error, RuntimeError | MemoryError) or "DataLoader worker" not in said:
         return None
+    if any(word in said for word in _SHARED_MEMORY):
+        return EnvironmentFault(
+            "a process that reads volumes could not pass them on: the shared memory (/dev/shm) is full",
+            "give the container more of it (docker run --shm-size 8g), or use fewer workers (data.workers, 0 needs "
+            "none); then go on with --resume",
+        )
+    if not (any(word in said for word in _DIED) or is_out_of_memory(error)):
+        return None  # an error of its own, which torch brings here with its trace
     return EnvironmentFault(
         "a process that reads volumes was killed, most often for want of memory",
         "use fewer workers (data.workers), then go on with --resume",
     )
 
 
+_DIED = ("is killed by", "exited unexpectedly")
+# Files that torch makes there for arrays, and how it says that one could be made but not written.
+_SHARED_MEMORY = ("</torch_", "shared memory", "Bus error")
 _TOO_MANY = {errno.EMFILE, errno.ENFILE}
 
 
@@ -163,9 +176,15 @@ def _collate(samples: Sequence[dict[str, Tensor] | VocoError]) -> dict[str, Tens
     if errors:
         return errors[0]
     whole = [sample for sample in samples if not isinstance(sample, VocoError)]
-    if len(whole) == 1:  # a view: a volume need not be copied
-        return {name: value[None] for name, value in whole[0].items()}
-    return default_collate(whole)
+    if len(whole) > 1:
+        return default_collate(whole)
+    alone = {name: value[None] for name, value in whole[0].items()}  # a view: a volume need not be copied
+    if get_worker_info() is not None:
+        # As default_collate does: where there is no room, this raises an error. Later, in the thread that passes
+        # batches on, it would only be printed, and the job would wait for ever.
+        for value in alone.values():
+            value.share_memory_()
+    return alone
 
 
 def _leave_signals_to_the_job(over: Any, _: int) -> None:

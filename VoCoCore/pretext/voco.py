@@ -194,8 +194,15 @@ class VoCo(nn.Module):
 
 
 def effective_rank(gram: Tensor) -> Tensor:
-    """exp(entropy of the normalised eigenvalues) of Gram matrices (..., n, n): 1 (all alike) to n (all orthogonal)."""
+    """exp(entropy of the normalised eigenvalues) of Gram matrices (..., n, n): 1 (all alike) to n (all orthogonal).
+
+    NaN where a matrix is not finite, as in a step that is skipped.
+    """
     # On the host: small, asked for at reports alone, and not every device has float64 or this decomposition.
-    values = torch.linalg.eigvalsh(gram.cpu().double()).clamp(min=0)
+    matrices = gram.cpu().double()
+    finite = matrices.isfinite().all(-1).all(-1)
+    # Given one that is not, the decomposition raises an error.
+    values = torch.linalg.eigvalsh(torch.where(finite[..., None, None], matrices, 0.0)).clamp(min=0)
     share = values / values.sum(-1, keepdim=True).clamp(min=1e-12)
-    return torch.exp(-torch.special.xlogy(share, share).sum(-1)).float().to(gram.device)
+    rank = torch.exp(-torch.special.xlogy(share, share).sum(-1))
+    return torch.where(finite, rank, torch.nan).float().to(gram.device)

@@ -75,7 +75,10 @@ class FileLock:
 
     def is_ours(self) -> bool:
         """Whether the file still holds our token: False when somebody took us for dead and took over."""
-        owner = _parsed(self._content())
+        try:
+            owner = _parsed(self._content())
+        except OSError:
+            return True  # a network disk that does not answer now tells of nobody who took over
         return bool(owner) and owner.get("token") == self._token
 
     def release(self) -> None:

@@ -143,8 +143,6 @@ def _timed(maps_of: Callable[[], list[torch.Tensor]], machine: Machine) -> float
     with machine.autocast():
         maps = maps_of()
     torch.stack([m.float().mean() for m in maps]).sum().backward()
-    if machine.device.type == "cuda":
-        torch.cuda.synchronize()
     return clock(machine.device.type) - began
 
 

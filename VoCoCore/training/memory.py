@@ -25,7 +25,9 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 def room_mb(machine: Machine) -> float:
     """Megabytes that this process can still get on the device it trains on."""
     if machine.device.type == "cuda":
-        return torch.cuda.mem_get_info(machine.device)[0] / MB
+        # What a trial has used and torch keeps is not free, but this process gets it again.
+        kept = torch.cuda.memory_reserved(machine.device) - torch.cuda.memory_allocated(machine.device)
+        return (torch.cuda.mem_get_info(machine.device)[0] + kept) / MB
     import psutil
 
     used = psutil.Process().memory_info()

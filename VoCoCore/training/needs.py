@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from VoCoCore.errors import counted
 from VoCoCore.runs.files import free_bytes
 from VoCoCore.runs.narrate import duration
@@ -86,7 +88,11 @@ class FinetuneNeeds(Needs):
 
 
 def clock(device: str) -> float:
-    """Seconds, to time a trial by: on a processor those that this thread has computed, whatever runs beside it."""
+    """Seconds, to time a trial by: on a processor those that this thread has computed, whatever runs beside it; on a
+    GPU once it has done all that it was given.
+    """
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.thread_time() if device == "cpu" else time.perf_counter()
 
 

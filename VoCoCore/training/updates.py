@@ -12,6 +12,7 @@ from VoCoCore.devices import Machine
 from VoCoCore.settings import UpdateSettings
 
 FIRST_SCALE, GROW_AFTER = 2.0**16, 2000
+LEAST_SCALE = 2.0**-16  # halved on, it would be 0 after 165 skipped steps, and no later step could count
 
 
 class Updater:
@@ -76,7 +77,7 @@ class Updater:
 
     def _adapt_scale(self, bad: Tensor) -> None:
         grown = (self.good + 1 >= GROW_AFTER).float() * (1 - bad)
-        self.scale = self.scale * torch.where(bad > 0, 0.5, 1 + grown)
+        self.scale = (self.scale * torch.where(bad > 0, 0.5, 1 + grown)).clamp(min=LEAST_SCALE)
         self.good = (self.good + 1) * (1 - bad) * (1 - grown)
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,8 +86,11 @@ class Updater:
         return {"optimizer": self.optimizer.state_dict(), **counters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
-        self.optimizer.load_state_dict(_of_trained(state["optimizer"], len(self.parameters)))
+        """Take up what `state_dict` gave, also on a device of another kind."""
+        kept = _of_trained(state["optimizer"], len(self.parameters))
+        # Which kernel computes a step goes with the device, and torch would take over that of the run before.
+        groups = [{**group, "fused": self.fused} for group in kept["param_groups"]]
+        self.optimizer.load_state_dict({**kept, "param_groups": groups})
         for name in ("scale", "good", "skipped"):
             setattr(self, name, state[name].to(self.scale.device))
 
