@@ -388,13 +388,15 @@ def test_a_scene_closed_meanwhile_gets_no_results(logic, scene, tmp_path):
 
 def test_one_bad_case_is_named_and_the_others_are_added(logic, scene, tmp_path):
     """The command is played: it writes one of two cases, says why not the other, and ends with 3."""
-    volumes = [body(scene, name, edge=8) for name in ("good", "bad")]
+    bad = "6: CT thorax"  # as Slicer calls what it reads from DICOM
+    volumes = [body(scene, name, edge=8) for name in ("good", bad)]
     lines = (
-        "print('predicting 1/2  about 3 s left', file=sys.stderr); print('left out bad: it holds no number')\n"
+        "print('predicting 1/2  about 3 s left', file=sys.stderr)\n"
+        f"print('left out {bad}: its first slice: it holds no number')\n"
         "print('voco: error: 1 case could not be predicted  (mend it)', file=sys.stderr); sys.exit(3)\n"
     )
     model = played(logic, tmp_path, lines)
     job = logic.predict(model, volumes, output=tmp_path / "out")
-    assert job.exitCode == 3 and job.failed == {"bad": "it holds no number"}
+    assert job.exitCode == 3 and job.failed == {bad: "its first slice: it holds no number"}
     (node,) = job.segmentations
     assert node.GetName().startswith("good") and "mend it" in job.log

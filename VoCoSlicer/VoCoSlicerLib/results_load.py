@@ -13,8 +13,9 @@ from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation
 from VoCoSlicerLib.results_surfaces import surfaces
-from VoCoSlicerLib.results_tables import caseTitle, classTable, isStillThere, volumeOf, volumesTable
+from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
 from VoCoSlicerLib.threads import asVocoError, inThread
+from VoCoSlicerLib.volumes import isStillThere
 
 _TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
 MOST_MAPS = 4 * 10**9  # bytes of probability maps in the scene from one folder: 12 of a 512 x 512 x 300 CT
