@@ -143,6 +143,7 @@ class PredictJob(Steps):
             self.output,
             there,
             self.provenance(),
+            predicted=list(self._cases),
             probabilities=self._probabilities,
             show3d=self._show3d,
         )
