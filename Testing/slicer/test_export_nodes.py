@@ -213,6 +213,14 @@ def test_facts_of_cases_reach_the_list(scene, tmp_path):
     assert job.volumesById == {c.id: (n.GetID(),) for c, n in zip(index.cases, nodes, strict=True)}
 
 
+def test_volumes_without_a_name_are_cases_with_one(scene, tmp_path):
+    nodes = [volume(scene, noise(seed=n), "some") for n in range(3)]
+    for node, name in zip(nodes, ("", "  ", None), strict=True):
+        node.SetName(name)
+    index = load_index(CaseExport(scene, [SceneCase((node.GetID(),)) for node in nodes], tmp_path).run())
+    assert [case.id for case in index.cases] == ["case", "case-2", "case-3"]
+
+
 def test_volumes_of_one_patient_stay_together(scene, tmp_path):
     nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)

@@ -59,6 +59,8 @@ def test_only_what_is_changed_by_hand_is_a_value(host, window):
     assert resolve_pretrain(made.values()).crops.counts == (3, 3, 1)
     hand.type("setting.crops.counts", "")
     assert "crops.counts" not in made.values() and len(said) >= 4
+    hand.find("setting.crops.counts").setText("2, 2, 1")
+    assert made.values()["crops.counts"] == (2, 2, 1), "a script set it: what is shown must be what holds"
 
 
 def test_a_wrong_value_is_said_beside_its_control(host, window):

@@ -207,10 +207,34 @@ def test_scripts_name_volumes_by_node_id_or_name(scene):
         assert logic_cases.nodesOf(scene, [word]) == [volume]
     with pytest.raises(SettingsError, match="no node 'belly'"):
         logic_cases.nodesOf(scene, ["belly"])
+    for alone in (volume, "chest"):
+        with pytest.raises(SettingsError, match="instead of a list"):
+            logic_cases.casesOf(scene, alone)
     with pytest.raises(SettingsError, match="1 volumes and 2 classLabels"):
         logic_cases.casesOf(scene, [volume], classLabels=["a", "b"])
     with pytest.raises(DataError, match="no segmentation belongs to chest"):
         logic_cases.casesOf(scene, [volume], labelled=True)
+
+
+def test_a_node_of_a_closed_scene_is_not_taken_for_the_one_that_got_its_id(logic, scene):
+    """Else a script that still holds it would read another patient's volume."""
+    gone = body(scene, "first", edge=16)
+    scene.Clear(0)
+    assert body(scene, "second", edge=16).GetID() == gone.GetID()
+    for ask in (lambda: logic_cases.casesOf(scene, [gone]), lambda: logic.preview.setVolume(gone)):
+        with pytest.raises(SettingsError, match="first is no longer in the scene"):
+            ask()
+
+
+@pytest.mark.parametrize("kind", ["vtkMRMLSegmentationNode", "vtkMRMLModelNode"])
+def test_a_node_of_another_kind_is_refused_in_words(logic, scene, tmp_path, kind):
+    node = scene.AddNewNodeByClass(kind, "thing")
+    with pytest.raises(DataError, match="thing cannot be used: it is no volume"):
+        logic.exportIndex([node], tmp_path / "cases")
+    logic.preview.setVolume(node)
+    logic.preview.show()
+    assert "thing holds no image" in str(logic.preview.error)
+    logic.cleanup()
 
 
 # Settings

@@ -383,15 +383,31 @@ def test_a_scene_closed_meanwhile_gets_no_results(logic, scene, tmp_path):
     assert job.warnings == [f"first is no longer in the scene; its result is in {tmp_path / 'out'}"]
 
 
+def test_the_result_of_a_volume_that_is_gone_is_not_given_to_one_of_a_like_name(logic, scene, tmp_path):
+    """Their files would be called the same, so that the second has a number; only the first was predicted."""
+    volumes = [body(scene, name, edge=8) for name in ("chest 2", "chest:2")]
+    (tmp_path / "VoCo").mkdir()
+    model = played(logic, tmp_path / "VoCo", "(out / 'chest 2.nii.gz').rename(out / 'chest_2.nii.gz')\n")
+    job = logic.predict(model, volumes, output=tmp_path / "out", wait=False)
+    while job.poll().stage == EXPORTING:
+        pass
+    scene.RemoveNode(volumes[0])
+    with pytest.raises(DataError, match="chest:2: it was not predicted"):
+        job.wait()
+    assert job.segmentations == []
+
+
 def test_one_bad_case_is_named_and_the_others_are_added(logic, scene, tmp_path):
     """The command is played: it writes one of two cases, says why not the other, and ends with 3."""
-    volumes = [body(scene, name, edge=8) for name in ("good", "bad")]
+    bad = "6: CT thorax"  # as Slicer calls what it reads from DICOM
+    volumes = [body(scene, name, edge=8) for name in ("good", bad)]
     lines = (
-        "print('predicting 1/2  about 3 s left', file=sys.stderr); print('left out bad: it holds no number')\n"
+        "print('predicting 1/2  about 3 s left', file=sys.stderr)\n"
+        f"print('left out {bad}: its first slice: it holds no number')\n"
         "print('voco: error: 1 case could not be predicted  (mend it)', file=sys.stderr); sys.exit(3)\n"
     )
     model = played(logic, tmp_path, lines)
     job = logic.predict(model, volumes, output=tmp_path / "out")
-    assert job.exitCode == 3 and job.failed == {"bad": "it holds no number"}
+    assert job.exitCode == 3 and job.failed == {bad: "its first slice: it holds no number"}
     (node,) = job.segmentations
     assert node.GetName().startswith("good") and "mend it" in job.log

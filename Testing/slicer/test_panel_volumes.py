@@ -208,8 +208,11 @@ def test_a_folder_stays_on_disk_and_is_listed_and_checked(hand, host, tmp_path, 
     assert kept.chosen and kept.cases == 2 and len(listed) == 2
     assert Path(kept.index) not in lists, "a long one would hold the window"
     assert host.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 2
-    hand.selectRow("volumesTable", 2)
+    for line, enabled in ((0, False), (2, True)):
+        hand.selectRow("volumesTable", line)
+        assert hand.find("removeFolderButton").isEnabled() == enabled
     hand.click("removeFolderButton")
+    assert not hand.find("removeFolderButton").isEnabled()
     assert len(hand.rows("volumesTable")) == 2 and (folder / "a.nrrd").is_file()
     assert sys.modules.get("torch") is None
 

@@ -130,7 +130,8 @@ class SettingRow:
                 self.editor.addItem(word)
             self.editor.connect("currentIndexChanged(int)", self._onPicked)
         else:
-            self.editor.connect("textEdited(QString)", self._onTyped)
+            # Not textEdited: what a script puts there is shown, and so must hold.
+            self.editor.connect("textChanged(QString)", self._onTyped)
         cell = qt.QVBoxLayout()
         cell.setSpacing(0)
         cell.addWidget(self.editor)

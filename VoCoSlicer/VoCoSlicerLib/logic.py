@@ -176,7 +176,7 @@ class VoCoLogic:
         output = options.pop("output", "") or self.newFolder("predict")
         groups = [
             logic_cases.nodesOf(self.scene, one if isinstance(one, list | tuple) else [one])
-            for one in volumes
+            for one in logic_cases.listed(volumes)
         ]
         job = PredictJob(self, model, groups, output, **options).start()
         if wait:

@@ -9,12 +9,19 @@ from VoCoCore.errors import DataError, SettingsError
 from VoCoSlicerLib.choices import CaseChoice
 from VoCoSlicerLib.segments import segmentNames
 from VoCoSlicerLib.snapshots import SceneCase
-from VoCoSlicerLib.volumes import Suggestions, VolumeRow, groupChannels
+from VoCoSlicerLib.volumes import Suggestions, VolumeRow, groupChannels, isStillThere
 
 
 def nodesOf(scene: Any, items: Iterable[Any]) -> list[Any]:
     """The nodes that ``items`` name: nodes, IDs or names. Raises SettingsError for one that is not in the scene."""
     return [_node(scene, item) for item in items]
+
+
+def listed(volumes: Sequence[Any]) -> Sequence[Any]:
+    """``volumes``, which must be a list. Raises SettingsError for one node, ID or name alone."""
+    if isinstance(volumes, str) or hasattr(volumes, "GetID"):
+        raise SettingsError("one volume was given instead of a list of them", "put it into [ ]")
+    return volumes
 
 
 def casesOf(
@@ -28,8 +35,9 @@ def casesOf(
     """A SceneCase of each volume (node, ID or name; a list of them is one case of several channels).
 
     ``labelled`` takes the segmentation whose name fits where none is given. Raises SettingsError for lists of
-    different lengths, DataError where a segmentation is wanted and none found.
+    different lengths and for what is no list, DataError where a segmentation is wanted and none found.
     """
+    listed(volumes)
     for what, given in (("segmentations", segmentations), ("classLabels", classLabels), ("names", names)):
         if given is not None and len(given) != len(volumes):
             raise SettingsError(f"{len(volumes)} volumes and {len(given)} {what}", "give one for each volume")
@@ -118,6 +126,8 @@ def _suggested(suggestions: Suggestions, volume: Any) -> Any:
 
 def _node(scene: Any, item: Any) -> Any:
     if hasattr(item, "GetID"):
+        if not isStillThere(scene, item):
+            raise SettingsError(f"{item.GetName()} is no longer in the scene", "load it again")
         return item
     node = scene.GetNodeByID(str(item)) or scene.GetFirstNodeByName(str(item))
     if node is None:

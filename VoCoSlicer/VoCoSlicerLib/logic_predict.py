@@ -19,7 +19,7 @@ from VoCoSlicerLib.threads import begin, giveTurn
 
 PREDICTING, ADDING = "predicting", "adding"
 _COUNTED = re.compile(r"predicting[^0-9]*(\d+) ?(?:/|of) ?(\d+)\s*(.*)")
-_LEFT_OUT = re.compile(r"left out (.+?): (.+)")
+_LEFT_OUT = "left out {}: "
 
 
 class PredictJob(Steps):
@@ -111,8 +111,8 @@ class PredictJob(Steps):
         for line in state.lines:
             if match := _COUNTED.search(line):
                 done, total, text = int(match[1]), int(match[2]), match[3].strip()
-            elif match := _LEFT_OUT.fullmatch(line.strip()):
-                self.failed[match[1]] = match[2]
+            else:
+                self.failed |= self._leftOut(line.strip())
         if state.running or not self._hash:
             return Progress(PREDICTING, done, total, text)
         self.exitCode, self.log = int(state.exitCode or 0), self._task.log
@@ -121,9 +121,14 @@ class PredictJob(Steps):
             raise error
         return self._startLoad()
 
+    def _leftOut(self, line: str) -> dict[str, str]:
+        """The case that ``line`` calls left out, with its reason; a name may hold colons, as of DICOM series."""
+        found = [name for name in self._cases if line.startswith(_LEFT_OUT.format(name))]
+        return {name: line.removeprefix(_LEFT_OUT.format(name)) for name in sorted(found, key=len)[-1:]}
+
     def _startLoad(self) -> Progress:
         from VoCoSlicerLib.results_load import PredictionLoad
-        from VoCoSlicerLib.results_tables import isStillThere
+        from VoCoSlicerLib.volumes import isStillThere
 
         there = {}
         for name, (ids, nodes) in self._cases.items():
@@ -138,6 +143,7 @@ class PredictJob(Steps):
             self.output,
             there,
             self.provenance(),
+            predicted=list(self._cases),
             probabilities=self._probabilities,
             show3d=self._show3d,
         )

@@ -16,6 +16,7 @@ from VoCoCore.data.plan import Plan
 from VoCoCore.errors import VocoError
 from VoCoCore.geometry import Box
 from VoCoCore.settings import PretrainSettings
+from VoCoSlicerLib.logic_cases import nodesOf
 from VoCoSlicerLib.preview_grid import WorldGrid
 from VoCoSlicerLib.preview_plan import PrepareRequest
 from VoCoSlicerLib.preview_scene import PreviewScene
@@ -38,9 +39,11 @@ class CropPreview(PreviewInStep):
         """Choose the volume to cut: a scalar volume node of the scene, or None.
 
         ``case``: the nodes of all channels of its case, in order, which are cut together (empty: it is alone).
+        Raises SettingsError for a node that is not in the scene.
         """
+        channels = nodesOf(self._scene, case or [node]) if node is not None else []
         volumeId = node.GetID() if node is not None else ""
-        caseIds = tuple(channel.GetID() for channel in case or (node,)) if volumeId else ()
+        caseIds = tuple(channel.GetID() for channel in channels)
         if (volumeId, caseIds) != (self._volumeId, self._caseIds):
             self._takeDown()
             self._volumeId, self._caseIds = volumeId, caseIds

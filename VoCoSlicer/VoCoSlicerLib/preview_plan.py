@@ -55,7 +55,7 @@ def requestOf(nodes: Sequence[Any], settings: PretrainSettings) -> Request:
 
 
 def _shared(node: Any) -> tuple[vtk.vtkImageData, np.ndarray]:
-    image = node.GetImageData()
+    image = node.GetImageData() if node.IsA("vtkMRMLScalarVolumeNode") else None
     if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) < 1:
         raise DataError(f"{node.GetName()} holds no image", "load it again, or choose another volume")
     if min(image.GetDimensions()) < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation
 from VoCoSlicerLib.results_surfaces import surfaces
-from VoCoSlicerLib.results_tables import caseTitle, classTable, isStillThere, volumeOf, volumesTable
+from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
 from VoCoSlicerLib.threads import asVocoError, inThread
+from VoCoSlicerLib.volumes import isStillThere
 
 _TOLERANCE = 0.002  # ml that volumes.csv, which has three decimals, may differ
 MOST_MAPS = 4 * 10**9  # bytes of probability maps in the scene from one folder: 12 of a 512 x 512 x 300 CT
@@ -35,8 +36,9 @@ class PredictionLoad:
     """Loads what `voco predict` wrote into ``folder``.
 
     ``volumesById``: id of a case -> node id of its volume (or a tuple of those of its channels), in the order of the
-    cases, as `CaseExport.volumesById` has it. Afterwards: ``segmentations`` and ``probabilityNodes`` (nodes),
-    ``tables``, ``failed`` {case: reason}, ``warnings`` (sentences).
+    cases, as `CaseExport.volumesById` has it; ``predicted``: ids of all cases that were predicted together, in order
+    (None: these): what the files of a case are called depends on the others. Afterwards: ``segmentations`` and
+    ``probabilityNodes`` (nodes), ``tables``, ``failed`` {case: reason}, ``warnings`` (sentences).
     """
 
     def __init__(
@@ -46,10 +48,12 @@ class PredictionLoad:
         volumesById: Mapping[str, Any],
         provenance: Mapping[str, str] | None = None,
         *,
+        predicted: Sequence[str] | None = None,
         probabilities: bool = False,
         show3d: bool = True,
     ) -> None:
         self.scene, self.folder, self.volumesById = scene, Path(folder), dict(volumesById)
+        self._predicted = list(self.volumesById if predicted is None else predicted)
         self.provenance, self.probabilities, self.show3d = dict(provenance or {}), probabilities, show3d
         self.segmentations: list[Any] = []
         self.probabilityNodes: list[Any] = []
@@ -122,11 +126,12 @@ class PredictionLoad:
             return
         names = files.readNames(self.folder)
         sizes = files.readTable(self.folder / files.VOLUMES, ["case", "label"], ["volume_ml"])
-        cases = list(self.volumesById)
-        for case, name in zip(cases, file_names(cases), strict=True):
+        fileNames = dict(zip(self._predicted, file_names(self._predicted), strict=True))
+        for case in self.volumesById:
             self._say(f"loading {caseTitle(self.scene, case, self.volumesById)}")
             try:
-                yield from self._case(case, name, names, [row for row in sizes if row["case"] == case])
+                rows = [row for row in sizes if row["case"] == case]
+                yield from self._case(case, fileNames[case], names, rows)
             except VocoError as error:
                 self.failed[case] = str(error)
         made = zip(self.segmentations, self._volumes, strict=True)

@@ -70,11 +70,6 @@ def volumeOf(scene, identities: Any):
     return scene.GetNodeByID(identities if isinstance(identities, str) else identities[0])
 
 
-def isStillThere(scene, node) -> bool:
-    """Whether a node is in the scene: a scene that was closed gives the IDs of its nodes to others."""
-    return scene.GetNodeByID(node.GetID()) is node
-
-
 def _table(scene, name: str, titles: Sequence[str], rows: Sequence[Sequence[Any]]):
     """Columns are text or numbers, as the first row has them."""
     node = scene.AddNewNodeByClass("vtkMRMLTableNode", uniqueName(scene, name))

@@ -18,6 +18,8 @@ from VoCoSlicerLib.image_files import acceptedKind
 from VoCoSlicerLib.segments import Segment, segmentsStamp, takeSegments
 from VoCoSlicerLib.volumes import rasMatrix, usableVolume, voxels
 
+UNNAMED = "case"  # whose volume has no name
+
 
 @dataclass(frozen=True)
 class SceneCase:
@@ -81,7 +83,7 @@ def takeCase(scene, case: SceneCase) -> CaseSnapshot:
     segments = None if label is None else _takeLabel(label)
     return CaseSnapshot(
         case,
-        case.name.strip() or caseName([node.GetName() for node in nodes]),
+        case.name.strip() or caseName([node.GetName() or "" for node in nodes]) or UNNAMED,
         patientOf(scene, nodes[0]),
         tuple(_takeVolume(node) for node in nodes),
         segments,

@@ -44,6 +44,11 @@ class VolumeRow:
     segmentationId: str
 
 
+def isStillThere(scene, node) -> bool:
+    """Whether a node is in the scene: a scene that was closed gives the IDs of its nodes to others."""
+    return scene.GetNodeByID(node.GetID()) is node
+
+
 def listVolumes(scene) -> list[VolumeRow]:
     """Rows for all scalar volumes, hidden ones, label maps and our own results left out."""
     return [describeVolume(node) for node in volumeNodes(scene)]
@@ -101,6 +106,8 @@ def usableVolume(node) -> None:
 
 def _fault(node) -> str:
     """Why a volume cannot be used; empty where it can."""
+    if not node.IsA("vtkMRMLScalarVolumeNode"):
+        return "it is no volume"
     image = node.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
         return "it holds no image"

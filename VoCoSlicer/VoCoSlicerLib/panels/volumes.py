@@ -52,6 +52,7 @@ class VolumesPanel(Panel):
         adapter.onClicked(ui.addFolderButton, self._askFolder)
         adapter.onClicked(ui.addListButton, self._askList)
         adapter.onClicked(ui.removeFolderButton, self._removeFolders)
+        ui.volumesTable.itemSelectionChanged.connect(lambda *_: self._enable())
         adapter.onClicked(ui.checkButton, self.check)
         adapter.onClicked(ui.cancelButton, self.cancel)
         self._showWork("")
@@ -113,9 +114,15 @@ class VolumesPanel(Panel):
         self.addFolder(adapter.chooseFile(_("List of cases"), "", "*.json *.csv (*.json *.csv)"))
 
     def _removeFolders(self) -> None:
-        gone = set(self._rows.selectedKeys())
-        kept = [item for item in readFolders(self.parameters) if item.source not in gone]
-        writeFolders(self.parameters, kept)
+        gone = self._selectedFolders()
+        writeFolders(self.parameters, [one for one in readFolders(self.parameters) if one.source not in gone])
+
+    def _selectedFolders(self) -> set[str]:
+        folders = readFolders(self.parameters) if self.parameters is not None else []
+        return {one.source for one in folders} & set(self._rows.selectedKeys())
+
+    def _enable(self) -> None:
+        self.ui.removeFolderButton.setEnabled(bool(self._selectedFolders()))
 
     # Checking
 
@@ -184,11 +191,7 @@ class VolumesPanel(Panel):
 
     def _takeCount(self, source: str, count: int) -> None:
         folders = readFolders(self.parameters) if self.parameters is not None else []
-        made = []
-        for folder in folders:
-            if folder.source == source:
-                folder = replace(folder, cases=count, chosen=True)
-            made.append(folder)
+        made = [replace(one, cases=count, chosen=True) if one.source == source else one for one in folders]
         if self.parameters is not None:
             writeFolders(self.parameters, made)
 
@@ -279,6 +282,7 @@ class VolumesPanel(Panel):
         self.ui.notesLabel.setText("\n".join(told[:_MOST_TOLD]))
         self.ui.notesLabel.setVisible(bool(told))
         chosen = sum(row.chosen for row in shown)
+        self._enable()
         self.ui.countLabel.setText(_("{n} of {total} chosen").format(n=chosen, total=len(shown)))
 
     def _wantsClasses(self) -> bool:
