@@ -136,9 +136,8 @@ def differences(whole: Path, other: Path) -> Iterator[str]:
         return
     yield from unequal(load_file(ours / MODEL), load_file(theirs / MODEL), "model")
     yield from unequal(*(torch.load(run / STATE, weights_only=True) for run in (ours, theirs)), "state")
-    yield from unequal(
-        *(load_file(run / "weights" / "encoder.safetensors") for run in (whole, other)), "weights"
-    )
+    results = ((run / "weights").glob("*.safetensors") for run in (whole, other))
+    yield from unequal(*({path.name: load_file(path) for path in found} for found in results), "weights")
     yield from unequal(curve(whole), curve(other), "metrics")
 
 

@@ -44,6 +44,7 @@ def test_training_keeps_it(kept):
         start=1,
         steps=1,
         ended=True,
+        owed=False,
         optim=SimpleNamespace(warmup=0, lr=1.0),
         model=SimpleNamespace(train=lambda: seen.append(kept())),
     )

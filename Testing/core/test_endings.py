@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 
 import pytest
 import torch
+from kills import differences
 from torch.distributed import DistNetworkError
 
 from VoCoCore.devices import Machine
@@ -15,6 +17,7 @@ from VoCoCore.runs.events import read_events
 from VoCoCore.settings import OptimSettings
 from VoCoCore.training.checkpoint import load_checkpoint, save_checkpoint
 from VoCoCore.training.explain import explained
+from VoCoCore.training.finetune import finetune
 from VoCoCore.training.pretrain import pretrain
 from VoCoCore.training.reporter import Reporter
 from VoCoCore.training.updates import Updater
@@ -51,6 +54,33 @@ def test_a_stop_while_a_resumed_job_still_prepares_keeps_its_step(small_cohort, 
     with pytest.raises(StopRequested):
         pretrain(settings, stopped_run.path, resume=True, should_stop=lambda: True)
     assert stopped_run.read_status().step == 2 and stopped_run.state() == "stopped"
+
+
+@pytest.mark.parametrize(("work", "steps"), [(pretrain, 4), (finetune, 4), (finetune, 2)])
+def test_a_look_is_broken_off_by_a_stop_and_made_up_for(work, steps, small_cohort, labelled_cohort, tmp_path):
+    """Also the last one, without which the job is not finished."""
+    cohort = small_cohort if work is pretrain else labelled_cohort
+    settings = cohort.settings(optim__steps=steps, run__validate_every=2, run__checkpoint_every=100)
+    assert work(settings, tmp_path / "whole").finished
+    asked, seen = itertools.count(1), []
+
+    def stop():
+        """Asked after both steps, and then for the first case of the look."""
+        return any(event["type"] == "started" for event in seen) and next(asked) > 2
+
+    first = work(settings, tmp_path / "run", listeners=[seen.append], should_stop=stop)
+    assert not first.finished and first.steps == 2 and next(asked) == 4
+    assert not looks(tmp_path / "run")
+    assert work(settings, tmp_path / "run", resume=True).finished
+    assert looks(tmp_path / "run") == looks(tmp_path / "whole") != []
+    assert [*differences(tmp_path / "whole", tmp_path / "run")] == []
+    assert not [*(tmp_path / "run" / "checkpoints").glob("damaged*")]
+
+
+def looks(run):
+    """Steps and scores of the looks of a run."""
+    events = read_events(run / "events.jsonl")
+    return [(e["step"], e["values"]) for e in events if e["type"] == "metrics" and e["split"] == "val"]
 
 
 def test_random_state_is_that_of_the_checkpoint(tmp_path):

@@ -56,8 +56,8 @@ class Attempt:
         self.machine: Machine = choose(settings.run)
         self.ranks = Ranks(self.machine.ranks)
         self.asked = should_stop
-        self.best = -1.0
-        self.is_best = False
+        self.best, self.is_best = -1.0, False
+        self.owed = False  # a look was broken off
 
     # What a job says of itself
 
@@ -114,6 +114,10 @@ class Attempt:
     def should_stop_alone(self) -> bool:
         """The same, asked by one rank for itself; the first one looks into the folder for all."""
         return self.asked() or (self.machine.main and self.run.stop_requested())
+
+    def breaks_off(self) -> bool:
+        """Whether a look that may last is to end here, asked by one rank for itself, before each case."""
+        return self.asked() or self.run.stop_requested()
 
     def work(self, attempt: int) -> Result:
         """Do the job. Errors of libraries that the machine caused come out in our own words."""
@@ -183,11 +187,11 @@ class Attempt:
 
     def kept(self) -> dict[str, Any]:
         """Plain values that a checkpoint keeps for `take_up`."""
-        return {"best": self.best}
+        return {"best": self.best, "owed": self.owed}
 
     def take_up(self, extra: dict[str, Any]) -> None:
         """Take up what `kept` gave."""
-        self.best = float(extra["best"])
+        self.best, self.owed = float(extra["best"]), bool(extra.get("owed"))
 
     def _job(self, start: int) -> Job:
         settings, machine, steps = self.settings, self.machine, int(self.settings.optim.steps)
@@ -203,7 +207,8 @@ class Attempt:
             monitor=monitor,
             start=start,
             ended=start >= steps or self.has_enough(),
-            look=self.look,
+            owed=self.owed,
+            look=self._look,
             look_every=settings.run.validate_every or steps,
             save=self._save,
             save_every=settings.run.checkpoint_every or steps,
@@ -229,6 +234,11 @@ class Attempt:
         if self.settings.data.workers is not None:
             return self.settings.data.workers
         return usual_workers(self.machine.device, ranks_here())
+
+    def _look(self, done: int) -> Look:
+        seen = self.look(done)
+        self.owed = seen.owed
+        return seen
 
     def _save(self, done: int) -> None:
         if self.machine.main:

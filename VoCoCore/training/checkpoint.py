@@ -43,8 +43,8 @@ def save_checkpoint(
         draft.mkdir(parents=True)
         _write_files(draft, task, updater, extra)
         _write_manifest(draft, step, best)
-        if target.exists():  # a damaged one of the same step, from before this attempt
-            set_aside(target)
+        if target.exists():
+            _make_room(target, draft.with_name(f"{draft.name}-old"))
         os.replace(draft, target)
         _sync_folder(folder)
     except (OSError, EnvironmentFault, SafetensorError, RuntimeError) as error:
@@ -54,6 +54,14 @@ def save_checkpoint(
         raise
     _tidy(folder)
     return target
+
+
+def _make_room(target: Path, old: Path) -> None:
+    """Take away an earlier attempt's checkpoint of the same step: from before a look that was owed, or damaged."""
+    if is_whole(target):
+        os.replace(target, old)  # `_tidy` deletes it, once the new one is there
+    else:
+        set_aside(target)
 
 
 def _write_files(folder: Path, task: nn.Module, updater: Updater, extra: dict[str, Any]) -> None:

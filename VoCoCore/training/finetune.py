@@ -156,7 +156,9 @@ class Finetuning(Attempt):
         if not self.cohort.val:
             return Look()
         looker = Looker(self.task, self.cohort, self.settings, self.machine, self.ranks, self.plan.classes)
-        seen = looker.look()
+        seen = looker.look(self.breaks_off)
+        if seen is None:
+            return Look(owed=True)
         values = values_of(seen, self.plan.classes, self.settings.task)
         score = best_of(seen, self.plan.classes, self.settings.task)
         self.is_best = self.ranks.any(score > self.best)  # machines may round the mean differently
@@ -178,11 +180,12 @@ class Finetuning(Attempt):
 
     def kept(self) -> dict[str, Any]:
         """The best score so far, and how many looks ago it was."""
-        return {"best": self.best, "since_best": self.since_best}
+        return {**super().kept(), "since_best": self.since_best}
 
     def take_up(self, extra: dict[str, Any]) -> None:
         """Take up what `kept` gave."""
-        self.best, self.since_best = float(extra["best"]), int(extra["since_best"])
+        super().take_up(extra)
+        self.since_best = int(extra["since_best"])
 
     def export(self, done: int) -> Path:
         """The best network with its card."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,18 +69,26 @@ class Looker:
         self.store, self.classes = Store(cohort.store), classes
 
     @torch.no_grad()
-    def look(self) -> Seen:
-        """Predict this rank's share of the cases, and gather the counts of all ranks."""
+    def look(self, stop: Callable[[], bool] = lambda: False) -> Seen | None:
+        """Predict this rank's share of the cases, and gather the counts of all ranks.
+
+        ``stop`` is asked before each case; None where any rank's says that the look is to be broken off.
+        """
         self.task.eval()
         network = self.task.export()
         rows, slices = (3, len(self.classes)) if self._segments else (1, len(self.classes)), {}
+        broken_off = False
         found = torch.zeros(len(self.members), *rows, dtype=torch.float64, device=self.machine.device)
         for number in range(self.machine.rank, len(self.members), self.machine.ranks):
+            if broken_off := stop():
+                break
             volume = self.store.open(self.members[number].key)
             if self._segments:
                 found[number], slices[number] = self._segment(network, volume)
             else:
                 found[number] = self._classify(network, volume)
+        if self.ranks.any(broken_off):
+            return None
         targets = np.asarray([member.target for member in self.members])
         counts = self.ranks.sum(found.cpu()).numpy()
         return Seen(counts.astype(np.int64) if self._segments else counts[:, 0], targets, slices)

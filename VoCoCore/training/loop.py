@@ -19,10 +19,13 @@ from VoCoCore.training.updates import Updater
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at held-out cases says: keep this state as the best one; go no further (all ranks agree)."""
+    """What a look at held-out cases says: keep this state as the best one; go no further; or that it was broken off,
+    because the job is to stop, and has still to be done (all ranks agree).
+    """
 
     better: bool = False
     enough: bool = False
+    owed: bool = False
 
 
 @dataclass
@@ -39,6 +42,7 @@ class Job:
     monitor: Monitor
     start: int
     ended: bool
+    owed: bool  # the look after step ``start`` was broken off
     look: Callable[[int], Look]
     look_every: int
     save: Callable[[int], None]
@@ -53,11 +57,13 @@ def run_steps(job: Job) -> tuple[int, bool]:
     Returns the number of steps done, and whether the job is at its end (not so when it was asked to stop). Nothing in a
     step waits for the device: counters and metrics are read by the monitor, every so many steps.
     """
-    optim, done, ended = job.optim, job.start, job.ended
+    optim, done, stopping, ended = job.optim, job.start, False, job.ended
     warmup = optim.warmup or 0
     assert optim.lr is not None  # chosen by the plan
     job.model.train()
-    while not ended:
+    if job.owed:
+        stopping, ended = _after_step(job, done, stopping, done == job.steps)
+    while not (stopping or ended):
         lr = warmup_cosine(done, optim.lr, warmup, job.steps)
         for _ in range(optim.accumulate):
             batch = to_device(next(job.batches), job.machine.device)
@@ -67,14 +73,19 @@ def run_steps(job: Job) -> tuple[int, bool]:
         job.updater.step(lr, done)
         job.task.after_step(done)
         done += 1
-        stopping, ended, seen = job.should_stop(), done == job.steps, Look()
+        stopping, ended = job.should_stop(), done == job.steps
         job.monitor.after_step(done, lr, outcome, stopping or ended)
-        if done % job.look_every == 0 or ended:
-            seen = job.look(done)
-            job.model.train()
-        ended = ended or seen.enough
-        if done % job.save_every == 0 or seen.better or stopping or ended:
-            job.save(done)
-        if stopping:
-            break
+        stopping, ended = _after_step(job, done, stopping, ended)
     return done, ended
+
+
+def _after_step(job: Job, done: int, stopping: bool, ended: bool) -> tuple[bool, bool]:
+    """Look and save where it is time; whether the job is then asked to stop, and whether it is at its end."""
+    seen = Look()
+    if done % job.look_every == 0 or ended:
+        seen = job.look(done)
+        job.model.train()
+    stopping, ended = stopping or seen.owed, (ended or seen.enough) and not seen.owed
+    if done % job.save_every == 0 or seen.better or stopping or ended:
+        job.save(done)
+    return stopping, ended

@@ -90,7 +90,9 @@ class Pretraining(Attempt):
         numbers = Numbers(0, len(val) * settings.run.validation_rounds, min(settings.optim.batch, len(val)))
         mine = validation.share_of(list(numbers), self.machine.rank, self.machine.ranks)
         batches = make_loader(samples, mine, 0, False)
-        seen = validation.look(self.task, batches, self.machine, self.ranks)
+        seen = validation.look(self.task, batches, self.machine, self.ranks, self.breaks_off)
+        if seen is None:
+            return Look(owed=True)
         values = validation.score(seen, settings.crops)
         # Asked of all, because their machines may round the mean of the same answers differently.
         self.is_best = self.ranks.any(values["position_accuracy"] > self.best)

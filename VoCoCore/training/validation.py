@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,23 @@ class HeldOut:
 
 
 @torch.no_grad()
-def look(task: Any, batches: Iterable[dict[str, Tensor]], machine: Machine, ranks: Ranks) -> HeldOut:
-    """Run the task over this rank's held-out batches without training it; what all ranks saw, in their order."""
+def look(
+    task: Any,
+    batches: Iterable[dict[str, Tensor]],
+    machine: Machine,
+    ranks: Ranks,
+    stop: Callable[[], bool] = lambda: False,
+) -> HeldOut | None:
+    """Run the task over this rank's held-out batches without training it; what all ranks saw, in their order.
+
+    ``stop`` is asked before each batch; None where any rank's says that the look is to be broken off.
+    """
     task.eval()
+    broken_off = False
     mine: dict[str, Tensor] = {}
     for place, host in enumerate(batches):
+        if broken_off := stop():
+            break
         batch = to_device(host, machine.device)
         with machine.autocast():
             outcome = task(batch)
@@ -59,6 +71,8 @@ def look(task: Any, batches: Iterable[dict[str, Tensor]], machine: Machine, rank
         details["case"] = batch["case"]
         details |= {name: value.float() for name, value in named.items()}
         mine |= {f"{place} {name}": value for name, value in details.items()}
+    if ranks.any(broken_off):
+        return None
     # Only now is the device waited for.
     there = ranks.all_of({name: value.cpu() for name, value in mine.items()})
     seen: dict[str, list[Tensor]] = {}
