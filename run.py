@@ -77,7 +77,7 @@ def test(arguments: list[str]) -> int:
         return call([PYTHON, "-m", "pytest", *arguments], OMP_NUM_THREADS=threads)
     failed = failing_checks()
     say("pytest" + (f" (failed before it: {', '.join(failed)})" if failed else ""))
-    report = ["--cov", "--cov-report=term", "--durations=20", *shared_among(cores())]
+    report = ["--durations=20", *shared_among(cores())]
     code = call([PYTHON, "-m", "pytest", *report], OMP_NUM_THREADS=threads)
     return code or int(bool(failed))
 

@@ -147,7 +147,7 @@ def test_what_the_first_rank_refuses_ends_the_others_too(wrong, small_cohort, tm
         )
         for rank in range(2)
     ]
-    (_, first), (_, second) = (rank.communicate(timeout=600) for rank in ranks)
+    (_, first), (_, second) = (rank.communicate(timeout=250) for rank in ranks)
     assert ranks[0].returncode in (2, 3), first
     assert ranks[1].returncode == 4 and "another of the 2 ranks has ended" in second, second
     assert "defect" not in second
