@@ -115,3 +115,7 @@ def countObservers(node):
 def nodeIds(scene):
     """IDs of all nodes."""
     return [scene.GetNthNode(number).GetID() for number in range(scene.GetNumberOfNodes())]
+
+
+def slicesOf(scene):
+    return [scene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in VIEWS]

@@ -14,6 +14,7 @@ from preview_scene import (
     countObservers,
     nodeIds,
     sceneWithViews,
+    slicesOf,
     torso,
     up,
 )
@@ -69,10 +70,6 @@ def test_clicks_go_on_to_place_points_in_the_users_own_markup(mine):
     for step in (lambda: up(preview), preview.hide):
         step()
         assert (selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID()) == before
-
-
-def slicesOf(scene):
-    return [scene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in VIEWS]
 
 
 def test_nodes_are_hidden_unsaved_and_never_undone(scene, preview):
@@ -317,51 +314,6 @@ def test_numbers_lie_in_the_middle_of_what_each_view_cuts(scene, preview):
     assert not preview.nodes.numbers.inView(view).GetDisplayNode().GetVisibility()
 
 
-def cuts(view, world):
-    """Whether the plane of a slice view meets the grid, and its middle lies over it."""
-    toIndex = np.linalg.inv(world.affine) @ slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
-    place = toIndex[:3, 3] + 0.5
-    return bool(np.all(place > 0) and np.all(place < world.grid.volume_size))
-
-
-def test_views_that_show_nothing_of_the_grid_are_brought_to_it(scene, preview):
-    red, green, yellow = slicesOf(scene)
-    for view, orientation in zip((red, green, yellow), ("Axial", "Coronal", "Sagittal"), strict=True):
-        view.SetOrientation(orientation)
-        view.SetDimensions(400, 300, 1)
-    up(preview)
-    world, middle = preview.world, preview.world.centres.mean(axis=0)
-    preview.hide()
-    red.JumpSliceByCentering(*np.add(middle, (900, 0, 0)))  # beside it, in its plane
-    green.JumpSliceByCentering(*np.add(middle, (0, 700, 0)))  # behind it
-    yellow.JumpSliceByCentering(*middle)
-    yellow.SetFieldOfView(40, 30, 1)
-    places = [placeOf(view) for view in (red, green, yellow)]
-    up(preview)
-    assert placeOf(yellow) == places[2], "it shows a part of the grid: that is what its user looks at"
-    crop = world.centreOf(preview.box)
-    for view in (red, green):
-        assert cuts(view, world)
-        toView = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS()))
-        assert abs((toView @ [*crop, 1])[2]) < 1e-6, "the crop is cut"
-        corners = world.corners.reshape(-1, 3) @ toView[:3, :3].T + toView[:3, 3]
-        reach = np.divide(view.GetFieldOfView()[:2], 2)
-        assert np.all(np.abs(corners[:, :2]) <= reach + 1e-6), "all of the grid is seen"
-        assert reach[0] / reach[1] == pytest.approx(4 / 3)
-    green.JumpSlice(*middle)
-    scrolled = placeOf(green)
-    assert scrolled != places[1]
-    red.SetFieldOfView(*(0.9 * edge for edge in red.GetFieldOfView()))  # Slicer, with the width of the panel
-    preview.hide()
-    assert [placeOf(view) for view in (red, yellow)] == [places[0], places[2]]
-    assert placeOf(green) == scrolled, "where its user went afterwards he stays"
-
-
-def placeOf(view):
-    """The plane and the field of view of a slice view."""
-    return slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS()).tolist(), view.GetFieldOfView()
-
-
 def test_a_plane_between_two_cells_gets_the_numbers_of_one(scene, preview):
     preview.setSettings(chosen(**{"crops.counts": (2, 2, 2)}))
     up(preview)
@@ -378,27 +330,6 @@ def test_a_plane_between_two_cells_gets_the_numbers_of_one(scene, preview):
         ]
         assert len(places) == 4
         assert all(np.linalg.norm(np.subtract(a, b)) > 1 for a in places for b in places if a is not b)
-
-
-def test_views_of_another_layout_are_brought_too(scene, preview):
-    """A volume that lies elsewhere is previewed, and then its user chooses a layout with views of its own."""
-    up(preview)
-    world, middle = preview.world, preview.world.centres.mean(axis=0)
-    (red, *_) = slicesOf(scene)
-    red.JumpSliceByCentering(*np.add(middle, (900, 0, 0)))
-    away = placeOf(red)
-    preview.volume.SetOrigin(*np.add(preview.volume.GetOrigin(), (0, 0, 400)))
-    preview.wait(60)
-    addView(scene, "Compare1")
-    new = scene.GetNodeByID("vtkMRMLSliceNodeCompare1")
-    assert not cuts(new, preview.world), "Slicer is still making it, and would crash"
-    assert preview.busy
-    preview.wait(60)
-    assert cuts(new, preview.world) and not cuts(new, world)
-    preview.present(opacity=0.5)
-    assert placeOf(red) == away, "where its user went he stays"
-    preview.hide()
-    assert np.allclose(np.asarray(placeOf(new)[0])[:3, 3], 0), "as it came"
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -1,7 +1,8 @@
-"""Where the slice views are: one whose middle is not over the grid is brought to it, and goes back afterwards."""
+"""Where the slice views are: one that shows little of the grid is brought to it, and goes back afterwards."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from VoCoSlicerLib.preview_grid import WorldGrid
 from VoCoSlicerLib.preview_nodes import nodesByClass
 
 MARGIN = 1.05  # the field of view, in sizes of the grid
+# What the view and the grid have in common, as a share of the smaller one: a view that is close to a detail, or far
+# away from all, is where its user wants it.
+ENOUGH = 0.6
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,17 @@ class SlicePlaces:
         self._known: set[str] = set()
 
     def bring(self, world: WorldGrid, box: Box) -> None:
-        """Let each view whose middle is not over ``world`` show all of it, and cut the crop ``box``; each view once.
+        """Let each view that shows little of ``world`` show all of it, and cut the crop ``box``; each view once.
 
-        Slicer does so for the first volume of a scene; others may lie anywhere, and a user would see black. Views that
-        come with another layout are at the origin.
+        Slicer does so for the first volume of a scene; others may lie anywhere, and a user would see black, or half of
+        the grid. Views that come with another layout are at the origin.
         """
         for view in nodesByClass(self._scene, "vtkMRMLSliceNode"):
             if view.GetID() in self._known:
                 continue  # where its user goes from there he stays
             self._known.add(view.GetID())
             extent = _extent(view, world)
-            if not _isSeen(extent):
+            if not _isSeen(extent, view.GetFieldOfView()):
                 before = _placeOf(view)
                 _fit(view, np.ptp(extent, axis=0))
                 view.JumpSliceByCentering(*world.centres.mean(axis=0))
@@ -76,8 +80,13 @@ def _extent(view: Any, world: WorldGrid) -> np.ndarray:
     return np.stack([corners.min(axis=0), corners.max(axis=0)])
 
 
-def _isSeen(extent: np.ndarray) -> bool:
-    return bool(np.all(extent[0] <= 0) and np.all(extent[1] >= 0))
+def _isSeen(extent: np.ndarray, field: Sequence[float]) -> bool:
+    half, (low, high) = np.asarray(field[:2]) / 2, extent
+    if not low[2] <= 0 <= high[2]:
+        return False
+    common = np.minimum(high[:2], half) - np.maximum(low[:2], -half)
+    smaller = min((2 * half).prod(), np.ptp(extent[:, :2], axis=0).prod())
+    return bool(common.min() > 0 and common.prod() >= ENOUGH * smaller)
 
 
 def _fit(view: Any, size: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import vtk
 
 from VoCoCore.data.plan import Plan
 from VoCoCore.geometry import Box
+from VoCoSlicerLib.preview_cameras import CameraPlaces
 from VoCoSlicerLib.preview_cells import CellVolumes
 from VoCoSlicerLib.preview_grid import WorldGrid
 from VoCoSlicerLib.preview_layers import COMPOSITE, SliceLayers
@@ -47,7 +48,11 @@ class PreviewScene:
     def __init__(self, scene: Any, onMoved: Callable[[], None]) -> None:
         self._scene, self._onMoved = scene, onMoved
         self._nodes = HiddenNodes(scene)
-        self._layers, self._places = SliceLayers(scene), SlicePlaces(scene)
+        self._layers, self._places, self._cameras = (
+            SliceLayers(scene),
+            SlicePlaces(scene),
+            CameraPlaces(scene),
+        )
         self._prepared: PreparedVolume | None = None
         self._world: WorldGrid | None = None
 
@@ -78,7 +83,7 @@ class PreviewScene:
 
     def place(self, world: WorldGrid, plan: Plan, box: Box) -> None:
         """Draw the bases of ``world`` and the crop ``box``; cheap where only the crop is another."""
-        self._places.bring(world, box)
+        self._bring(world, box)
         if self._world is None or not world.sameAs(self._world):
             self._world = world
             self.cells.place(world)
@@ -87,9 +92,13 @@ class PreviewScene:
         self.roi.place(world, box)
 
     def bringViews(self) -> None:
-        """Bring slice views that have come since to the grid; never while Slicer is making them: it would crash."""
+        """Bring views that have come since to the grid; never while Slicer is making them: it would crash."""
         if self.roi.world is not None and self.roi.box is not None:
-            self._places.bring(self.roi.world, self.roi.box)
+            self._bring(self.roi.world, self.roi.box)
+
+    def _bring(self, world: WorldGrid, box: Box) -> None:
+        self._places.bring(world, box)
+        self._cameras.bring(world)
 
     def fill(self, prepared: np.ndarray, channel: int, plan: Plan) -> bool:
         """Carry one channel of the prepared values (C, X, Y, Z) uint8 in a node; False where it is there already."""
@@ -116,6 +125,7 @@ class PreviewScene:
         """The same in steps. The first one lets go of the views."""
         self._layers.restore()
         self._places.restore()
+        self._cameras.restore()
         for name in ("numbers", "roi"):
             if (part := getattr(self, name, None)) is not None:
                 part.close()
