@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,8 @@ class Watched:
 
     def __init__(self, work, settings, folder, **options):
         self.losses, self.card, self.marks = [], Card(), []
-        with self.card:
+        # Looks ask too; what is counted here are steps.
+        with self.card, patch.object(attempt.Attempt, "breaks_off", lambda _: False):
             self.result = work(settings, folder, listeners=[self.hear], should_stop=self.mark, **options)
         self.waits = np.diff(self.marks[-6:]).tolist()  # asked while preparing too
 

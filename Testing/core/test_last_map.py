@@ -19,7 +19,6 @@ from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 from VoCoCore.settings import ENCODER_LIMITS
-from VoCoCore.training.attempt import Attempt
 from VoCoCore.training.checkpoint import newest
 from VoCoCore.training.finetune import finetune
 from VoCoCore.training.pretrain import Pretraining, pretrain
@@ -116,7 +115,7 @@ def test_a_checkpoint_from_before_goes_on_to_the_same_weights(small_cohort, pare
     asked = iter([False, True])
     with monkeypatch.context() as before:
         before.setattr(Encoder, "keep_to_last", lambda self: None)
-        before.setattr(Pretraining, "kept", Attempt.kept)
+        before.setattr(Pretraining, "kept", lambda self: {"best": self.best})
         pretrain(small_unetr(small_cohort), tmp_path / "run", should_stop=lambda: next(asked, True))
     kept = torch.load(newest(RunDirectory(tmp_path / "run").checkpoints)[0] / "state.pt", weights_only=True)
     updater = kept["updater"]["optimizer"]
