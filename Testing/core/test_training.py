@@ -93,12 +93,18 @@ def test_many_skipped_steps_in_a_row_do_not_stop_fp16_for_good():
     assert any(not torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
+def stepped(net, x, machine):
+    """An updater of ``net`` that has done a step on ``x``."""
+    updater = Updater(net.parameters(), OptimSettings(), machine)
+    updater.backward(net(x).sum())
+    updater.step(0.1)
+    return updater
+
+
 def test_updates_resume_where_they_were():
     ours, theirs = two_nets()
     x = torch.ones(2, 5)
-    first = Updater(ours.parameters(), OptimSettings(), HALF)
-    first.backward(ours(x).sum())
-    first.step(0.1)
+    first = stepped(ours, x, HALF)
     theirs.load_state_dict(ours.state_dict())
     second = Updater(theirs.parameters(), OptimSettings(), HALF)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
@@ -113,9 +119,7 @@ def test_updates_go_on_on_a_device_of_another_kind(fused):
     """A checkpoint of a Mac's GPU, whose kernels take no flag, on a processor; and the other way round."""
     ours, theirs = two_nets()
     x = torch.ones(2, 5)
-    first = Updater(ours.parameters(), OptimSettings(), CPU)
-    first.backward(ours(x).sum())
-    first.step(0.1)
+    first = stepped(ours, x, CPU)
     theirs.load_state_dict(ours.state_dict())
     state = copy.deepcopy(first.state_dict())
     for group in state["optimizer"]["param_groups"]:

@@ -32,10 +32,8 @@ _CHUNK = 1 << 20
 # Deflate cannot pack more than about 1032 bytes into one.
 _MOST_COMPRESSED = 1040
 _AGAIN = "copy or download it again"
-_MM = {
-    1: 1000.0,
-    3: 0.001,
-}  # of a metre and a micrometre, by the code of the header; all others are taken as mm
+# Of a metre and a micrometre, by the code of the header; all others are taken as mm.
+_MM = {1: 1000.0, 3: 0.001}
 
 
 def read_nifti_header(path: str) -> Header:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from VoCoCore.training.crop_plan import Need
 from VoCoCore.training.disk import check_room
 from VoCoCore.training.live_memory import LivePeak
 from VoCoCore.training.memory import room_mb
-from VoCoCore.training.needs import FinetuneNeeds, clock, lack_of_memory
+from VoCoCore.training.needs import FinetuneNeeds, clock, lack_of_memory, wall_clock
 
 MB = 2**20
 SHARE = 0.85  # of the hours that are training; the rest is for looks and checkpoints
@@ -34,9 +33,9 @@ def steps_in(
     network = network.to(machine.device).train()
     crops, seconds = _crops(settings, channels, machine, _count(settings, machine)), []
     for _ in range(3):
-        began = _now(machine)
+        began = wall_clock(machine.device.type)
         _pass(network, crops, machine)
-        seconds.append(_now(machine) - began)
+        seconds.append(wall_clock(machine.device.type) - began)
     step = min(seconds) * settings.optim.accumulate * 1.1
     steps = max(10, int(settings.run.hours * 3600 * SHARE / step))
     return (
@@ -75,22 +74,15 @@ def need_of(settings: FinetuneSettings, network: nn.Module, channels: int, machi
         network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
         with LivePeak(known=[*network.parameters(), crops]) as live:
             _pass(network, crops, machine)
-        began = _now(machine)
+        began = wall_clock(machine.device.type)
         if settings.run.hours is not None:
             _pass(network, crops, machine)
-        seconds = _now(machine) - began if settings.run.hours is not None else None
+        seconds = wall_clock(machine.device.type) - began if settings.run.hours is not None else None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return Need(float("inf"), fixed, room)
     return Need(live.peak / MB, fixed, room, seconds)
-
-
-def _now(machine: Machine) -> float:
-    """Seconds of the wall clock, once a GPU has done all that it was given."""
-    if machine.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def _fixed_mb(settings: FinetuneSettings, network: nn.Module) -> float:

@@ -88,12 +88,15 @@ class FinetuneNeeds(Needs):
 
 
 def clock(device: str) -> float:
-    """Seconds, to time a trial by: on a processor those that this thread has computed, whatever runs beside it; on a
-    GPU once it has done all that it was given.
-    """
+    """Seconds, to time a trial by: on a processor those that this thread has computed, whatever runs beside it."""
+    return time.thread_time() if device == "cpu" else wall_clock(device)
+
+
+def wall_clock(device: str) -> float:
+    """Seconds of the wall clock, once a GPU has done all that it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.thread_time() if device == "cpu" else time.perf_counter()
+    return time.perf_counter()
 
 
 def lack_of_memory(needs: Needs, room: float) -> str:

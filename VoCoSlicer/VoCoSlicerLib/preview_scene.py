@@ -48,11 +48,8 @@ class PreviewScene:
     def __init__(self, scene: Any, onMoved: Callable[[], None]) -> None:
         self._scene, self._onMoved = scene, onMoved
         self._nodes = HiddenNodes(scene)
-        self._layers, self._places, self._cameras = (
-            SliceLayers(scene),
-            SlicePlaces(scene),
-            CameraPlaces(scene),
-        )
+        self._layers = SliceLayers(scene)
+        self._places, self._cameras = SlicePlaces(scene), CameraPlaces(scene)
         self._prepared: PreparedVolume | None = None
         self._world: WorldGrid | None = None
 
