@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from VoCoSlicerLib.preview_grid import WorldGrid
-from VoCoSlicerLib.preview_nodes import nodesByClass
+from VoCoSlicerLib.preview_moves import Moves
 
 ASIDE = 0.5  # how far from the middle of a view the grid's may be, in halves of the view's height
 NEAR, FAR = 0.4, 3.0  # distances that show the grid well, in those that show just all of it
@@ -24,39 +24,37 @@ class _Place:
     scale: float
 
 
-class CameraPlaces:
+class CameraPlaces(Moves):
     """Turns the cameras of 3D views to a grid and back."""
 
-    def __init__(self, scene: Any) -> None:
-        self._scene = scene
-        # By camera node: the place of its user, and the one that it was brought to.
-        self._moved: dict[str, tuple[_Place, _Place]] = {}
-        self._known: set[str] = set()
+    kind = "vtkMRMLCameraNode"
 
     def bring(self, world: WorldGrid) -> None:
         """Let each camera that shows ``world`` badly look at its middle, from the same side; each camera once."""
         centre = world.centres.mean(axis=0)
         radius = float(np.linalg.norm(world.corners.reshape(-1, 3) - centre, axis=1).max())
-        for camera in nodesByClass(self._scene, "vtkMRMLCameraNode"):
-            if camera.GetID() in self._known:
-                continue  # where its user goes from there he stays
-            self._known.add(camera.GetID())
-            before = _placeOf(camera)
+        for camera in self.newNodes():
+            place = self.placeOf(camera)
             half = radians(camera.GetCamera().GetViewAngle()) / 2
-            direction = np.subtract(before.focus, before.position)
+            direction = np.subtract(place.focus, place.position)
             direction /= np.linalg.norm(direction) or 1.0
             away = radius / sin(half)
-            if not _isSeen(centre - before.position, direction, half, away):
-                _move(camera, _Place(tuple(centre - away * direction), tuple(centre), radius))
-                self._moved[camera.GetID()] = before, _placeOf(camera)
+            if not _isSeen(centre - place.position, direction, half, away):
+                self.put(camera, _Place(tuple(centre - away * direction), tuple(centre), radius))
 
-    def restore(self) -> None:
-        """Take the cameras back that are still where they were brought."""
-        for nodeId, (before, left) in self._moved.items():
-            camera = self._scene.GetNodeByID(nodeId)
-            if camera is not None and _placeOf(camera) == left:
-                _move(camera, before)
-        self._moved.clear()
+    def placeOf(self, node: Any) -> _Place:
+        """The place of a camera node."""
+        camera = node.GetCamera()
+        return _Place(camera.GetPosition(), camera.GetFocalPoint(), camera.GetParallelScale())
+
+    def put(self, node: Any, place: _Place) -> None:
+        """Move a camera node in one step."""
+        blocked = node.StartModify()
+        node.SetPosition(place.position)
+        node.SetFocalPoint(place.focus)
+        node.SetParallelScale(place.scale)
+        node.ResetClippingRange()
+        node.EndModify(blocked)
 
 
 def _isSeen(offset: np.ndarray, direction: np.ndarray, half: float, away: float) -> bool:
@@ -64,17 +62,3 @@ def _isSeen(offset: np.ndarray, direction: np.ndarray, half: float, away: float)
     depth = float(offset @ direction)
     aside = float(np.linalg.norm(offset - depth * direction))
     return NEAR * away <= depth <= FAR * away and aside <= ASIDE * depth * tan(half)
-
-
-def _placeOf(node: Any) -> _Place:
-    camera = node.GetCamera()
-    return _Place(camera.GetPosition(), camera.GetFocalPoint(), camera.GetParallelScale())
-
-
-def _move(node: Any, place: _Place) -> None:
-    blocked = node.StartModify()
-    node.SetPosition(place.position)
-    node.SetFocalPoint(place.focus)
-    node.SetParallelScale(place.scale)
-    node.ResetClippingRange()
-    node.EndModify(blocked)

@@ -11,7 +11,7 @@ import slicer
 
 from VoCoCore.geometry import Box
 from VoCoSlicerLib.preview_grid import WorldGrid
-from VoCoSlicerLib.preview_nodes import nodesByClass
+from VoCoSlicerLib.preview_moves import Moves
 
 MARGIN = 1.05  # the field of view, in sizes of the grid
 # What the view and the grid have in common, as a share of the smaller one: a view that is close to a detail, or far
@@ -27,14 +27,10 @@ class _Place:
     field: tuple[float, ...]
 
 
-class SlicePlaces:
+class SlicePlaces(Moves):
     """Brings slice views to a grid and back."""
 
-    def __init__(self, scene: Any) -> None:
-        self._scene = scene
-        # By slice node: the user's place, and the plane as it was left.
-        self._moved: dict[str, tuple[_Place, tuple[float, ...]]] = {}
-        self._known: set[str] = set()
+    kind = "vtkMRMLSliceNode"
 
     def bring(self, world: WorldGrid, box: Box) -> None:
         """Let each view that shows little of ``world`` show all of it, and cut the crop ``box``; each view once.
@@ -42,35 +38,29 @@ class SlicePlaces:
         Slicer does so for the first volume of a scene; others may lie anywhere, and a user would see black, or half of
         the grid. Views that come with another layout are at the origin.
         """
-        for view in nodesByClass(self._scene, "vtkMRMLSliceNode"):
-            if view.GetID() in self._known:
-                continue  # where its user goes from there he stays
-            self._known.add(view.GetID())
+        for view in self.newNodes():
             extent = _extent(view, world)
             if not _isSeen(extent, view.GetFieldOfView()):
-                before = _placeOf(view)
                 _fit(view, np.ptp(extent, axis=0))
                 view.JumpSliceByCentering(*world.centres.mean(axis=0))
                 view.JumpSliceByOffsetting(*world.centreOf(box))
-                self._moved[view.GetID()] = before, _placeOf(view).plane
 
-    def restore(self) -> None:
-        """Take the views back that are still where they were brought."""
-        for nodeId, (before, left) in self._moved.items():
-            view = self._scene.GetNodeByID(nodeId)
-            # The field of view alone is no sign of its user: Slicer changes it with the view's size.
-            if view is not None and _placeOf(view).plane == left:
-                blocked = view.StartModify()
-                view.SetFieldOfView(*before.field)
-                view.GetSliceToRAS().DeepCopy(before.plane)
-                view.UpdateMatrices()
-                view.EndModify(blocked)
-        self._moved.clear()
+    def placeOf(self, node: Any) -> _Place:
+        """The place of a slice view."""
+        plane = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
+        return _Place(tuple(plane.ravel().tolist()), tuple(node.GetFieldOfView()))
 
+    def put(self, node: Any, place: _Place) -> None:
+        """Move a slice view in one step."""
+        blocked = node.StartModify()
+        node.SetFieldOfView(*place.field)
+        node.GetSliceToRAS().DeepCopy(place.plane)
+        node.UpdateMatrices()
+        node.EndModify(blocked)
 
-def _placeOf(view: Any) -> _Place:
-    plane = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())
-    return _Place(tuple(plane.ravel().tolist()), tuple(view.GetFieldOfView()))
+    def isAt(self, node: Any, place: _Place) -> bool:
+        """By its plane: the field of view is no sign of its user, Slicer changes it with the view's size."""
+        return self.placeOf(node).plane == place.plane
 
 
 def _extent(view: Any, world: WorldGrid) -> np.ndarray:
