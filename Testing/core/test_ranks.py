@@ -84,7 +84,7 @@ def test_two_ranks_equal_one(recipe, encoder, small_cohort, tmp_path):
         )
 
 
-# What Python runs as it starts: ranks that give up after 10 s, of which the first looks and saves for longer.
+# What Python runs as it starts: ranks that give up after 10 s, of which the first looks and saves for longer, once.
 SLOW = """
 import os, time
 from datetime import timedelta
@@ -94,7 +94,8 @@ dist.init_process_group = lambda backend: join(backend, timeout=timedelta(second
 if os.environ.get("RANK") == "0":
     from VoCoCore.training import checkpoint, validation
     def late(do):
-        return lambda *given: (time.sleep(13), do(*given))[1]
+        waits = [13]
+        return lambda *given: (time.sleep(waits.pop() if waits else 0), do(*given))[1]
     validation.to_device = late(validation.to_device)
     checkpoint.save_checkpoint = late(checkpoint.save_checkpoint)
 """

@@ -20,6 +20,7 @@ from VoCoCore.devices import Machine
 from VoCoCore.errors import counted
 from VoCoCore.models.attention import held_by_pieces
 from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.interface import Encoder
 from VoCoCore.models.placing import placed
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.parts import crops_at_once
@@ -30,6 +31,7 @@ from VoCoCore.training.needs import Needs, clock
 
 PROBE = {"cpu": 12, "mps": 12, "cuda": 48}
 FITTED = (12, 24, 36)
+LONG = 1.0  # seconds of a trial
 MB = 2**20
 
 
@@ -61,7 +63,7 @@ def estimate(
     n = crops.counts[0] * crops.counts[1] * crops.counts[2]
     count = (crops.random_crops + n) * optim.batch
     crop = (model.encoder, channels, crops.input_size, settings.pretext.pooling == "after")
-    gflop, peak_mb = _on_paper(*crop, model.feature_size)
+    gflop, peak_mb = _gflop(*crop, model.feature_size), _peak_mb(*crop, model.feature_size)
     seconds = _seconds(*crop, model.feature_size, machine)
     passes = 3.0 + (settings.pretext.teacher == "network") + model.checkpointing
     trained, fixed = _sizes(settings, channels)
@@ -90,16 +92,32 @@ def estimate(
 
 
 @lru_cache
-def _on_paper(
-    name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int
-) -> tuple[float, float]:
-    """GFLOP forward, and MB held at most, for one crop of ``edges``: counted with tensors that have no values."""
-    crop = torch.empty(1, channels, *edges, device="meta")
-    encoder = build_encoder(name, channels, size, edges, last_only=last_only).to("meta")
-    peak = _peak_bytes(encoder, crop)
+def _gflop(name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int) -> float:
+    """GFLOP forward for one crop of ``edges``, counted with tensors that have no values."""
+    encoder, crop = _without_values(name, channels, edges, last_only, size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder(crop)
-    return counter.get_total_flops() / 1e9, peak / MB
+    return counter.get_total_flops() / 1e9
+
+
+@lru_cache
+def _peak_mb(name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int) -> float:
+    """MB of the tensors that a pass forward and back holds at most for one crop, in the same way.
+
+    Parameters and their gradients are left out.
+    """
+    encoder, crop = _without_values(name, channels, edges, last_only, size)
+    crop.requires_grad_()  # so that what the parameters need is kept, but none of their gradients is made
+    with LivePeak(known=[*encoder.parameters(), crop]) as live:
+        torch.autograd.grad(sum(m.float().mean() for m in encoder(crop)), crop)
+    return live.peak / MB
+
+
+def _without_values(
+    name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int
+) -> tuple[Encoder, torch.Tensor]:
+    encoder = build_encoder(name, channels, size, edges, last_only=last_only).to("meta")
+    return encoder, torch.empty(1, channels, *edges, device="meta")
 
 
 @lru_cache
@@ -114,10 +132,10 @@ def _seconds(
     narrow = min(PROBE[machine.device.type], size)
     encoder = placed(build_encoder(name, channels, narrow, edges, last_only=last_only), machine)
     crop = torch.randn(1, channels, *edges, device=machine.device)
-    seconds = min(_timed(lambda: encoder(crop), machine) for _ in range(2))
+    seconds = _quickest(lambda: encoder(crop), machine)
     if narrow == size:
         return seconds
-    wide, probed = (_on_paper(name, channels, edges, last_only, width)[0] for width in (size, narrow))
+    wide, probed = (_gflop(name, channels, edges, last_only, width) for width in (size, narrow))
     return seconds + 3 * (wide - probed) / _gflops_a_second(machine)
 
 
@@ -126,16 +144,15 @@ def _gflops_a_second(machine: Machine) -> float:
     """GFLOP/s of a convolution of 48 channels, forward and backward."""
     convolution = placed(nn.Conv3d(48, 48, 3, padding=1), machine)
     maps = torch.randn(2, 48, 32, 32, 32, device=machine.device, requires_grad=True)
-    seconds = min(_timed(lambda: [convolution(maps)], machine) for _ in range(2))
+    seconds = _quickest(lambda: [convolution(maps)], machine)
     return 3 * 2 * 27 * 48**2 * maps[:, 0].numel() / 1e9 / seconds
 
 
-def _peak_bytes(encoder: nn.Module, crop: torch.Tensor) -> int:
-    """Bytes of the tensors that a forward and a backward pass hold at most, parameters and their gradients left out."""
-    crop.requires_grad_()  # so that what the parameters need is kept, but none of their gradients is made
-    with LivePeak(known=[*encoder.parameters(), crop]) as live:
-        torch.autograd.grad(sum(m.float().mean() for m in encoder(crop)), crop)
-    return live.peak
+def _quickest(maps_of: Callable[[], list[torch.Tensor]], machine: Machine) -> float:
+    """Seconds of the second pass, or of the first where that takes a processor so long that its preparations do not
+    matter and a user would wait for nothing."""
+    first = _timed(maps_of, machine)
+    return first if machine.device.type == "cpu" and first > LONG else min(first, _timed(maps_of, machine))
 
 
 def _timed(maps_of: Callable[[], list[torch.Tensor]], machine: Machine) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,17 +20,32 @@ class LivePeak(TorchDispatchMode):
     def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()
         self.peak = 0
+        self._held = 0
         self._known = {tensor.untyped_storage()._cdata for tensor in known}
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        # By storage: what tells of its end, and its bytes. Asking all of them after each operation took most of the
+        # time of a transformer, which has tens of thousands.
+        self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage], int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Carry the operation out and count what it made."""
         made = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(made):
             if isinstance(leaf, torch.Tensor):
-                storage = leaf.untyped_storage()
-                if storage._cdata not in self._known:
-                    self._alive[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self._alive = {at: entry for at, entry in self._alive.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+                self._follow(leaf.untyped_storage())
+        self.peak = max(self.peak, self._held)
         return made
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        at, size = storage._cdata, storage.nbytes()
+        if at in self._known:
+            return
+        if at in self._alive:
+            end, before = self._alive[at]
+        else:
+            # Python's object of a storage lives as long as the storage itself.
+            end, before = weakref.ref(storage, lambda _: self._forget(at)), 0
+        self._alive[at] = end, size
+        self._held += size - before
+
+    def _forget(self, at: int) -> None:
+        self._held -= self._alive.pop(at)[1]
