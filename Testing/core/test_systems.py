@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -18,16 +19,20 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from VoCoCore.data.apply import LEVELS
+from VoCoCore.data.phantom import make_cohort
 from VoCoCore.downstream.losses import segmentation_loss
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.inference.predict import Predictor
 from VoCoCore.models.card import OutputClass
 from VoCoCore.models.networks import build_network
+from VoCoCore.models.weights import save_weights
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.settings import OptimSettings
+from VoCoCore.training.checkpoint import checkpoints, is_whole, save_checkpoint, set_aside
 from VoCoCore.training.finetune_look import Looker
 from VoCoCore.training.labelled_cohort import LabelledCohort, Member
 from VoCoCore.training.needs import clock, wall_clock
+from VoCoCore.training.pictures import write_arrays
 from VoCoCore.training.ranks import Ranks
 from VoCoCore.training.updates import Updater
 
@@ -138,3 +143,46 @@ def test_a_trial_is_timed_to_its_end_on_a_mac_too(monkeypatch) -> None:
     waited: list[int] = []
     monkeypatch.setattr("torch.mps.synchronize", lambda: waited.append(1))
     assert clock("mps") <= wall_clock("mps") and len(waited) == 2
+
+
+@pytest.fixture
+def busy(monkeypatch) -> list[Path]:
+    """As on Windows while another program looks at new files: two attempts to rename are refused, each time."""
+    refused: list[Path] = []
+    usual = os.replace
+
+    def replace(old: Path, new: Path) -> None:
+        if refused.count(Path(new)) % 3 < 2:
+            refused.append(Path(new))
+            raise PermissionError(13, "Access is denied", str(old))
+        usual(old, new)
+
+    monkeypatch.setattr("VoCoCore.runs.files.PATIENCE", 2.0)
+    monkeypatch.setattr(os, "replace", replace)
+    return refused
+
+
+def test_a_checkpoint_waits_for_who_looks_at_it(tmp_path, busy) -> None:
+    network = nn.Linear(2, 2)
+    updater = Updater(network.parameters(), OptimSettings(), CPU)
+    made = save_checkpoint(tmp_path, 1, network, updater, {})
+    assert made in busy and is_whole(made)
+    busy.clear()
+    assert checkpoints(tmp_path) == [
+        save_checkpoint(tmp_path, 1, network, updater, {})
+    ]  # over that of before
+    busy.clear()
+    assert set_aside(made).is_dir()
+
+
+WRITERS = {
+    "weights": lambda path: save_weights(nn.Linear(2, 2), path),
+    "pictures": lambda path: write_arrays(path, a=np.zeros(2)),
+    "cohort": lambda path: make_cohort(path.parent, cases=1, size=(40, 40, 24), labels=False),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_replaces_a_file_waits_for_who_looks_at_it(kind, tmp_path, busy) -> None:
+    WRITERS[kind](tmp_path / "file")
+    assert busy and all(path.is_file() for path in busy)
