@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from VoCoCore.data.apply import LEVELS
+from VoCoCore.data.cases import file_names
 from VoCoCore.data.phantom import make_cohort
 from VoCoCore.downstream.losses import segmentation_loss
 from VoCoCore.downstream.segmentation import Segmentation
@@ -186,3 +187,8 @@ WRITERS = {
 def test_what_replaces_a_file_waits_for_who_looks_at_it(kind, tmp_path, busy) -> None:
     WRITERS[kind](tmp_path / "file")
     assert busy and all(path.is_file() for path in busy)
+
+
+@pytest.mark.parametrize("name", ["NUL", "con", "aux.v2", "COM1", "lpt¹"])
+def test_no_case_is_written_to_a_device_of_windows(name) -> None:
+    assert file_names([name, f"x{name}", f"_{name}"]) == [f"_{name}", f"x{name}", f"_{name}-2"]
