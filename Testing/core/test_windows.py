@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -134,10 +136,11 @@ def test_sums_that_do_not_fit_the_memory_go_to_a_file(last, monkeypatch, tmp_pat
     expected = joined(slabs(volume, predict, (8, 8, 8)), shape, 2)
     monkeypatch.setattr(sums, "free_memory", lambda: 1000.0)
     abandoned = slabs(volume, predict, (8, 8, 8), scratch=tmp_path)
-    next(abandoned)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["totals"]
+    held = next(abandoned)
+    assert os.name == "nt" or not list(tmp_path.iterdir()), "the file has no name: it goes, whatever happens"
     abandoned.close()
-    assert not list(tmp_path.iterdir()), "the file goes, whatever happens"
+    del held
+    assert not list(tmp_path.iterdir())
     pieces = slabs(volume, predict, (8, 8, 8), say=said.append, scratch=tmp_path)
     assert torch.equal(joined(pieces, shape, 2), expected)
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from VoCoCore.runs.files import read_json, write_json
 
 FORMAT, VERSION = "vococore-index", 1
 SPLITS = ("train", "val", "test")
+# What is written to such a name goes nowhere on Windows, whatever its extension.
+_DEVICE = re.compile(r"^(con|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,8 @@ def with_unique_ids(cases: Iterable[Case]) -> tuple[Case, ...]:
 def file_names(ids: Iterable[str]) -> list[str]:
     """A name for each case's files, without what file systems do not take; no two are the same, whatever the case."""
     given = _Names(fold=str.lower)
-    plain = (
-        "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case) for case in ids
-    )
-    return [given.new(name.lstrip(".") or "case") for name in plain]
+    plain = (re.sub(r"[^\w.-]", "_", case).lstrip(".") for case in ids)
+    return [given.new(_DEVICE.sub(r"_\1", name) or "case") for name in plain]
 
 
 class _Names:

@@ -40,6 +40,7 @@ from VoCoCore.data.phantom_shapes import (
     rotation,
 )
 from VoCoCore.errors import SettingsError
+from VoCoCore.runs.files import patiently
 
 SIZE = (96, 96, 48)
 ORIENTATIONS = ("LPS", "RAS", "LAS", "RPS", "LPI", "RSA", "PSR")
@@ -208,4 +209,4 @@ def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_bytes(content)
-    os.replace(beside, path)
+    patiently(lambda: os.replace(beside, path))

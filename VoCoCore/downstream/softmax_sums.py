@@ -75,7 +75,7 @@ class _SoftmaxSums(torch.autograd.Function):
             counts, k = k >= 0, k.clamp(min=0)
             p = (logits[crop, :, part].to(norm.dtype) - norm).exp_()
             of_true = torch.where(counts, of_log[crop, part], 0.0)
-            of_true += p.gather(0, k).mul_(of_both[crop].take(k))
+            of_true += p.gather(0, k).mul_(of_both[crop].index_select(0, k[0]))
             factor = of_predicted[crop].unsqueeze(1)
             pull = p.square().mul_(2 * factor) if ctx.squared else p * factor
             # d p_j / d z_i = p_i (1[i = j] - p_j); for the true class through its logarithm: 1[i = t] - p_i

@@ -136,7 +136,7 @@ class Predictor:
         with torch.no_grad(), self.machine.autocast():
             logits = self._views(images).float()
         self._refuse_overflow(logits)
-        return logits.softmax(1)[0].double().cpu().numpy()
+        return logits.softmax(1)[0].cpu().double().numpy()
 
     def plan(self, array: np.ndarray, affine: np.ndarray) -> Plan:
         """How a case to segment is prepared."""

@@ -28,7 +28,7 @@ class Sums:
     """Sums of window outputs times weights, over the planes that later windows may still touch.
 
     ``weights`` (X, Y, Z) of a window. What does not fit ``device`` is kept in memory, then in a file below ``scratch``
-    (None: the system's folder for such files); ``say`` is told. A context manager: the file goes at its end.
+    (None: the system's folder for such files); ``say`` is told. A context manager: the file goes with its last piece.
     """
 
     def __init__(
@@ -44,15 +44,12 @@ class Sums:
         self.group: Group | None = None
         self.first, self.depth = 0, 0
         self.totals: Tensor | None = None
-        self.folder: Path | None = None
 
     def __enter__(self) -> Sums:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.totals = None
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     def plan(self, groups: list[Group]) -> None:
         """Know the groups of windows that will come, so that the sums have room for each of them."""
@@ -159,8 +156,8 @@ class Sums:
 
     def _in_file(self, channels: int, extent: list[int], last: bool) -> None:
         count = channels * prod(extent)
-        self.folder = Path(tempfile.mkdtemp(prefix=".voco-sums-", dir=self.scratch))
-        self.totals = _shaped(_mapped(self.folder / "totals", count), channels, extent, last)
+        folder = Path(self.scratch or tempfile.gettempdir())
+        self.totals = _shaped(_mapped(folder, count), channels, extent, last)
         self.counts = torch.zeros(extent)
 
     def _layer(self) -> Tensor:
@@ -183,22 +180,25 @@ def _shaped(flat: Tensor, channels: int, extent: list[int], last: bool) -> Tenso
     return flat.view(*extent, channels).permute(3, 0, 1, 2) if last else flat.view(channels, *extent)
 
 
-def _mapped(path: Path, count: int) -> Tensor:
-    """Zeros in a new file; raises EnvironmentFault where the disk has no room, now rather than at a write."""
+def _mapped(folder: Path, count: int) -> Tensor:
+    """Zeros in a new file without a name, which goes with the last tensor that lies in it, whoever holds that.
+
+    Raises EnvironmentFault where the disk has no room, now rather than at a write.
+    """
     try:
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(folder).free
         if 4 * count > free:
             raise EnvironmentFault(
                 f"the sums of the windows need {in_words(4 * count)}, more than the memory and the {in_words(free)} "
-                f"that are free in {path.parent.parent}",
+                f"that are free in {folder}",
                 "free some space, use a smaller --overlap, or a machine with more memory",
             )
-        with open(path, "wb") as file:
+        with tempfile.TemporaryFile(prefix=".voco-sums-", dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, 4 * count)
-        return torch.from_numpy(np.memmap(path, np.float32, "r+", shape=(count,)))
+            return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(count,)))
     except OSError as error:
-        raise fault(path, error) from error
+        raise fault(folder, error) from error
 
 
 def free_memory() -> float:

@@ -22,7 +22,7 @@ from torch import nn
 
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
 from VoCoCore.models.weights import save_tensors
-from VoCoCore.runs.files import fault, write_json
+from VoCoCore.runs.files import fault, patiently, write_json
 from VoCoCore.training.updates import Updater
 
 KEEP = 2
@@ -45,7 +45,7 @@ def save_checkpoint(
         _write_manifest(draft, step, best)
         if target.exists():
             _make_room(target, draft.with_name(f"{draft.name}-old"))
-        os.replace(draft, target)
+        patiently(lambda: os.replace(draft, target))  # a virus scanner may look at the new files
         _sync_folder(folder)
     except (OSError, EnvironmentFault, SafetensorError, RuntimeError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -59,7 +59,7 @@ def save_checkpoint(
 def _make_room(target: Path, old: Path) -> None:
     """Take away an earlier attempt's checkpoint of the same step: from before a look that was owed, or damaged."""
     if is_whole(target):
-        os.replace(target, old)  # `_tidy` deletes it, once the new one is there
+        patiently(lambda: os.replace(target, old))  # `_tidy` deletes it, once the new one is there
     else:
         set_aside(target)
 
@@ -152,7 +152,7 @@ def set_aside(folder: Path) -> Path:
     """Take a damaged checkpoint out of the way, without deleting what somebody may want to look at."""
     aside = folder.with_name(f"damaged-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    os.replace(folder, aside)
+    patiently(lambda: os.replace(folder, aside))
     return aside
 
 

@@ -78,7 +78,8 @@ class Looker:
         network = self.task.export()
         rows, slices = (3, len(self.classes)) if self._segments else (1, len(self.classes)), {}
         broken_off = False
-        found = torch.zeros(len(self.members), *rows, dtype=torch.float64, device=self.machine.device)
+        # On the host: Apple's GPUs have no float64.
+        found = torch.zeros(len(self.members), *rows, dtype=torch.float64)
         for number in range(self.machine.rank, len(self.members), self.machine.ranks):
             if broken_off := stop():
                 break
@@ -90,7 +91,7 @@ class Looker:
         if self.ranks.any(broken_off):
             return None
         targets = np.asarray([member.target for member in self.members])
-        counts = self.ranks.sum(found.cpu()).numpy()
+        counts = self.ranks.sum(found).numpy()
         return Seen(counts.astype(np.int64) if self._segments else counts[:, 0], targets, slices)
 
     @property
@@ -103,7 +104,7 @@ class Looker:
         logits = self.logits(network, _as_images(images))
         truth = torch.from_numpy(label).to(logits.device)
         counts = self.task.counts(logits[None], truth[None])
-        return counts.double(), self._slice(images[0], truth, logits, spacing_of(volume.affine))
+        return counts.cpu(), self._slice(images[0], truth, logits, spacing_of(volume.affine))
 
     def logits(self, network: Any, images: Tensor) -> Tensor:
         """Logits (K, X, Y, Z) of images (C, X, Y, Z) in [0, 1]."""
@@ -119,7 +120,7 @@ class Looker:
     def _classify(self, network: Any, volume: PreparedVolume) -> Tensor:
         images = _as_images(volume.read()).to(self.machine.device)
         with self.machine.autocast():
-            return network(images[None]).float().softmax(1).double()
+            return network(images[None]).float().softmax(1).cpu()
 
     def _slice(self, image: np.ndarray, truth: Tensor, logits: Tensor, spacing: np.ndarray) -> Slice:
         true = _flat(self.task.target(truth[None])[0], self.task.activation)

@@ -96,6 +96,8 @@ def wall_clock(device: str) -> float:
     """Seconds of the wall clock, once a GPU has done all that it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 

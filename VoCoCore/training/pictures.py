@@ -9,6 +9,7 @@ import numpy as np
 
 from VoCoCore.data.loading import Samples
 from VoCoCore.geometry import spacing_of
+from VoCoCore.runs.files import patiently
 from VoCoCore.settings import CropSettings
 from VoCoCore.training.validation import HeldOut
 
@@ -41,4 +42,4 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     draft = path.with_name(path.name + ".tmp")
     with open(draft, "wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    os.replace(draft, path)
+    patiently(lambda: os.replace(draft, path))

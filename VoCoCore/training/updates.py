@@ -56,7 +56,7 @@ class Updater:
     def step(self, lr: float, step: int = 0) -> None:
         """Update the parameters with the schedule's rate ``lr`` of 0-based ``step``, or skip; forget the gradient."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.norm = torch.nn.utils.get_total_norm(gradients, foreach=True) / self.scale
+        self.norm = torch.nn.utils.get_total_norm(gradients) / self.scale
         bad = (~torch.isfinite(self.norm)).float()
         divisor = self.scale if self.clip is None else self.scale * (self.norm / self.clip).clamp(min=1)
         for group, (share, first_step) in zip(self.optimizer.param_groups, self.rates, strict=True):
