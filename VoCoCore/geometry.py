@@ -196,6 +196,14 @@ def _closest_axes(weights: np.ndarray) -> tuple[int, ...]:
     return tuple(order)
 
 
+def is_invertible(affine: np.ndarray) -> bool:
+    """Whether the affine is finite and its axes span space."""
+    if not np.isfinite(affine).all():
+        return False
+    volume = abs(float(np.linalg.det(affine[:3, :3])))
+    return volume > 1e-3 * float(np.prod(spacing_of(affine))) > 0
+
+
 def shear_of(affine: np.ndarray) -> float:
     """Largest |cosine| between two array axes: 0 for an orthogonal grid."""
     matrix = np.asarray(affine, dtype=float)[:3, :3]

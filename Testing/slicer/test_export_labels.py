@@ -263,6 +263,11 @@ def test_a_warped_segmentation_and_other_contents_are_refused(scene, tmp_path):
         labelOf(scene, node, made, tmp_path)
     with pytest.raises(DataError, match="image holds no segments"):
         labelOf(scene, node, node, tmp_path)
+    empty = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "empty")
+    for image in (None, vtk.vtkImageData()):
+        empty.SetAndObserveImageData(image)
+        with pytest.raises(DataError, match="empty holds no segments"):
+            labelOf(scene, node, empty, tmp_path)
 
 
 def test_a_changed_segment_is_written_again(scene, tmp_path):

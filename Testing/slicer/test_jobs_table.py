@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from made_jobs import SMALL, makeCohort, makeRun, progress, started, train, until, val, write
@@ -299,6 +300,19 @@ def test_no_room_for_the_settings_of_a_job_is_said_and_leaves_nothing(tmp_path, 
     with pytest.raises(EnvironmentFault, match="full"):
         table.start("pretrain", SMALL, run)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_script_that_never_looks_at_the_table_knows_which_of_its_jobs_still_run(tmp_path, monkeypatch):
+    run, begun = tmp_path / "one", []
+    monkeypatch.setattr(jobs, "Starting", lambda run, *_: SimpleNamespace(run=run, ready=lambda: bool(begun)))
+    table = JobTable(sys.executable)
+    table.start("pretrain", {}, run)
+    assert [row.state for row in activeRuns(table)] == ["starting"]
+    makeRun(run, "running", pid=os.getpid())
+    begun.append(True)
+    assert [row.state for row in activeRuns(table)] == ["running"]
+    RunDirectory(run).write_status("finished")
+    assert activeRuns(table) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")

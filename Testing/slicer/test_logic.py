@@ -216,6 +216,23 @@ def test_scripts_name_volumes_by_node_id_or_name(scene):
         logic_cases.casesOf(scene, [volume], labelled=True)
 
 
+def test_lists_of_a_script_may_be_numpys_and_are_refused_in_words(logic, scene, tmp_path):
+    volume, cases = body(scene, "chest", edge=16), tmp_path / "cases"
+    facts = {"classLabels": np.array([1, 0]), "names": np.array([7, 8])}
+    made = load_index(logic.exportIndex(iter([volume, volume]), cases, **facts)).cases
+    assert [(case.id, case.target) for case in made] == [("7", 1), ("8", 0)]
+    wrongs = {"no list of volumes": None, "NoneType is no node": [None], "ndarray": [np.zeros(3)]}
+    for words, wrong in wrongs.items():
+        with pytest.raises(SettingsError, match=words):
+            logic.exportIndex(wrong, cases)
+    for what in ("segmentation", "folder"):
+        with pytest.raises(SettingsError, match=f"one {what} was given instead of a list"):
+            logic.exportIndex([volume], cases, **{f"{what}s": "chest"})
+    unset = {"folders": None, "index": None, "python": None}  # as a script's own function hands them on
+    with pytest.raises(SettingsError, match="preset cannot be"):
+        logic.pretrain([volume], tmp_path / "run", preset="?", **unset)
+
+
 def test_a_node_of_a_closed_scene_is_not_taken_for_the_one_that_got_its_id(logic, scene):
     """Else a script that still holds it would read another patient's volume."""
     gone = body(scene, "first", edge=16)

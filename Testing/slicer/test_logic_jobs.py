@@ -276,6 +276,17 @@ def test_stopping_asks_and_does_not_wait(logic, tmp_path):
     assert run.stop_requested()
 
 
+def test_what_is_no_run_is_not_called_lost(logic, tmp_path):
+    RunDirectory.create(tmp_path / "cv" / "fold-0", {}, {}).write_status("finished")
+    for ask in (logic.waitFor, lambda path: logic.stopRuns([path])):
+        with pytest.raises(SettingsError, match=r"nothing is not a run: it does not exist"):
+            ask(tmp_path / "nothing")
+        with pytest.raises(SettingsError, match="holds several folds"):
+            ask(tmp_path / "cv")
+    with pytest.raises(SettingsError, match="one run was given instead of a list"):
+        logic.stopRuns(str(tmp_path))
+
+
 def test_a_job_that_has_not_begun_is_not_left_to_begin(logic, tmp_path, monkeypatch):
     run, withdrawn = tmp_path / "run", []
     monkeypatch.setattr(logic.jobs, "withdraw", lambda path: withdrawn.append(path) or True)

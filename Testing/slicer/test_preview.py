@@ -277,6 +277,12 @@ def sheet(scene):
     return made_scene.volume(scene, np.arange(81, dtype=np.int16).reshape(1, 9, 9), "one slice")
 
 
+def squashed(scene):
+    node = torso(scene, name="squashed")
+    node.SetSpacing(0, 1, 1)
+    return node
+
+
 def empty(scene):
     return scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
 
@@ -354,6 +360,7 @@ def test_channels_of_a_case_are_cut_together(scene, shown, tmp_path):
         (flat, "same value"),
         (empty, "no image"),
         (sheet, "not 3D"),
+        (squashed, "spacing, axes or transform are damaged"),
     ],
 )
 def test_a_volume_that_cannot_be_cut_says_why(scene, shown, make, words):

@@ -150,3 +150,10 @@ def test_bases_of_very_different_cuts_get_a_regular_lattice(monkeypatch):
     assert len(found) == 24 and len(set(sizes)) == 1
     edges = np.linalg.norm(world.lattice.affine[:3, :3], axis=0) * world.lattice.classes.shape
     assert np.allclose(edges, (97, 101, 53))
+
+
+def test_voxels_of_a_broken_header_fill_no_memory(monkeypatch):
+    """They would be divided until none is long, into more than any memory holds."""
+    monkeypatch.setattr(preview_grid, "MOST_LATTICE_VOXELS", 500)
+    world = WorldGrid(Grid((64, 64, 32), (4, 4, 1)), np.diag([40, 0.05, 1, 1]), (16, 16, 16), ())
+    assert np.array_equal(world.lattice.classes, np.arange(16).reshape(4, 4, 1))

@@ -75,7 +75,7 @@ def test_other_choices_while_nodes_are_made_are_those_that_come(scene, preview, 
 
 
 @pytest.mark.parametrize("after", [1, 4, 9])
-@pytest.mark.parametrize("then", ["nothing", "shown", "closed", "cleanup"])
+@pytest.mark.parametrize("then", ["nothing", "shown", "hidden", "closed", "cleanup"])
 def test_nodes_that_leave_step_by_step_are_gone_in_the_end(scene, preview, slowly, after, then):
     before, layers = nodeIds(scene), [layersOf(view) for view in composites(scene)]
     left = set(nodeIds(up(preview) and scene)) - set(before)
@@ -90,6 +90,9 @@ def test_nodes_that_leave_step_by_step_are_gone_in_the_end(scene, preview, slowl
         preview.wait(60)
         assert preview.ready and len(nodesByClass(scene, "vtkMRMLMarkupsROINode")) == 1
         preview.hide()
+    elif then == "hidden":
+        preview.hide()
+        assert not preview.busy, "nobody polls the preview of a module that was left"
     elif then == "closed":
         scene.Clear(False)
         # The user's own, under numbers that were the preview's.

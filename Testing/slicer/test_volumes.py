@@ -109,6 +109,14 @@ def test_warnings_of_geometry(scene):
     assert "1 x 1 x 50 mm" in describeVolume(huge).warnings[0]
 
 
+def test_voxels_may_be_as_small_as_a_microscopes(scene):
+    tiny = volume(scene, ct())
+    tiny.SetSpacing(3e-4, 3e-4, 3e-4)
+    assert describeVolume(tiny).usable
+    tiny.SetSpacing(0, 1, 1)
+    assert not describeVolume(tiny).usable and "no volume" in describeVolume(tiny).warnings[0]
+
+
 def test_the_list_leaves_out_what_is_no_input(scene):
     volume(scene, ct(), "shown")
     volume(scene, ct(), "hidden").SetHideFromEditors(True)

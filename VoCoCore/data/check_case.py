@@ -17,12 +17,12 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
-from VoCoCore.data.images import grid_difference, is_invertible, read_header, read_images
+from VoCoCore.data.images import grid_difference, read_header, read_images
 from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
 from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, read_map
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError, counted
-from VoCoCore.geometry import shear_of, spacing_of, to_ras, unusual_voxels
+from VoCoCore.geometry import is_invertible, shear_of, spacing_of, to_ras, unusual_voxels
 
 MIN_BASE_VOXELS = 4
 _SLAB = 1 << 22  # voxels handled at a time

@@ -23,7 +23,7 @@ from VoCoCore.data.images_itk import LPS_TO_RAS, read_itk, read_itk_header, simp
 from VoCoCore.data.images_nifti import read_nifti, read_nifti_header
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError
-from VoCoCore.geometry import is_sheared, spacing_of
+from VoCoCore.geometry import is_invertible, is_sheared, spacing_of
 from VoCoCore.runs.files import replacing
 
 NIFTI, ITK = (".nii.gz", ".nii"), (".nrrd", ".mha", ".mhd")
@@ -139,14 +139,6 @@ def grid_difference(
     apart = float(np.linalg.norm(((affine - other_affine) @ corners)[:3], axis=0).max())
     # "not <=" also catches what is not a number.
     return "" if apart <= SAME_GRID * spacing_of(affine).min() else f"they lie up to {apart:.2f} mm apart"
-
-
-def is_invertible(affine: np.ndarray) -> bool:
-    """Whether the affine is finite and its axes span space."""
-    if not np.isfinite(affine).all():
-        return False
-    volume = abs(float(np.linalg.det(affine[:3, :3])))
-    return volume > 1e-3 * float(np.prod(spacing_of(affine))) > 0
 
 
 def strip_extension(name: str) -> str:

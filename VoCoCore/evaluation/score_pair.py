@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from VoCoCore.data.cases import Source
-from VoCoCore.data.images import grid_difference, is_invertible
+from VoCoCore.data.images import grid_difference
 from VoCoCore.data.label_maps import read_map
 from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.metrics import LabelMetrics, Labels, case_metrics, whole
 from VoCoCore.evaluation.pairs import Pair
-from VoCoCore.geometry import spacing_of, steps_of, to_ras
+from VoCoCore.geometry import is_invertible, spacing_of, steps_of, to_ras
 
 
 @dataclass(frozen=True)

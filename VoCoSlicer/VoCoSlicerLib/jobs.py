@@ -85,7 +85,7 @@ class JobTable:
         """
         rows = [self._shown(place) for place in dict.fromkeys([*self._starting, *self._readers])]
         rows = [row for row in rows if row.local and row.active]
-        states = _statesNow([row.path for row in rows if row.state != STARTING])
+        states = _statesNow([row.path for row in rows], self._starting)
         now = [replace(row, state=states.get(row.path, row.state)) for row in rows]
         return [row for row in now if row.active]
 
@@ -266,19 +266,28 @@ class JobTable:
             self.complaints.append((place, error))
 
 
-def _statesNow(runs: list[Path]) -> dict[Path, str]:
-    """The states of those runs that answer within LAST_LOOK."""
+def _statesNow(runs: list[Path], starting: Mapping[Path, Starting]) -> dict[Path, str]:
+    """The states of those runs that answer within LAST_LOOK, but for those ``starting`` that have not reported yet."""
     states: dict[Path, str] = {}
 
     def look() -> None:
         for run in runs:
             with suppress(OSError):
-                states[run] = RunDirectory(run).state()
+                if run not in starting or _hasBegun(starting[run]):
+                    states[run] = RunDirectory(run).state()
 
     thread = threading.Thread(target=look, name="VoCo: last look at jobs", daemon=True)
     thread.start()
     thread.join(LAST_LOOK)
     return dict(states)
+
+
+def _hasBegun(job: Starting) -> bool:
+    """Whether a job has reported, or has ended before."""
+    try:
+        return job.ready()
+    except VocoError:
+        return True
 
 
 def _place(path: str | Path) -> Path:

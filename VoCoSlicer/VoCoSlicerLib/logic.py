@@ -111,7 +111,7 @@ class VoCoLogic:
         ``facts``: ``segmentations`` (a node, an ID or None for each volume), ``classLabels``, ``names``, ``folders``
         (index files of cohorts on disk). Raises DataError for a volume that cannot be used.
         """
-        folders = [Path(item) for item in facts.pop("folders", ())]
+        folders = [Path(item) for item in logic_cases.listed(facts.pop("folders", None) or (), "folder")]
         cases = logic_cases.casesOf(self.scene, volumes, **facts)
         return Path(self.makeExport(cases, Path(folder), folders).run())
 
@@ -202,8 +202,11 @@ class VoCoLogic:
 
     def waitFor(self, run: str | Path, progress: Callable[[str], Any] | None = None) -> int:
         """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong,
-        which is printed: a script has nothing else to show it.
+        which is printed: a script has nothing else to show it. Raises SettingsError for a folder that is no run.
         """
+        return self._follow(RunDirectory.open(run).path, progress)
+
+    def _follow(self, run: Path, progress: Callable[[str], Any] | None) -> int:
         follower, tell = Follower(run), _changes(progress)
         while True:
             state = follower.run.state()
@@ -225,18 +228,20 @@ class VoCoLogic:
         return self.jobs.underWay()
 
     def stopRuns(self, runs: Sequence[str | Path]) -> None:
-        """Ask these jobs to stop with a checkpoint; those that have not begun are ended. Never waits."""
-        for run in runs:
+        """Ask these jobs to stop with a checkpoint; those that have not begun are ended. Never waits.
+
+        Raises SettingsError for a folder that is no run.
+        """
+        for run in logic_cases.listed(runs, "run"):
             if not self.jobs.withdraw(run):
-                RunDirectory(run).request_stop()
+                RunDirectory.open(run).request_stop()
 
     def _work(self, kind: str, volumes: Sequence[Any], run: str | Path, options: dict[str, Any]) -> int:
         wait, progress = options.pop("wait", True), options.pop("progress", None)
-        given = {
-            name: options.pop(name)
-            for name in ("folders", "index", "python")
-            if options.get(name) is not None
-        }
+        chosen = {name: options.pop(name, None) for name in ("folders", "index", "python")}
+        given = {name: value for name, value in chosen.items() if value is not None}
+        if "folders" in given:
+            given["folders"] = logic_cases.listed(given["folders"], "folder")
         facts = {name: options.pop(name, None) for name in ("segmentations", "classLabels", "names")}
         values = named(kind, options, options.pop("settings", None))
         labelled = kind == "finetune" and values.get("task") != "classification"
@@ -245,7 +250,7 @@ class VoCoLogic:
         tell = _changes(progress)
         start = self.startJob(kind, folder, values, cases=cases, **given)
         path = start.wait(lambda now: tell(f"{now.stage} {now.done}/{now.total}" if now.total else now.stage))
-        return self.waitFor(path, progress) if wait else 0
+        return self._follow(path, progress) if wait else 0
 
 
 def _changes(progress: Callable[[str], Any] | None) -> Callable[[str], Any]:

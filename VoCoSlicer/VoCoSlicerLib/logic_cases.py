@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError
@@ -17,11 +18,15 @@ def nodesOf(scene: Any, items: Iterable[Any]) -> list[Any]:
     return [_node(scene, item) for item in items]
 
 
-def listed(volumes: Sequence[Any]) -> Sequence[Any]:
-    """``volumes``, which must be a list. Raises SettingsError for one node, ID or name alone."""
-    if isinstance(volumes, str) or hasattr(volumes, "GetID"):
-        raise SettingsError("one volume was given instead of a list of them", "put it into [ ]")
-    return volumes
+def listed(items: Iterable[Any], what: str = "volume") -> list[Any]:
+    """``items``, which must be a list, as one. Raises SettingsError for one node, ID, name or path alone."""
+    if isinstance(items, str | Path) or hasattr(items, "GetID"):
+        raise SettingsError(f"one {what} was given instead of a list of them", "put it into [ ]")
+    try:
+        return list(items)
+    except TypeError:
+        hint = "give a list, such as [first, second]"
+        raise SettingsError(f"{type(items).__name__} is no list of {what}s", hint) from None
 
 
 def casesOf(
@@ -37,24 +42,26 @@ def casesOf(
     ``labelled`` takes the segmentation whose name fits where none is given. Raises SettingsError for lists of
     different lengths and for what is no list, DataError where a segmentation is wanted and none found.
     """
-    listed(volumes)
-    for what, given in (("segmentations", segmentations), ("classLabels", classLabels), ("names", names)):
-        if given is not None and len(given) != len(volumes):
-            raise SettingsError(f"{len(volumes)} volumes and {len(given)} {what}", "give one for each volume")
+    volumes = listed(volumes)
+    given: dict[str, list[Any]] = {}
+    for what, items in (("segmentation", segmentations), ("classLabel", classLabels), ("name", names)):
+        given[what] = [None] * len(volumes) if items is None else listed(items, what)
+        if len(given[what]) != len(volumes):
+            count = f"{len(volumes)} volumes and {len(given[what])} {what}s"
+            raise SettingsError(count, "give one for each volume")
     made, suggestions = [], Suggestions(scene)
-    for number, item in enumerate(volumes):
+    for item, label, classLabel, name in zip(volumes, *given.values(), strict=True):
         nodes = nodesOf(scene, item if isinstance(item, list | tuple) else [item])
-        label = segmentations[number] if segmentations is not None else None
-        if label is not None:
-            label = _node(scene, label)
-        elif labelled and segmentations is None:
-            label = _suggested(suggestions, nodes[0])
+        segmentation = None if label is None else _node(scene, label)
+        if labelled and segmentations is None:
+            segmentation = _suggested(suggestions, nodes[0])
         made.append(
             SceneCase(
                 volumeIds=tuple(node.GetID() for node in nodes),
-                segmentationId=label.GetID() if label is not None else None,
-                classLabel=classLabels[number] if classLabels is not None else None,
-                name=names[number] if names is not None else "",
+                segmentationId=segmentation.GetID() if segmentation is not None else None,
+                # numpy's own numbers are none to JSON
+                classLabel=classLabel.item() if hasattr(classLabel, "item") else classLabel,
+                name="" if name is None else str(name),
             )
         )
     return made
@@ -129,7 +136,10 @@ def _node(scene: Any, item: Any) -> Any:
         if not isStillThere(scene, item):
             raise SettingsError(f"{item.GetName()} is no longer in the scene", "load it again")
         return item
-    node = scene.GetNodeByID(str(item)) or scene.GetFirstNodeByName(str(item))
+    hint = "give a node, its ID or its name"
+    if not isinstance(item, str):
+        raise SettingsError(f"{type(item).__name__} is no node of the scene", hint)
+    node = scene.GetNodeByID(item) or scene.GetFirstNodeByName(item)
     if node is None:
-        raise SettingsError(f"the scene has no node {str(item)!r}", "give a node, its ID or its name")
+        raise SettingsError(f"the scene has no node {item!r}", hint)
     return node

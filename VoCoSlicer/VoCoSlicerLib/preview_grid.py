@@ -116,6 +116,8 @@ class WorldGrid:
         shape = self._compact([size // step for size, step in zip(self.grid.volume_size, steps, strict=True)])
         if prod(shape) > MOST_LATTICE_VOXELS:
             shape = self._compact(counts)
+        if prod(shape) > MOST_LATTICE_VOXELS:  # of a header with voxels of 40 x 0.0001 mm, say
+            shape = list(counts)
         step = np.asarray(self.grid.volume_size) / shape
         middles = [(np.arange(voxels) + 0.5) * step[axis] for axis, voxels in enumerate(shape)]
         i, j, k = np.meshgrid(

@@ -20,11 +20,12 @@ from vtk.util.numpy_support import vtk_to_numpy
 from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.plan import Plan, plan_case
 from VoCoCore.errors import DataError, VocoError
+from VoCoCore.geometry import is_invertible
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib.image_files import sameGrid
 from VoCoSlicerLib.resample import exportGrid, linear
 from VoCoSlicerLib.threads import begin, giveTurn
-from VoCoSlicerLib.volumes import rasMatrix
+from VoCoSlicerLib.volumes import DAMAGED, rasMatrix
 
 MOST_KEPT = 6
 STRAIGHTENED = "its axes are not at right angles: resampled to straight ones, as the job will read it"
@@ -68,7 +69,10 @@ def _shared(node: Any) -> tuple[vtk.vtkImageData, np.ndarray]:
         )
     shared = vtk.vtkImageData()
     shared.ShallowCopy(image)
-    return shared, rasMatrix(node)
+    affine = rasMatrix(node)
+    if not is_invertible(affine):
+        raise DataError(f"{node.GetName()} cannot be cut: {DAMAGED}", "choose another volume")
+    return shared, affine
 
 
 def caseOf(request: Request) -> tuple[np.ndarray, np.ndarray]:

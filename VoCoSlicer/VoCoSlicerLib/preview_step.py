@@ -109,6 +109,9 @@ class PreviewInStep:
             self._takeDown(gently)
             self._error = None
             self.changed.emit()
+        elif not gently and self._leaving is not None:  # nobody may poll any more: the module is left, say
+            with renderedOnce():
+                self._seeOff()
 
     def poll(self) -> bool:
         """Put up what a thread has finished since, and take down what is to go; True while there is more to come."""

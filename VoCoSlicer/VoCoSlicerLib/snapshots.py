@@ -152,10 +152,11 @@ def _takeLabel(node) -> Callable[[], tuple[Segment, ...]]:
     if node.IsA("vtkMRMLSegmentationNode"):
         taken = tuple(takeSegments(node))
         return lambda: taken
-    if not node.IsA("vtkMRMLLabelMapVolumeNode") or node.GetImageData() is None:
+    there = node.GetImageData() if node.IsA("vtkMRMLLabelMapVolumeNode") else None
+    if there is None or there.GetPointData().GetScalars() is None:
         raise DataError(f"{node.GetName()} holds no segments", "choose a segmentation or a label map")
     image = vtk.vtkImageData()
-    image.ShallowCopy(node.GetImageData())
+    image.ShallowCopy(there)
     array, affine = voxels(image), rasMatrix(node)
     if array.dtype.kind == "f":
         raise DataError(f"{node.GetName()} has values that are no whole numbers", "choose a label map")

@@ -14,7 +14,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from VoCoCore.data.intensity import recognise
 from VoCoCore.errors import DataError
-from VoCoCore.geometry import shear_of, spacing_of, to_ras
+from VoCoCore.geometry import is_invertible, shear_of, spacing_of, to_ras
 from VoCoSlicerLib.channels import groupNames
 
 # As `voco data check`: voxels that a base crop needs, usual voxel sizes, and the shear that is told (half a degree).
@@ -22,6 +22,7 @@ MIN_BASE_VOXELS = 4
 USUAL_MM = (0.05, 20.0)
 SHEAR = math.sin(math.radians(0.5))
 RESULT = "VoCo.result"  # attribute of nodes that we made from predictions: they are no input
+DAMAGED = "its voxels have no volume: spacing, axes or transform are damaged"
 _SAMPLE = 6e4  # voxels that are looked at
 _NOISE = re.compile(r"(?i)[ _.-]*(seg|segmentation|label|labels|labelmap|mask)(\.seg)?$")
 
@@ -123,9 +124,7 @@ def _fault(node) -> str:
         matrix = rasMatrix(node)
     except DataError as error:
         return error.message
-    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
-        return "its voxels have no volume: spacing, axes or transform are damaged"
-    return ""
+    return "" if is_invertible(matrix) else DAMAGED
 
 
 def isTimeSeries(node) -> bool:
