@@ -420,6 +420,8 @@ def test_the_card_is_the_one_that_fine_tuning_writes(tmp_path):
         (b"\xff" * 20, "no file of weights"),
         (struct.pack("<Q", 2) + b"{}", "no file of weights"),
         (struct.pack("<Q", 40) + b'{"__metadata__":{"what":"an encoder"}}   ', "says nothing of classes"),
+        (struct.pack("<Q", 200_000) + b"[" * 200_000, "no file of weights"),
+        (struct.pack("<Q", 34) + b'{"__metadata__":{"card":["deep"]}}', "damaged"),
     ],
 )
 def test_what_is_no_model_is_refused_in_words(tmp_path, content, words):
