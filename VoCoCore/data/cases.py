@@ -80,8 +80,13 @@ class Index:
 def with_unique_ids(cases: Iterable[Case]) -> tuple[Case, ...]:
     """Return the cases with a number added to every id that an earlier case already has."""
     given = _Names()
-    named = ((case, given.new(case.id)) for case in cases)
+    named = ((case, given.new(readable(case.id))) for case in cases)
     return tuple(case if name == case.id else replace(case, id=name) for case, name in named)
+
+
+def readable(name: str) -> str:
+    """``name`` as text that a table can hold: an old archive may hold file names that are no Unicode."""
+    return name.encode(errors="replace").decode()
 
 
 def file_names(ids: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from VoCoCore.data.cases import SPLITS, Case, Index, Source, file_names
+from VoCoCore.data.cases import SPLITS, Case, Index, Source, file_names, readable
 from VoCoCore.data.images import is_image_name, strip_extension
 from VoCoCore.data.predicted import remembered
 from VoCoCore.data.sources import index_source
@@ -233,7 +233,7 @@ def _unique(entries: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 def _stem(path: Path) -> str:
     """A file's name without the extension of an image, ``.seg.nrrd`` being one."""
-    return re.sub(r"\.seg$", "", strip_extension(path.name), flags=re.IGNORECASE)
+    return re.sub(r"\.seg$", "", strip_extension(readable(path.name)), flags=re.IGNORECASE)
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:
