@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.runs.cells import readable
 from VoCoCore.runs.files import read_json, write_json
 
 FORMAT, VERSION = "vococore-index", 1
@@ -82,11 +83,6 @@ def with_unique_ids(cases: Iterable[Case]) -> tuple[Case, ...]:
     given = _Names()
     named = ((case, given.new(readable(case.id))) for case in cases)
     return tuple(case if name == case.id else replace(case, id=name) for case, name in named)
-
-
-def readable(name: str) -> str:
-    """``name`` as text that a table can hold: an old archive may hold file names that are no Unicode."""
-    return name.encode(errors="replace").decode()
 
 
 def file_names(ids: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from VoCoCore.data.cases import SPLITS, Case, Index, Source, file_names, readable
+from VoCoCore.data.cases import SPLITS, Case, Index, Source, file_names
 from VoCoCore.data.images import is_image_name, strip_extension
 from VoCoCore.data.predicted import remembered
 from VoCoCore.data.sources import index_source
@@ -18,6 +18,7 @@ from VoCoCore.data.sources_names import LABEL_WORDS
 from VoCoCore.data.sources_walk import DATASET
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.inference.results import LABELS, PROBABILITIES
+from VoCoCore.runs.cells import readable
 
 T = TypeVar("T")
 

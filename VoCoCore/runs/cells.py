@@ -20,6 +20,11 @@ def from_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and _would_be_computed(text) else text
 
 
+def readable(name: str) -> str:
+    """``name`` as text that a table can hold: an old archive may hold file names that are no Unicode."""
+    return name.encode(errors="replace").decode()
+
+
 def _would_be_computed(text: str) -> bool:
     bare = text.lstrip("'")
     if not bare.startswith(_BEGINNINGS):
