@@ -19,8 +19,8 @@ class VocoError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = " ".join(str(message).split())
-        self.hint = " ".join(str(hint).split())
+        self.message = _harmless(message)
+        self.hint = _harmless(hint)
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -29,6 +29,12 @@ class VocoError(Exception):
     def __reduce__(self):
         # The message alone would lose the hint on the way back from a worker process.
         return type(self), (self.message, self.hint)
+
+
+def _harmless(text: object) -> str:
+    """``text`` as one line; what cannot be shown, as a terminal's commands in a file's name, is a question mark."""
+    line = " ".join(str(text).split())
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
 class SettingsError(VocoError):

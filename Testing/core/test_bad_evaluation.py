@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from faults import meet
 from made_scores import AFFINE, SHAPE, cohort, dataset, organs, save, scored
 
+from VoCoCore.cli import main
 from VoCoCore.data.images import write_image
 from VoCoCore.errors import DataError
+from VoCoCore.evaluation.cases_table import read_per_case
 from VoCoCore.evaluation.pairs import find_predictions
 
 POSIX = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
@@ -38,6 +41,14 @@ def test_a_reference_without_a_prediction(capsys, folders):
     says = ["1 reference has no prediction", "--allow-missing", "case1"]
     meet(capsys, "a reference without a prediction", 3, words(folders), says)
     assert (folders / "out" / "summary.json").is_file(), "what could be scored was"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are Unicode there")
+def test_names_of_files_that_are_no_unicode(capsys, folders):
+    for folder in ("references", "predictions"):
+        os.rename(folders / folder / "case1.nii.gz", os.fsencode(folders / folder) + b"/M\xfcller.nii.gz")
+    assert main([str(word) for word in words(folders)]) == 0
+    assert "M?ller" in read_per_case(folders / "out" / "per_case.csv")
 
 
 def test_a_prediction_without_a_reference(capsys, folders):

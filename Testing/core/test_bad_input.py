@@ -202,6 +202,8 @@ def test_links_and_pipes(capsys, tmp_path):
     store = [*GRID, "--store", tmp_path / "store"]
     words = ["data", "prepare", tmp_path / "pipe.nii.gz", *store]
     meet(capsys, "a pipe as an image", 3, words, ["is a pipe", "pipe.nii.gz"])
+    os.mkfifo(tmp_path / "pipe.csv")
+    meet(capsys, "a pipe as a list", 3, ["data", "check", tmp_path / "pipe.csv"], ["is a pipe", "pipe.csv"])
     meet(capsys, "a pipe as weights", 3, ["weights", "inspect", tmp_path / "pipe.pt"], ["pipe.pt"])
     (tmp_path / "round" / "deep").mkdir(parents=True)
     (tmp_path / "round" / "deep" / "up").symlink_to(tmp_path / "round")

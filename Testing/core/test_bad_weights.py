@@ -11,9 +11,10 @@ import pytest
 import torch
 from faults import meet
 from made_models import card_of, network_of, nnunet, published
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from VoCoCore.cli import main
 from VoCoCore.errors import DataError
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.initialise import initialise
@@ -120,6 +121,32 @@ def test_weights_that_are_damaged(capsys, tmp_path, encoder):
     ):
         meet(capsys, kind, 3, convert(tmp_path / name), [says, name])
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("feature_size", "x"), ("in_channels", "9" * 5000), ("input_size", "32,\x1b[31m,32")]
+)
+def test_weights_whose_description_is_no_number(capsys, tmp_path, encoder, name, value):
+    facts = {
+        "encoder": "unet",
+        "feature_size": "4",
+        "in_channels": "1",
+        "input_size": "32,32,32",
+        name: value,
+    }
+    save_file(load_file(encoder), tmp_path / "odd.safetensors", facts)
+    for words in (
+        ["weights", "inspect", tmp_path / "odd.safetensors"],
+        convert(tmp_path / "odd.safetensors"),
+    ):
+        line = meet(capsys, "weights whose description is no number", 3, words, ["odd.safetensors", name])
+        assert len(line) < 500 and "\x1b" not in line
+
+
+def test_a_files_facts_do_nothing_to_a_terminal(capsys, tmp_path, encoder):
+    save_file(load_file(encoder), tmp_path / "odd.safetensors", {"no\x1b[31mte": "\x1b]0;title\x07"})
+    assert main(["weights", "inspect", str(tmp_path / "odd.safetensors")]) == 0
+    assert "\x1b" not in capsys.readouterr().out
 
 
 class Evil:

@@ -179,6 +179,12 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "unreadable",
         "LFS",
     ),
+    "nrrd of a line without sense": (
+        "a.nrrd",
+        lambda p: p.write_bytes(b"NRRD0004\ntype: short\n" + b"x" * 2000 + b"\n\n"),
+        "unreadable",
+        "header is damaged",
+    ),
     "text nrrd": ("a.nrrd", lambda p: p.write_text("hello"), "unreadable", "not an image"),
     "noise": ("a.nii", lambda p: p.write_bytes(bytes(range(256)) * 4), "unreadable", "not a NIfTI"),
     "half gzip": ("a.nii.gz", lambda p: p.write_bytes(whole(p)[:-40]), "truncated", "ends early"),

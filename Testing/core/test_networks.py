@@ -106,6 +106,17 @@ def with_card(**changes):
     return lambda tensors, facts: facts.update(card_of(**changes).to_metadata())
 
 
+def with_entry(name, value):
+    def change(tensors, facts):
+        facts["card"] = json.dumps({**json.loads(facts["card"]), name: value})
+
+    return change
+
+
+def class_of(**changes):
+    return with_entry("classes", [{"name": "a", "values": [1], "colour": [0, 0, 0], **changes}])
+
+
 DAMAGES = [
     (
         without("decoder.output_block.conv.conv.bias"),
@@ -118,11 +129,31 @@ DAMAGES = [
     (with_card(feature_size=0), "cannot be.*feature size"),
     (with_card(task="segmentations"), "Did you mean 'segmentation'"),
     (lambda tensors, facts: facts.update(card="{"), "damaged"),
+    (lambda tensors, facts: facts.update(card="[" * 100_000), "damaged: maximum recursion"),
+    (with_card(feature_size=4096), r"in the shape .*, its card asks for \[4096"),
+    *(
+        (with_entry(name, value), f"damaged: its {name} cannot be")
+        for name, value in {
+            "encoder": [],
+            "feature_size": "4",
+            "window": [10**6, 32, 32],
+            "activation": "relu",
+            "prepare": None,
+            "channels": [],
+            "body_part": {},
+            "facts": {"dice": 1},
+            "classes": [],
+        }.items()
+    ),
+    (class_of(values=[]), "damaged: its classes cannot be"),
+    (class_of(values=[70_000]), "damaged: its classes cannot be"),
+    (class_of(colour=[0, 0, 256]), "damaged: its classes cannot be"),
+    (class_of(colour=[0, 0, float("inf")]), "damaged: cannot convert"),
     (lambda tensors, facts: facts.pop("card"), "is no fine-tuned network"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "words"), DAMAGES, ids=[words[:20] for _, words in DAMAGES])
+@pytest.mark.parametrize(("damage", "words"), DAMAGES, ids=[words[-20:] for _, words in DAMAGES])
 def test_a_file_that_does_not_hold_its_whole_network_is_refused(tmp_path, damage, words):
     tensors, facts = network_of().state_dict(), card_of().to_metadata()
     damage(tensors, facts)

@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from VoCoCore.devices import Machine
+from VoCoCore.errors import SettingsError
 from VoCoCore.fields import flatten
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.protocols import PROTOCOLS, resolve_finetune
@@ -305,6 +306,11 @@ def test_a_fine_tuned_network_hands_its_preparation_on() -> None:
     assert taken(CARD, prepare__spacing="1,1,1", prepare__window="0,9")[0] == ((1, 1, 1), "ct", (0, 9))
     assert taken(CARD, task="classification")[0] == (None, "ct", (-50, 90))
     assert taken(CARD, protocol="btcv")[0] == ((1.5, 1.5, 1.5), "ct", (-175, 250))
+    for damaged in ("[" * 100_000, "[]", '{"prepare": {"spacing": null}}'):
+        assert taken({**CARD, "card": damaged}, prepare__spacing="1,1,1")[0][0] == (1, 1, 1)
+    wrong = {**CARD, "card": json.dumps({"prepare": {"window": [None, "x"]}})}
+    with pytest.raises(SettingsError, match=r"prepare\.window needs a number"):
+        taken(wrong)
     usual = {**CARD, "card": json.dumps({"prepare": {"spacing": None, "intensity": "ct", "window": None}})}
     assert taken(usual)[0][2] is None, "the usual window, not one around what is labelled here"
     for broken in ("{", "[]", '{"prepare": 3}'):

@@ -20,6 +20,13 @@ pytestmark = pytest.mark.usefixtures("own_config")
 SECRET = ("MUELLER_HANS_1950", "SCHMIDT")
 
 
+def test_reports_take_what_is_no_text(tmp_path):
+    long, half = "x" * 200_000, "a\ud800b"
+    run = make_run(tmp_path / "run", environment={"vococore": half, "python": long, "device": half})
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "a?b" in page and len(page) < 200_000
+
+
 @pytest.fixture
 def folder(tmp_path):
     made = tmp_path / "Station 7"

@@ -15,8 +15,10 @@ import pytest
 
 from VoCoCore.errors import EnvironmentFault, SettingsError
 from VoCoCore.runs import files, process
+from VoCoCore.runs.describe import describe
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.environment import environment
+from VoCoCore.runs.events import last_attempt
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -198,3 +200,39 @@ def test_the_environment_names_versions_and_no_person(monkeypatch) -> None:
     assert environment()["packages"]["numpy"]
     for secret in (socket.gethostname(), str(Path.home()), sys.prefix, str(ROOT)):
         assert secret not in text
+
+
+# A folder that somebody else has made
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("name", ["status.json", "events.jsonl", "run.lock", "environment.json"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run: RunDirectory, name: str) -> None:
+    (run.path / "events.jsonl").touch()
+    (run.path / name).unlink(missing_ok=True)
+    os.mkfifo(run.path / name)
+    describe(run.path)
+    assert run.is_locked() in (True, False) and files.read_json(run.path / name) is None
+    assert isinstance(run.taken(), SettingsError) and last_attempt(run.events_file) == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize("name", ["run.lock", "events.jsonl", "log.txt", "weights", "private"])
+def test_a_job_writes_through_no_link_out_of_its_run(run: RunDirectory, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "mine"
+    if (run.path / name).is_dir():
+        (run.path / name).rmdir()
+        mine.mkdir()
+    else:
+        (run.path / name).unlink(missing_ok=True)
+        mine.write_text("thesis")
+    (run.path / name).symlink_to(mine)
+    with pytest.raises(EnvironmentFault, match=f"{name}.* is a link"), run.lock():
+        run.log("hello")
+        run.events.emit("stage", name="preparing")
+    assert mine.is_dir() or mine.read_text() == "thesis"
+
+
+def test_an_owner_that_is_nested_without_end_is_nobody(run: RunDirectory) -> None:
+    run.lock_file.write_text("[" * 100_000)
+    assert isinstance(run.taken(), SettingsError)

@@ -202,6 +202,23 @@ def test_a_store_or_export_with_other_things_in_it_stays(tmp_path: Path, capsys)
     assert all(path.is_dir() for path in (store, export / "run", linked))
 
 
+def test_links_in_somebody_elses_store_lead_to_no_deletion(tmp_path: Path, capsys) -> None:
+    path, mine = make_store(tmp_path / "store", KEYS[:1]), tmp_path / "mine"
+    for folder in (mine / "thesis", mine / f"{KEYS[1]}.half", mine / KEYS[1]):
+        folder.mkdir(parents=True)
+    (path / "cases" / "01").symlink_to(mine)
+    (path / "partial").rmdir()
+    (path / "partial").symlink_to(mine)
+    assert "1 case deleted" in say(capsys, "--unused", path, "--yes")
+    stores.Store(path).create().clean()
+    assert sorted(mine.iterdir()) == [mine / KEYS[1], mine / f"{KEYS[1]}.half", mine / "thesis"]
+    (path / "partial").unlink()
+    (path / "partial").mkdir()
+    (path / "partial" / "thesis").mkdir()
+    stores.Store(path).clean()
+    assert (path / "partial" / "thesis").is_dir(), "no name that a case being written has"
+
+
 def test_a_store_in_use_stays_and_the_run_is_named(tmp_path: Path, capsys) -> None:
     store, export = make_store(tmp_path / "store"), make_export(tmp_path / "cluster")
     run = use(tmp_path / "run", store, KEYS, state="running")

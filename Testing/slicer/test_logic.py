@@ -108,6 +108,19 @@ def test_choices_come_back_with_a_saved_scene(scene, tmp_path):
     assert scene.GetNodeByID(found[1].segmentationId).GetName() == "two segmentation"
 
 
+@pytest.mark.parametrize("count", ["9" * 5000, "999999999999", "-1", "x"])
+def test_a_scene_of_somebody_elses_may_say_anything(scene, count):
+    node = parameters(scene).parameterNode
+    node.SetParameter("cases", count)
+    assert choices.readCases(node) == {}
+    kept = SimpleNamespace(folders="[" * 100_000, pretrainSettings="[" * 100_000)
+    assert choices.readFolders(kept) == [] and choices.readSettings(kept, "pretrain") == {}
+    kept.folders = '[{"source": 5, "chosen": [], "cases": 1e400}]'
+    assert choices.readFolders(kept) == []
+    kept.folders = '[{"source": 5, "chosen": [], "warnings": [1]}]'
+    assert choices.readFolders(kept) == [choices.FolderChoice("5", chosen=False, warnings=("1",))]
+
+
 def test_a_deleted_volume_is_chosen_no_longer(scene):
     one, two = body(scene, "one"), body(scene, "two")
     node = parameters(scene).parameterNode
@@ -437,6 +450,8 @@ def test_the_card_is_the_one_that_fine_tuning_writes(tmp_path):
         (b"\xff" * 20, "no file of weights"),
         (struct.pack("<Q", 2) + b"{}", "no file of weights"),
         (struct.pack("<Q", 40) + b'{"__metadata__":{"what":"an encoder"}}   ', "says nothing of classes"),
+        (struct.pack("<Q", 200_000) + b"[" * 200_000, "no file of weights"),
+        (struct.pack("<Q", 34) + b'{"__metadata__":{"card":["deep"]}}', "damaged"),
     ],
 )
 def test_what_is_no_model_is_refused_in_words(tmp_path, content, words):

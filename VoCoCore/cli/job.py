@@ -54,7 +54,8 @@ def kept_settings(name: str, folder: str | Path) -> dict[str, Any]:
             f"{run.path} is a run of 'voco {command_of(run)}', not of 'voco {name}'",
             f"voco jobs resume {shell_word(run.path)} goes on with it",
         )
-    places = read_json(run.private / "places.json") or {}
+    found = read_json(run.private / "places.json")
+    places = found if isinstance(found, dict) else {}
     return {**dict(flatten(run.read_settings())), **{name: value for name, value in places.items() if value}}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError
+from VoCoCore.runs.cells import readable
 from VoCoCore.runs.files import read_json, write_json
 
 FORMAT, VERSION = "vococore-index", 1
@@ -83,7 +84,7 @@ class Index:
 def with_unique_ids(cases: Iterable[Case]) -> tuple[Case, ...]:
     """Return the cases with a number added to every id that an earlier case already has."""
     given = _Names()
-    named = ((case, given.new(case.id)) for case in cases)
+    named = ((case, given.new(readable(case.id))) for case in cases)
     return tuple(case if name == case.id else replace(case, id=name) for case, name in named)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from VoCoCore.data.cases import Source
 from VoCoCore.errors import DataError
+from VoCoCore.runs.files import open_end
 
 _HEADER_ONLY = ".mhd"  # the voxels lie in another file, which may change while this one does not
 _LINE = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64})")
@@ -42,9 +43,9 @@ class Hashes:
             if self._known.get(who) == each or source.path.lower().endswith(_HEADER_ONLY):
                 continue
             self._known[who] = each
-            with suppress(OSError), open(self.path, "a", encoding="ascii", newline="\n") as file:
+            with suppress(OSError), open_end(self.path) as file:
                 # The leading line break parts this line from a torn one before it.
-                file.write(f"\n{who} {each}\n")
+                file.write(f"\n{who} {each}\n".encode())
 
 
 def _identity(source: Source) -> str:

@@ -24,7 +24,7 @@ from VoCoCore.data.images_nifti import read_nifti, read_nifti_header
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import is_invertible, is_sheared, spacing_of
-from VoCoCore.runs.files import replacing
+from VoCoCore.runs.files import open_plain, replacing
 
 NIFTI, ITK = (".nii.gz", ".nii"), (".nrrd", ".mha", ".mhd")
 EXTENSIONS = NIFTI + ITK
@@ -198,7 +198,7 @@ def _files_of(source: Source) -> list[str]:
 
 @lru_cache(maxsize=1 << 17)
 def _hash_file(path: str, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
+    with open_plain(Path(path)) as file:  # a header may name a device as the file of its voxels
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

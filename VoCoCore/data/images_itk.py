@@ -17,6 +17,7 @@ import numpy as np
 from VoCoCore.data.volume import Header, ImageError, Volume, chosen_volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_LONGEST, _MOST_LINES = 500, 20_000  # bytes of a field, and lines, in the header of a NRRD
 _AGAIN = "copy or download it again"
 
 
@@ -88,6 +89,8 @@ def _opened(path: str, image_io: str = "") -> Any:
         path.encode()
     except UnicodeEncodeError as error:  # SimpleITK would end the process
         raise ImageError(f"{path!a} has a name that is not valid text", "rename the file") from error
+    if path.lower().endswith(".nrrd"):
+        _check_nrrd(path)
     reader = simple_itk().ImageFileReader()
     reader.SetFileName(path)
     reader.SetImageIO(image_io)
@@ -97,6 +100,19 @@ def _opened(path: str, image_io: str = "") -> Any:
     except RuntimeError as error:
         raise _unreadable(path) from error
     return reader
+
+
+def _check_nrrd(path: str) -> None:
+    """Raise ImageError for a header that would end the process: ITK has little room for a line that it cannot read."""
+    with open(path, "rb") as file:
+        if not file.readline(64).startswith(b"NRRD"):
+            return
+        for number, line in enumerate(file):
+            if not line.strip(b"\r\n"):
+                return
+            free = line.startswith((b"#", b"content:")) or b":=" in line
+            if number > _MOST_LINES or (len(line) > _LONGEST and not free):
+                raise _unreadable(path)
 
 
 @contextmanager

@@ -62,6 +62,8 @@ def index_source(
     if not os.path.exists(path):  # which, unlike Path.exists, answers for every name
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []
         raise DataError(f"{path} is not there.{nearest(path.name, siblings)}", "check the path")
+    if not os.path.isdir(path) and not os.path.isfile(path):
+        raise DataError(f"{path} is a pipe or a device", "give the file itself")
     index = _read(path, _Options(tuple(channels or ()), labels or "", columns or {}, progress))
     wanted = _parsed_volumes(volumes)
     if wanted is not None:

@@ -38,7 +38,7 @@ from VoCoCore.data.store_volume import (
 from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.runs.files import is_leftover, patiently, read_json, write_json, writing
 from VoCoCore.runs.lock import FileLock, alone
-from VoCoCore.runs.space import STORE_MARK, STORE_MARKER
+from VoCoCore.runs.space import STORE_MARK, STORE_MARKER, partial_folders
 from VoCoCore.settings import PrepareSettings
 
 FORMAT = 1  # raise it whenever the same source and settings would give other values
@@ -192,7 +192,7 @@ class Store:
 
     def clean(self) -> None:
         """Remove what a job that was killed has left half-written; work in progress is locked and stays."""
-        for partial in (self.root / "partial").iterdir():
+        for partial in partial_folders(self.root):
             lock = FileLock(self.root / "locks" / f"{partial.name[:2]}.lock")
             with suppress(OSError):
                 if lock.acquire(wait=0):

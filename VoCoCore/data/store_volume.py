@@ -69,7 +69,7 @@ def is_usable(header: dict[str, Any]) -> bool:
     try:
         sizes = [int(n) for n in header["shape"]]
         affine = np.asarray(header["affine"], dtype=float)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return False
     plan = isinstance(header.get("plan", {}), dict)
     return plan and len(sizes) == 4 and affine.shape == (4, 4) and isinstance(header.get("stored_bytes"), int)

@@ -20,6 +20,7 @@ from VoCoCore.errors import DataError, nearest
 from VoCoCore.evaluation.metrics import ABSENT, INVENTED, MISSED, LabelMetrics, Labels
 from VoCoCore.evaluation.pages import write_whole
 from VoCoCore.evaluation.statistics import column_means, mean_of
+from VoCoCore.runs.cells import as_cell, from_cell
 from VoCoCore.runs.files import write_json
 from VoCoCore.training.intervals import bootstrap_interval
 
@@ -73,7 +74,8 @@ def write_per_case(path: str | Path, scores: Scores) -> Path:
     for case, labels in scores.items():
         for label, found in labels.items():
             figures = (getattr(found, measure.name) for measure in MEASURES)
-            table.writerow([case, label, *(f"{v:.7g}" if isfinite(v) else "" for v in figures), found.state])
+            texts = [f"{v:.7g}" if isfinite(v) else "" for v in figures]
+            table.writerow([as_cell(case), as_cell(label), *texts, found.state])
     return write_whole(Path(path), text.getvalue().encode())
 
 
@@ -86,13 +88,13 @@ def read_per_case(path: str | Path, metric: str = "dice") -> dict[str, dict[str,
     column = BY_NAME[metric].column if metric in BY_NAME else metric
     scores: dict[str, dict[str, float]] = {}
     for number, row in enumerate(_rows(path, column), start=2):
-        labels = scores.setdefault(row["case"], {})
-        if row["label"] in labels:
+        labels, label = scores.setdefault(from_cell(row["case"]), {}), from_cell(row["label"])
+        if label in labels:
             raise DataError(
                 f"{path} has case {row['case']}, label {row['label']} twice", "evaluate the predictions again"
             )
         try:
-            labels[row["label"]] = float(row[column]) if row[column] else nan
+            labels[label] = float(row[column]) if row[column] else nan
         except ValueError:
             raise DataError(
                 f"{path}, row {number}: '{row[column]}' is no number", "evaluate the predictions again"

@@ -12,6 +12,7 @@ import numpy as np
 
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.pages import write_whole
+from VoCoCore.runs.cells import as_cell, from_cell
 
 DIAGNOSES = "diagnoses.csv"
 _HEAD = ("case", "truth", "predicted")
@@ -34,7 +35,8 @@ def write_diagnoses(path: Path, classes: Sequence[str], seen: Mapping[str, Diagn
     table.writerow([*_HEAD, *(_MARK + name for name in classes)])
     for case, one in seen.items():
         predicted = classes[int(np.argmax(one.probabilities))]
-        table.writerow([case, classes[one.truth], predicted, *(f"{p:.9g}" for p in one.probabilities)])
+        names = map(as_cell, (case, classes[one.truth], predicted))
+        table.writerow([*names, *(f"{p:.9g}" for p in one.probabilities)])
     return write_whole(path, text.getvalue().encode())
 
 
@@ -44,7 +46,7 @@ def read_diagnoses(path: Path) -> tuple[tuple[str, ...], dict[str, Diagnosis]]:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
         columns = [name for name in rows[0] if name and name.startswith(_MARK)] if rows else []
         classes = tuple(sorted(name[len(_MARK) :] for name in columns))
-        seen = {row["case"]: _of_row(row, classes) for row in rows}
+        seen = {from_cell(row["case"]): _of_row(row, classes) for row in rows}
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", "check the path") from error
     except (UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
@@ -58,4 +60,4 @@ def _of_row(row: Mapping[str, str], classes: Sequence[str]) -> Diagnosis:
     probabilities = np.array([float(row[_MARK + name]) for name in classes])
     if not np.isfinite(probabilities).all():
         raise ValueError(f"case {row['case']} has probabilities that are no numbers")
-    return Diagnosis(classes.index(row["truth"]), probabilities)
+    return Diagnosis(classes.index(from_cell(row["truth"])), probabilities)

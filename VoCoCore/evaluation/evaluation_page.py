@@ -63,7 +63,7 @@ def write_page(
         all_cases=sum(map(len, scores.values())),
         written=datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    return write_whole(folder / PAGE, page.encode())
+    return write_whole(folder / PAGE, page.encode(errors="replace"))
 
 
 _BOXES = (

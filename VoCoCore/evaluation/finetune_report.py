@@ -43,7 +43,7 @@ def write_finetune_report(run_folder: str | Path) -> Path:
         **_pictures(page.run.validation / "latest.npz"),
         **page.common(),
     )
-    return write_whole(page.run.path / "report.html", text.encode())
+    return write_whole(page.run.path / "report.html", text.encode(errors="replace"))
 
 
 def judge(

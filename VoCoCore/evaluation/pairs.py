@@ -18,6 +18,7 @@ from VoCoCore.data.sources_names import LABEL_WORDS
 from VoCoCore.data.sources_walk import DATASET
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.inference.results import LABELS, PROBABILITIES
+from VoCoCore.runs.cells import readable
 
 T = TypeVar("T")
 
@@ -233,7 +234,7 @@ def _unique(entries: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 def _stem(path: Path) -> str:
     """A file's name without the extension of an image, ``.seg.nrrd`` being one."""
-    return re.sub(r"\.seg$", "", strip_extension(path.name), flags=re.IGNORECASE)
+    return re.sub(r"\.seg$", "", strip_extension(readable(path.name)), flags=re.IGNORECASE)
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:

@@ -45,7 +45,7 @@ def write_report(run_folder: str | Path) -> Path:
         pictures=_pictures(page.run.validation / "latest.npz"),
         **page.common(),
     )
-    return write_whole(page.run.path / "report.html", text.encode())
+    return write_whole(page.run.path / "report.html", text.encode(errors="replace"))
 
 
 def _bases(settings: Mapping[str, Any]) -> int | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
+from VoCoCore.runs.cells import as_cell
+
 
 def plain(value: object) -> object:
     """``value`` as a field of a CSV: empty where there is none."""
     if isinstance(value, float):
         return f"{value:.7g}" if isfinite(value) else ""
-    return "" if value is None else value
+    return "" if value is None else as_cell(value)
 
 
 def cell(text: str) -> str:

@@ -16,6 +16,7 @@ from VoCoCore.data.images import write_image
 from VoCoCore.data.segmentations import write_label_nrrd, write_segmentation
 from VoCoCore.errors import DataError
 from VoCoCore.models.card import ModelCard
+from VoCoCore.runs.cells import as_cell, from_cell
 from VoCoCore.runs.files import replacing, write_json
 
 # Formats of label maps, and how their files end.
@@ -77,7 +78,7 @@ def volumes_ml(labels: np.ndarray, affine: np.ndarray, card: ModelCard) -> dict[
 def as_csv(rows: Sequence[Sequence[Any]]) -> str:
     """Rows as lines of a CSV."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([map(as_cell, row) for row in rows])
     return text.getvalue()
 
 
@@ -106,7 +107,7 @@ def read_table(path: Path, header: Sequence[str]) -> list[list[str]]:
             f"{path} is not as it was written: another program has changed its form",
             "put the table back, or move it away: its cases are then predicted again",
         )
-    return rows
+    return [list(map(from_cell, row)) for row in rows]
 
 
 def as_rows(case: str, volumes: Mapping[str, float], values: Mapping[str, int]) -> list[list[Any]]:

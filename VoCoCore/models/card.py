@@ -11,6 +11,7 @@ from typing import Any
 from VoCoCore.errors import DataError
 
 Colour = tuple[int, int, int]
+_LARGEST = 4096  # feature size, and edge of a window in voxels
 CARD_KEY = "card"  # in the metadata of a safetensors file
 
 
@@ -110,6 +111,25 @@ class ModelCard:
             CARD_KEY: json.dumps(asdict(self), sort_keys=True),
         }
 
+    def _check(self) -> None:
+        """Raise ValueError for what no network has: a file may say anything."""
+        fits = {
+            "task": isinstance(self.task, str),
+            "encoder": isinstance(self.encoder, str),
+            "feature_size": type(self.feature_size) is int and self.feature_size <= _LARGEST,
+            "window": max(self.window) <= _LARGEST,
+            "classes": bool(self.classes) and all(map(_is_possible, self.classes)),
+            "activation": self.activation in ("softmax", "sigmoid"),
+            "prepare": isinstance(self.prepare, dict),
+            "channels": bool(self.channels) and all(isinstance(name, str) for name in self.channels),
+            "body_part": self.body_part is None or isinstance(self.body_part, str),
+            "facts": isinstance(self.facts, dict) and all(isinstance(v, str) for v in self.facts.values()),
+        }
+        if wrong := [name for name, fit in fits.items() if not fit]:
+            raise ValueError(
+                f"its {wrong[0]} cannot be {json.dumps(getattr(self, wrong[0]), default=vars)[:60]}"
+            )
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], path: object) -> ModelCard:
         """The card in a file's metadata; DataError, naming ``path``, where there is none or it is damaged."""
@@ -125,13 +145,21 @@ class ModelCard:
                 for c in found["classes"]
             )
             x, y, z = (int(edge) for edge in found["window"])
-            return cls(
+            card = cls(
                 **{**found, "classes": classes, "window": (x, y, z), "channels": tuple(found["channels"])}
             )
-        except (ValueError, KeyError, TypeError) as error:
+            card._check()
+            return card
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"the card of the network in {path} is damaged: {error}", "copy the file again"
             ) from None
+
+
+def _is_possible(kind: OutputClass) -> bool:
+    """Whether the values fit into a label map, and the colour into a screen."""
+    values = bool(kind.values) and all(0 <= value < 2**16 for value in kind.values)
+    return values and all(0 <= part < 256 for part in kind.colour)
 
 
 def _colour(values: Sequence[int]) -> Colour:

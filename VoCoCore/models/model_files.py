@@ -10,6 +10,7 @@ from VoCoCore.errors import DataError, VocoError, counted
 from VoCoCore.models.card import ModelCard
 from VoCoCore.models.decoders import DEEP_HEADS
 from VoCoCore.models.networks import build_network
+from VoCoCore.models.outline import outline_of
 from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.models.weights import write_tensors
 
@@ -37,10 +38,12 @@ def load_model(path: str | Path) -> tuple[nn.Module, ModelCard]:
     file = read_weight_file(path)
     card = ModelCard.from_metadata(file.metadata, file.path)
     try:
-        network = build_network(card)
+        # Without values first: a card may ask for more than there is memory.
+        wanted = outline_of(card).state_dict()
     except VocoError as error:
         raise DataError(f"{file.path} describes a network that cannot be: {error.message}", _AGAIN) from None
-    _check_whole(network.state_dict(), file.tensors, file.path)
+    _check_whole(wanted, file.tensors, file.path)
+    network = build_network(card)
     network.load_state_dict(file.tensors, strict=False)
     return network.eval(), card
 

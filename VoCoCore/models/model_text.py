@@ -106,7 +106,7 @@ def _facts(page: Page) -> dict[str, str]:
 def _json(text: str) -> dict[str, object]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from VoCoCore.models.card import ModelCard
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.identify import CLASSIFIER, NETWORK
 from VoCoCore.models.interface import Encoder
-from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork
+from VoCoCore.models.networks import ClassificationNetwork, SegmentationNetwork, build_network
 
 
 class _RealNumbers(TorchFunctionMode):
@@ -25,6 +26,12 @@ class _RealNumbers(TorchFunctionMode):
         if func is torch.linspace:
             kwargs["device"] = "cpu"
         return func(*args, **kwargs)
+
+
+def outline_of(card: ModelCard) -> nn.Module:
+    """The network that a card describes, without values. Raises SettingsError where there can be none such."""
+    with torch.device("meta"), _RealNumbers():
+        return build_network(card)
 
 
 def outline(description: Mapping[str, str], kind: str = "encoder", outputs: int | None = None) -> nn.Module:

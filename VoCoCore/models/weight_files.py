@@ -20,6 +20,12 @@ from torch import Tensor
 from VoCoCore.errors import DataError
 
 _DEEPEST = 8
+# What our own files say of their encoder, as text.
+_DESCRIPTION = {
+    "in_channels": "[0-9]{1,4}",
+    "feature_size": "[0-9]{1,4}",
+    "input_size": "[0-9]{1,4}(,[0-9]{1,4}){2}",
+}
 # Entries of checkpoints that hold the state dict, in order of preference.
 WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "net", "student", "model", "teacher")
 # Beside its weights a checkpoint may keep a score, which numpy writes as such: values, no code.
@@ -80,10 +86,15 @@ def _read_safetensors(path: Path) -> WeightFile:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-            return WeightFile(path, "safetensors", tensors, file.metadata() or {})
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         message = f"{path} is no safetensors file, or not a whole one: {error}"
         raise DataError(message, "copy or download it again") from None
+    for name, form in _DESCRIPTION.items():
+        if "encoder" in metadata and name in metadata and not re.fullmatch(form, metadata[name]):
+            message = f"{path} says of its encoder that {name} is '{metadata[name][:40]}'"
+            raise DataError(message, "copy or download it again")
+    return WeightFile(path, "safetensors", tensors, metadata)
 
 
 def _read_torch(path: Path) -> WeightFile:

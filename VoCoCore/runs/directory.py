@@ -110,11 +110,8 @@ class RunDirectory:
     def log(self, text: str) -> None:
         """Add ``text``, with the local time, to log.txt."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        with (
-            files.writing(self.log_file),
-            open(self.log_file, "a", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.write(f"{stamp}  {text}\n")
+        with files.writing(self.log_file), files.open_end(self.log_file) as file:
+            file.write(f"{stamp}  {text}{os.linesep}".encode(errors="backslashreplace"))
 
     # The job's side
 
@@ -219,6 +216,10 @@ class RunDirectory:
 
     def _make_folders(self) -> None:
         for name in _FOLDERS:
+            # Somebody else's run may have links to the folders of whoever resumes it; a larger disk is a good reason.
+            if name != "checkpoints" and (self.path / name).is_symlink():
+                hint = "put a folder in its place, or start a new run"
+                raise EnvironmentFault(f"{self.path / name} is a link that leads out of the run", hint)
             with files.writing(self.path / name):
                 (self.path / name).mkdir(exist_ok=True, mode=0o700 if name == "private" else 0o777)
 

@@ -57,7 +57,7 @@ class EventWriter:
         self._path = path
         self._guard = threading.Lock()
         with files.writing(path):
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115  open as long as the writer
+            self._file = files.open_end(path)  # open as long as the writer
             files.end_torn_line(self._file, path)
         roomy = os.fstat(self._file.fileno()).st_size <= FREE_BYTES
         self._streams: dict[str, Stream[Event]] = {
@@ -135,7 +135,7 @@ class EventReader:
         """
         events: list[Event] = []
         try:
-            with open(self._path, "rb") as file:
+            with files.open_plain(self._path) as file:
                 self._find_place(file)
                 while not events and (data := file.read(_CHUNK)):
                     events, used = _parse(data)
@@ -169,7 +169,7 @@ def read_events(path: str | Path) -> list[Event]:
 def tail(path: Path, most: int) -> list[Event]:
     """Return the events in the last ``most`` bytes of ``path``, oldest first; an empty list where there is no file."""
     try:
-        with open(path, "rb") as file:
+        with files.open_plain(path) as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - most))
             data = file.read(most)
@@ -214,7 +214,7 @@ def finite(value: Any) -> float | None:
 def last_attempt(path: Path) -> int:
     """Return the highest attempt that ``path`` tells of, 0 where none has started."""
     try:
-        with open(path, "rb") as file:
+        with files.open_plain(path) as file:
             started, _ = _parse(b"".join(line for line in file if b'"started"' in line))
     except OSError:
         return 0

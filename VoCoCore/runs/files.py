@@ -10,11 +10,12 @@ import errno
 import json
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,9 @@ _PAUSE = 0.02
 # Numbers of errors that say there is no room: on the disk, in a quota, below a limit on files.
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# A folder that somebody else made may hold pipes, devices and links: we wait for none and write through none.
+UNWAITING = getattr(os, "O_NONBLOCK", 0)
+OWN = UNWAITING | getattr(os, "O_NOFOLLOW", 0)
 
 
 def write_json(path: Path, data: object, *, durable: bool = True) -> None:
@@ -62,7 +66,8 @@ def read_json(path: Path) -> Any:
 def glance_json(path: Path) -> Any:
     """Like `read_json`, for who may not wait: raises PermissionError where the file cannot be read now."""
     try:
-        return json.loads(path.read_bytes())
+        with open_plain(path) as file:
+            return json.loads(file.read())
     except PermissionError:
         raise
     except (OSError, ValueError, RecursionError):
@@ -79,6 +84,20 @@ def patiently(action: Callable[[], T]) -> T:
             if time.monotonic() >= give_up:
                 raise
             time.sleep(_PAUSE)
+
+
+def open_plain(path: Path) -> BufferedReader:
+    """Open a file to read it; OSError where it is a pipe or a device, whose end might never come."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | UNWAITING))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))
+    return file
+
+
+def open_end(path: Path) -> FileIO:
+    """Open a file, made where it is not there, to add to its end; OSError where it is a link, a pipe or a device."""
+    return open(path, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags | OWN, 0o666))
 
 
 def is_leftover(name: str) -> bool:
@@ -119,7 +138,7 @@ def append(path: Path, text: str) -> None:
     A reader, and whoever comes after a kill, sees what was there before and perhaps a part of ``text``. Raises like
     `writing`.
     """
-    with writing(path), open(path, "ab", buffering=0) as file:
+    with writing(path), open_end(path) as file:
         end_torn_line(file, path)
         write_or_nothing(file, text.encode())
 
@@ -163,6 +182,9 @@ def fault(path: Path, error: OSError) -> EnvironmentFault:
     if error.errno == errno.EISDIR:
         hint = "name a file within it, or another place"
         return EnvironmentFault(f"{path} could not be written: it is a folder", hint)
+    if error.errno in (errno.ELOOP, errno.ENXIO):
+        hint = "put a file in its place, or use another folder"
+        return EnvironmentFault(f"{path} could not be written: it is a link or a pipe", hint)
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return EnvironmentFault(
             f"{path} could not be written: it is a file, or lies below one",

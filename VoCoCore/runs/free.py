@@ -26,6 +26,7 @@ from VoCoCore.runs.space import (
     case_folders,
     kind_of,
     look,
+    partial_folders,
     real,
     tree_size,
     uses,
@@ -93,7 +94,7 @@ def delete_unused(path: str | Path) -> tuple[int, int]:
         for key, folder in sorted(case_folders(store).items()):
             if key not in needed:
                 gone += _delete_case(store, key, folder)
-        for left in sorted((store / "partial").iterdir()):
+        for left in partial_folders(store):
             _delete_case(store, left.name, left)
     return gone, before - look(store, used).size
 

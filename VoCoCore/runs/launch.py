@@ -65,7 +65,7 @@ class Launch:
 
     def output(self) -> str:
         """What it has printed since it was started, at most the last 64 kB."""
-        with open(self.run.log_file, "rb") as file:
+        with files.open_plain(self.run.log_file) as file:
             file.seek(max(self._log_start, file.seek(0, os.SEEK_END) - 65_536))
             return file.read().decode("utf-8", errors="replace")
 
@@ -96,7 +96,7 @@ def start(
     before = _identity(run)
     with files.writing(run.log_file):
         run.path.mkdir(parents=True, exist_ok=True)
-        log = open(run.log_file, "ab")  # noqa: SIM115  closed below, with the error of opening kept apart
+        log = files.open_end(run.log_file)  # closed below, with the error of opening kept apart
     with log:
         log_start = log.tell()
         child = spawn(arguments, log, log, python=python, module=module, environ=environ)

@@ -23,12 +23,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.runs.files import writing
+from VoCoCore.runs.files import OWN, UNWAITING, open_plain, writing
 
 _REFUSED = {errno.EACCES, errno.EAGAIN, errno.EDEADLK}
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _FAR = 1 << 20  # the byte locked on Windows
 _PAUSE = 0.02
+_MOST = 4096  # bytes of an owner
 _mine: dict[tuple[int, int], FileLock] = {}  # locks that this process holds, by device and file number
 
 
@@ -51,7 +52,7 @@ class FileLock:
         """
         if self._inside() is not None:
             return False
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | OWN, 0o666)
         give_up = time.monotonic() + wait
         while (answer := _try(handle)) is False and time.monotonic() < give_up:
             time.sleep(_PAUSE)
@@ -94,7 +95,7 @@ class FileLock:
     def _content(self) -> bytes:
         with self._guard:
             os.lseek(self._file, 0, os.SEEK_SET)
-            return os.read(self._file, 4096)
+            return os.read(self._file, _MOST)
 
     def _inside(self) -> FileLock | None:
         return _held_here(self.path)
@@ -121,7 +122,7 @@ def probe(path: Path) -> bool | None:
     if _held_here(path) is not None:
         return True
     try:
-        handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+        handle = os.open(path, os.O_RDONLY | UNWAITING if os.name == "posix" else os.O_RDWR)
     except FileNotFoundError:
         return False
     except OSError:
@@ -142,7 +143,10 @@ def read_owner(path: Path) -> dict[str, Any]:
     """Return what the last owner wrote into the lock file, an empty dict where there is nothing to read."""
     here = _held_here(path)
     try:
-        return _parsed(here._content() if here else path.read_bytes())
+        if here:
+            return _parsed(here._content())
+        with open_plain(path) as file:
+            return _parsed(file.read(_MOST))
     except OSError:
         return {}
 
@@ -159,7 +163,7 @@ def _held_here(path: Path) -> FileLock | None:
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
         owner = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return owner if isinstance(owner, dict) else {}
 

@@ -32,13 +32,14 @@ _PATTERNS = (
     (re.compile(r"[^\s'\"(]*" + _ENDINGS, re.IGNORECASE), "[file]"),
     (re.compile(r"\bcase [^:\n]{1,200}?:"), "a case:"),
 )
+_MOST = 5000  # characters: the patterns take the square of a long word
 _SEPARATOR = re.compile(r"[\\/]")
 _COUNT = re.compile(r"\d{1,3}")  # a case called 7 is nobody, and each count would be taken for it
 
 
 def without_names(text: object, names: Collection[str] = ()) -> str:
     """``text`` with paths, file names, "case NAME:" and the known ``names`` (of cases, patients, files) taken out."""
-    shown = str(text)
+    shown = str(text)[:_MOST]
     # Few of perhaps 100 000 stand in it. The longest first: one name may be a part of another.
     for name in sorted((name for name in names if name in shown), key=len, reverse=True):
         if _SEPARATOR.search(name):

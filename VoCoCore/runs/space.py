@@ -24,6 +24,8 @@ STORE_MARKER = "store.json"
 STORE_MARK = "VoCoCore prepared volumes"
 STORE, EXPORT, LEFTOVER = "store", "export", "leftover"
 _ASIDE = re.compile(r"\..+\.deleting-[0-9a-f]{8}")
+_KEY = re.compile(r"[0-9a-f]{64}")
+_PARTIAL = re.compile(r"[0-9a-f]{64}(\..+)?")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def look(path: Path, used: Iterable[Use]) -> Place:
     cases = {key: tree_size(folder) for key, folder in case_folders(path).items()}
     needed = frozenset[str]().union(*(use.keys for use in mine))
     unused = [key for key in cases if key not in needed]
-    partial = tree_size(path / "partial")
+    partial = sum(map(tree_size, partial_folders(path)))
     times = [path / "hashes.txt", path / STORE_MARKER, *(path / "cases").glob("??")]
     return Place(
         path=path,
@@ -125,8 +127,26 @@ def look(path: Path, used: Iterable[Use]) -> Place:
 
 
 def case_folders(store: Path) -> dict[str, Path]:
-    """Folder of each case in a store, by key."""
-    return {folder.name: folder for folder in (store / "cases").glob("??/*") if folder.is_dir()}
+    """Folder of each case in a store, by key; nothing that a link leads to, since cases may be deleted."""
+    groups = (group for group in (store / "cases").glob("??") if _lies_in(store, group))
+    return {folder.name: folder for group in groups for folder in _own_folders(group, _KEY)}
+
+
+def partial_folders(store: Path) -> list[Path]:
+    """Folders of cases that were being written or deleted; like `case_folders`, without what a link leads to."""
+    partial = store / "partial"
+    return sorted(_own_folders(partial, _PARTIAL)) if _lies_in(store, partial) else []
+
+
+def _lies_in(store: Path, folder: Path) -> bool:
+    """Whether ``folder`` of a store is there, without a link on the way: somebody else's store may hold links."""
+    return folder.is_dir() and real(folder) == real(store) / folder.relative_to(store)
+
+
+def _own_folders(above: Path, names: re.Pattern[str]) -> Iterator[Path]:
+    for folder in above.iterdir():
+        if names.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+            yield folder
 
 
 def tree_size(folder: Path, skip: tuple[str, ...] = ()) -> int:

@@ -7,7 +7,6 @@ manifest.json (step, sizes and sha256 of both). The newest two and the best one 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from torch import nn
 
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
 from VoCoCore.models.weights import save_tensors
-from VoCoCore.runs.files import fault, patiently, write_json
+from VoCoCore.runs.files import fault, open_plain, patiently, read_json, write_json
 from VoCoCore.training.updates import Updater
 
 KEEP = 2
@@ -120,7 +119,7 @@ def _set_random_state(state: dict[str, Any]) -> None:
 
 
 def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
+    with open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -130,11 +129,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / MANIFEST).read_text())
-        return found if isinstance(found, dict) else {}
-    except (OSError, ValueError):
-        return {}
+    found = read_json(folder / MANIFEST)
+    return found if isinstance(found, dict) else {}
 
 
 def is_whole(folder: Path) -> bool:

@@ -81,7 +81,7 @@ class Finetuning(Attempt):
         """What the weights to start from say of themselves; once it is under way, a run does without their file."""
         kept = read_json(self.run.private / SOURCE)
         if not self.first and isinstance(kept, dict):
-            return kept
+            return {name: value for name, value in kept.items() if isinstance(value, str)}
         found = source_of(self.settings.init)
         if self.machine.main:
             self.run.write_json(f"private/{SOURCE}", found)

@@ -273,12 +273,12 @@ def _spacing_of(source: Mapping[str, str]) -> np.ndarray | None:
         found = np.asarray([float(edge) for edge in source.get("spacing", "").split(",")])
     except ValueError:
         return None
-    return found if found.shape == (3,) and np.all(found > 0) else None
+    return found if found.shape == (3,) and np.all((found > 0) & np.isfinite(found)) else None
 
 
 def _prepare_of(source: Mapping[str, str]) -> dict[str, Any]:
     try:
         found = json.loads(source.get("prepare", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) and not found.get("by_body_part") else {}

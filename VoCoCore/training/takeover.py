@@ -19,7 +19,7 @@ def card_preparation(source: Mapping[str, str]) -> dict[str, Any]:
     try:
         found = json.loads(source.get(CARD_KEY, "{}")).get("prepare", {})
         values = {name: found.get(name.removeprefix("prepare.")) for name in _TAKEN}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return {}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -37,7 +37,6 @@ def with_card(settings: FinetuneSettings, source: Mapping[str, str]) -> tuple[Fi
         changes.pop("prepare.spacing", None)  # each case is brought to one size
     if not changes:
         return settings, []
-    shown = ", ".join(f"{name} {setting(value)}" for name, value in changes.items())
-    return settings.with_values(changes), [
-        f"{shown}: as the fine-tuned network that it starts from was trained"
-    ]
+    taken = settings.with_values(changes)
+    shown = ", ".join(f"{name} {setting(taken.flat()[name])}" for name in changes)
+    return taken, [f"{shown}: as the fine-tuned network that it starts from was trained"]

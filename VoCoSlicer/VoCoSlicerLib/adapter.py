@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -156,6 +157,11 @@ class ThreadTurns:
             self._timer.stop()
 
 
+def plainTip(text: str) -> str:
+    """``text`` as a tool tip that shows it as it is: Qt takes a name with ``<`` in it for HTML, with pictures."""
+    return f"<qt>{html.escape(text)}</qt>".replace("\n", "<br>") if "<" in text else text
+
+
 def loadUi(name: str) -> tuple[Any, Any]:
     """The form ``Resources/UI/name`` and its children by name, told of the scene."""
     # Not by resourcePath: with a relative --additional-module-paths that is lost when the current folder changes.
@@ -216,6 +222,7 @@ def ask(title: str, text: str, answers: list[str], harmless: int = -1) -> int:
     box = qt.QMessageBox(slicer.util.mainWindow())
     box.setIcon(qt.QMessageBox.Question)
     box.setWindowTitle(title)
+    box.setTextFormat(qt.Qt.PlainText)
     box.setText(text)
     buttons = [box.addButton(answer, qt.QMessageBox.AcceptRole) for answer in answers]
     box.setEscapeButton(buttons[harmless])  # Qt finds none among buttons of one role, and then does not close

@@ -50,7 +50,7 @@ def readCases(node: Any) -> dict[str, CaseChoice]:
         if volume is None:
             continue
         segmentation = node.GetNodeReference(f"case{number}.segmentation")
-        kept = _object(node.GetParameter(f"case{number}"))
+        kept = readObject(node.GetParameter(f"case{number}"))
         gone = segmentation is None and bool(kept.get("labelled"))  # deleted since it was chosen
         found[volume.GetID()] = CaseChoice(
             volume.GetID(),
@@ -92,8 +92,17 @@ def readFolders(parameters: Any) -> list[FolderChoice]:
     """Cohorts on disk, from the parameter node's wrapper; entries that make no sense are left out."""
     try:
         listed = json.loads(parameters.folders or "[]")
-        return [FolderChoice(**{**item, "warnings": tuple(item.get("warnings", ()))}) for item in listed]
-    except (ValueError, TypeError, AttributeError):
+        return [
+            FolderChoice(
+                str(item["source"]),
+                str(item.get("index", "")),
+                bool(item.get("chosen", True)),
+                int(item.get("cases", 0)),
+                tuple(map(str, item.get("warnings", ()))),
+            )
+            for item in listed
+        ]
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError):
         return []
 
 
@@ -104,7 +113,7 @@ def writeFolders(parameters: Any, folders: Sequence[FolderChoice]) -> None:
 
 def readSettings(parameters: Any, kind: str) -> dict[str, Any]:
     """Settings of ``pretrain`` or ``finetune`` that were changed by hand: dotted name -> value."""
-    return _object(getattr(parameters, _settingsOf(kind)))
+    return readObject(getattr(parameters, _settingsOf(kind)))
 
 
 def writeSettings(parameters: Any, kind: str, values: Mapping[str, Any]) -> None:
@@ -129,13 +138,15 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def _object(text: str) -> dict[str, Any]:
+def readObject(text: str) -> dict[str, Any]:
+    """The JSON object that a scene keeps as text; an empty one where somebody's scene holds anything else."""
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def _number(text: str) -> int:
-    return int(text) if text and text.isdecimal() else 0
+    # A scene of somebody else's may say anything, and a loop of so many turns would never end.
+    return int(text) if text and text.isdecimal() and len(text) < 6 else 0

@@ -19,6 +19,7 @@ from typing import Any
 from VoCoCore.errors import VocoError
 from VoCoCore.runs import describe, launch
 from VoCoCore.runs.directory import RunDirectory
+from VoCoCore.runs.files import open_plain
 from VoCoCore.runs.follow import Follower
 from VoCoSlicerLib.job_list import JobList
 from VoCoSlicerLib.job_rows import GONE, REPORT, RESULTS, STARTING, JobRow, RunReader
@@ -111,7 +112,7 @@ class JobTable:
     def log(self, path: str | Path) -> str:
         """The end of a run's log, at most 64 kB; "" where there is none."""
         try:
-            with open(RunDirectory(path).log_file, "rb") as file:
+            with open_plain(RunDirectory(path).log_file) as file:
                 start = max(0, file.seek(0, os.SEEK_END) - _TAIL)
                 file.seek(start)
                 text = file.read().decode("utf-8", errors="replace")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError
+from VoCoCore.runs.files import open_plain
 from VoCoCore.runs.weights import model_paths
 
 _MOST_HEAD = 100_000_000  # bytes; no head is longer
@@ -62,12 +63,12 @@ def readModel(path: str | Path) -> ModelInfo:
 def readHead(file: Path) -> dict[str, str]:
     """The metadata of a safetensors file. Raises DataError where it is none."""
     try:
-        with open(file, "rb") as opened:
+        with open_plain(file) as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             head = json.loads(opened.read(length)) if length <= _MOST_HEAD else None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}", "check the path") from None
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, RecursionError):
         head = None
     metadata = head.get("__metadata__") if isinstance(head, dict) else None
     if not isinstance(metadata, dict):
@@ -81,7 +82,7 @@ def _cardOf(file: Path) -> dict[str, Any]:
         raise DataError(f"{file} is no fine-tuned network: it says nothing of classes", _HINT)
     try:
         found = json.loads(card)
-    except ValueError:
+    except (ValueError, RecursionError, TypeError):
         found = None
     if not isinstance(found, dict):
         raise DataError(f"the card of the network in {file} is damaged", "copy the file again")

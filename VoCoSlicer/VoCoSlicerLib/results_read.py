@@ -17,6 +17,7 @@ import vtk
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from VoCoCore.errors import DataError
+from VoCoCore.runs.cells import from_cell
 from VoCoCore.runs.files import read_json
 from VoCoSlicerLib.nifti import readNifti, readNiftiHeader, readNiftiVolumes
 from VoCoSlicerLib.nrrd import readNrrd
@@ -225,6 +226,7 @@ def readTable(
         for name in (*texts, *asked):
             if row.get(name) is None:
                 raise DataError(f"{path} has no column {name!r}", "choose the folder of a prediction")
+        row.update({name: from_cell(row[name]) for name in texts})
         try:
             row.update({name: float(row[name]) for name in asked})
         except (TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from VoCoCore.cli.weights.words import add_encoder, parser_of, show, wanted_encoder
 from VoCoCore.errors import counted
+from VoCoCore.runs.narrate import one_line
 
 if TYPE_CHECKING:
     from VoCoCore.models.inspection import Inspection
@@ -56,4 +57,4 @@ def _print(found: Inspection) -> None:
 
 
 def _line(name: str, text: str) -> None:
-    print(f"{name:<16} {text}")
+    print(f"{one_line(name):<16} {one_line(text)}")

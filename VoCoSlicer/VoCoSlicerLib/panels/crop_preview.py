@@ -13,7 +13,7 @@ from VoCoCore.errors import VocoError
 from VoCoCore.geometry import spacing_of
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib import adapter
-from VoCoSlicerLib.choices import readCases, readSettings, writeSettings
+from VoCoSlicerLib.choices import readCases, readObject, readSettings, writeSettings
 from VoCoSlicerLib.forms import SettingsForm
 from VoCoSlicerLib.logic_cases import groupsOf
 from VoCoSlicerLib.logic_settings import resolve
@@ -201,11 +201,9 @@ class CropPreviewPanel(Panel):
         self._showState()
 
     def _readParts(self) -> dict[str, Any]:
-        try:
-            kept = json.loads(self.parameters.parameterNode.GetParameter(_PARTS) or "{}")
-        except ValueError:
-            kept = {}
-        parts = {**_DEFAULTS, **{name: kept[name] for name in _DEFAULTS if name in kept}}
+        kept = readObject(self.parameters.parameterNode.GetParameter(_PARTS))
+        fits = {name: kept[name] for name, usual in _DEFAULTS.items() if type(kept.get(name)) is type(usual)}
+        parts = {**_DEFAULTS, **fits}
         return parts if parts["heat"] in self._heats else {**parts, "heat": "labels"}
 
     def _writePart(self, name: str, value: Any) -> None:

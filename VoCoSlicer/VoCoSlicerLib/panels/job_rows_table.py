@@ -127,7 +127,7 @@ class JobRowsTable:
             item.setToolTip(
                 _("step {step} of {total}").format(step=row.step, total=row.total)
                 if column == 3
-                else wanted[1]
+                else adapter.plainTip(wanted[1])
             )
             item.setForeground(qt.QBrush(qt.QColor(color)) if wanted[2] else qt.QBrush())
             self._cells[place, column] = wanted

@@ -142,7 +142,7 @@ class PredictionPanel(WorkingPanel):
             return
         problem = self._problem()
         self.ui.cardLabel.setText("" if self._model is None else cardWords(self._model))
-        self.ui.cardLabel.setToolTip("" if self._model is None else cardFacts(self._model))
+        self.ui.cardLabel.setToolTip("" if self._model is None else adapter.plainTip(cardFacts(self._model)))
         self.ui.problemLabel.setText(problem)
         self.ui.problemLabel.setVisible(bool(problem))
         self.ui.predictButton.setEnabled(not problem and self._job is None)

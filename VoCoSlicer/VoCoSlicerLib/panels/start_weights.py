@@ -31,7 +31,7 @@ class StartWeights:
         """Show what is chosen: ``scratch``, a run's folder or a file."""
         init = init or SCRATCH
         self._box.show(init, Path(init).name)
-        self._combo.setToolTip(init if init != SCRATCH else _("Weights to start from"))
+        self._combo.setToolTip(adapter.plainTip(init) if init != SCRATCH else _("Weights to start from"))
 
     def _ask(self) -> None:
         path = adapter.chooseFile(

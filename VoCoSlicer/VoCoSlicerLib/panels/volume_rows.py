@@ -122,7 +122,8 @@ class VolumeRows:
             item = self._table.item(number, column)
             if item.text() != text:
                 item.setText(text)
-            item.setToolTip("\n".join([row.name, *row.notes]) if column == NAME else "\n".join(row.notes))
+            tip = "\n".join([row.name, *row.notes] if column == NAME else row.notes)
+            item.setToolTip(adapter.plainTip(tip))
             item.setFlags(self._flags(column, row))
         box = qt.Qt.Checked if row.chosen else qt.Qt.Unchecked
         self._table.item(number, NAME).setCheckState(box)
@@ -133,7 +134,7 @@ class VolumeRows:
                 "Segmentation or label map that belongs to the volume; for fine-tuning. Suggested by its name."
             )
             name = labelNodes.get(row.segmentation)
-            combo.setToolTip(f"{name}\n{what}" if name else what)
+            combo.setToolTip(adapter.plainTip(f"{name}\n{what}" if name else what))
             with adapter.blocked(combo):
                 combo.setCurrentIndex(1 + ids.index(row.segmentation) if row.segmentation in ids else 0)
 
