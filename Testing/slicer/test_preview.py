@@ -144,6 +144,8 @@ def test_crop_that_is_spoilt_by_hand_comes_back(scene, shown):
     made_scene.transform(scene, made_scene.turn(30, (9, 9, 9)), roi)
     assert same(roiCorners(roi), place), "it lies under a transform now, and where it was"
     assert preview.box == box and np.array_equal(preview.labels, labels)
+    roi.SetCenterWorld(np.nan, 0.0, 0.0)
+    assert same(roiCorners(roi), place) and preview.box == box
     preview.moveCrop((10, 0, 0))
     assert not np.array_equal(preview.labels, labels)
 

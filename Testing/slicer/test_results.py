@@ -287,11 +287,15 @@ def test_loading_can_be_stopped(scene, tmp_path):
     assert isinstance(load.poll().error, StopRequested) and len(load.segmentations) == 1
 
 
-def test_a_warped_volume_gets_its_result(scene, tmp_path):
+@pytest.mark.parametrize("since", ["warped", "flattened"])
+def test_a_volume_under_a_transform_without_inverse_gets_its_result(scene, tmp_path, since):
     node = volume(scene, noise())
     index, byId = exportOf(scene, [node], tmp_path / "in")
     predicted(tmp_path / "out", index)
-    warp(scene, node)
+    if since == "warped":
+        warp(scene, node)
+    else:
+        transform(scene, np.diag([1.0, 1.0, 0.0, 1.0]), node)
     [made] = loadPredictions(scene, tmp_path / "out", byId, show3d=False).segmentations
     assert made.GetTransformNodeID() == node.GetTransformNodeID()
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+MOST = 60 if os.name == "nt" else sys.maxsize  # processes: Windows waits for 63 things at a time
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def run_each(
         yield from ((position, function(item)) for position, item in enumerate(items))
         return
     waiting = iter(range(len(items)))
-    busy = [_Worker(function) for _ in range(min(workers, len(items)))]
+    busy = [_Worker(function) for _ in range(min(workers, len(items), MOST))]
     try:
         for worker in busy:
             worker.take(waiting, items)

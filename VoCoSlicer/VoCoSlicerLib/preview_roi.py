@@ -57,11 +57,11 @@ class CropRoi:
     def _changed(self, *_: Any) -> None:
         if self._writing or self._world is None or self._box is None:
             return
-        if self._isSpoilt():
-            self._write()  # the crop stays where it was
-            return
         centre = np.zeros(3)
         self.node.GetCenterWorld(centre)
+        if self._isSpoilt() or not np.isfinite(centre).all():
+            self._write()  # the crop stays where it was
+            return
         if _same(centre, self._world.centreOf(self._box)):
             return
         self._box = self._world.clamped(self._world.boxAt(centre))

@@ -150,15 +150,15 @@ def placeUnder(node, volumeNode, shape: Sequence[int], affine: np.ndarray) -> np
         return np.asarray(affine, float)
     try:
         world = worldMatrix(volumeNode)
-    except (
-        DataError
-    ):  # under a warp, which came after the export: what was predicted fits the volume without it
-        world = None
+        backwards = np.linalg.inv(world)
+    except (DataError, np.linalg.LinAlgError):
+        # Under a warp, or flattened, since the export: what was predicted fits the volume without it.
+        world = backwards = None
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     own = ownMatrix(volumeNode)
     if _onOwnGrid(volumeNode, shape, affine, own, world):
         return own
-    return np.linalg.inv(world) @ affine if world is not None else np.asarray(affine, float)
+    return backwards @ affine if backwards is not None else np.asarray(affine, float)
 
 
 def _onOwnGrid(volumeNode, shape, affine: np.ndarray, own: np.ndarray, world: np.ndarray | None) -> bool:
