@@ -12,9 +12,9 @@ from numcodecs import zstd
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from VoCoCore.data.cases import _Names
 from VoCoCore.data.crops import cut_at_once
 from VoCoCore.data.loading import Samples
+from VoCoCore.data.names import Names
 from VoCoCore.data.sampling import TRAIN
 from VoCoCore.data.store import Store
 from VoCoCore.devices import Machine, is_out_of_memory
@@ -216,7 +216,7 @@ def test_one_crop_has_the_values_and_gradients_of_torchs_convolution(options):
 
 def test_cases_that_share_a_name_are_named_in_one_pass():
     asked = []
-    names = _Names(fold=lambda name: asked.append(name) or name)
+    names = Names(fold=lambda name: asked.append(name) or name)
     given = [names.new("image") for _ in range(500)]
     assert len(set(given)) == 500 and given[-1] == "image-500"
     assert len(asked) <= 4 * 500

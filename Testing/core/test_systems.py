@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from VoCoCore.data.apply import LEVELS
-from VoCoCore.data.cases import file_names
+from VoCoCore.data.names import file_names
 from VoCoCore.data.phantom import make_cohort
 from VoCoCore.downstream.losses import segmentation_loss
 from VoCoCore.downstream.segmentation import Segmentation

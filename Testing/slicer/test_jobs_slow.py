@@ -90,14 +90,14 @@ def test_what_a_run_has_left_stands_in_its_row_and_is_not_asked_again(logic, tmp
 
 def refusing(monkeypatch, file):
     """Windows' answer to the second who opens ``file``, until this says otherwise: ``[True]``."""
-    refused, opened = [True], io.open
+    refused, opened = [True], builtins.open
 
     def open_(path, *words, **more):
         if refused[0] and str(path) == str(file):
             raise PermissionError(13, "The process cannot access the file", str(path))
         return opened(path, *words, **more)
 
-    monkeypatch.setattr(io, "open", open_)
+    monkeypatch.setattr(builtins, "open", open_)
     monkeypatch.setattr("VoCoCore.runs.files.PATIENCE", 2.0)
     return refused
 

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.data.names import Names
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.runs.cells import readable
 from VoCoCore.runs.files import read_json, write_json
 
 FORMAT, VERSION = "vococore-index", 1
 SPLITS = ("train", "val", "test")
-# What is written to such a name goes nowhere on Windows, whatever its extension.
-_DEVICE = re.compile(r"^(con|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,38 +81,9 @@ class Index:
 
 def with_unique_ids(cases: Iterable[Case]) -> tuple[Case, ...]:
     """Return the cases with a number added to every id that an earlier case already has."""
-    given = _Names()
+    given = Names()
     named = ((case, given.new(readable(case.id))) for case in cases)
     return tuple(case if name == case.id else replace(case, id=name) for case, name in named)
-
-
-def file_names(ids: Iterable[str]) -> list[str]:
-    """A name for each case's files, without what file systems do not take; no two are the same, whatever the case."""
-    given = _Names(fold=str.lower)
-    plain = (re.sub(r"[^\w.-]", "_", case).lstrip(".") for case in ids)
-    return [given.new(_DEVICE.sub(r"_\1", name) or "case") for name in plain]
-
-
-class _Names:
-    """Gives names that nobody has yet: a number is added to one that is taken.
-
-    The last number of each name is kept: 100 000 cases may all be called "image", and counting from 2 for each of
-    them takes hours. Names are the same where ``fold`` makes them so.
-    """
-
-    def __init__(self, fold: Callable[[str], str] = str) -> None:
-        self.fold = fold
-        self.taken: set[str] = set()
-        self.last: dict[str, int] = {}
-
-    def new(self, wished: str) -> str:
-        """The wished name, or the first one free of ``wished-2``, ``wished-3``, ..."""
-        name, base = wished, self.fold(wished)
-        while (folded := self.fold(name)) in self.taken:
-            number = self.last[base] = self.last.get(base, 1) + 1
-            name = f"{wished}-{number}"
-        self.taken.add(folded)
-        return name
 
 
 def save_index(index: Index, path: str | Path) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from VoCoCore.data.cases import SPLITS, Case, Index, Source, file_names
+from VoCoCore.data.cases import SPLITS, Case, Index, Source
 from VoCoCore.data.images import is_image_name, strip_extension
+from VoCoCore.data.names import file_names
 from VoCoCore.data.predicted import remembered
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.sources_names import LABEL_WORDS

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.data.cases import Case, file_names
+from VoCoCore.data.cases import Case
 from VoCoCore.data.images import case_content, content_hash, read_case, read_header
+from VoCoCore.data.names import file_names
 from VoCoCore.data.predicted import predicted_files
 from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError, counted

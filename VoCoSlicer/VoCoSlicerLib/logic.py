@@ -204,10 +204,7 @@ class VoCoLogic:
         """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong,
         which is printed: a script has nothing else to show it. Raises SettingsError for a folder that is no run.
         """
-        return self._follow(RunDirectory.open(run).path, progress)
-
-    def _follow(self, run: Path, progress: Callable[[str], Any] | None) -> int:
-        follower, tell = Follower(run), _changes(progress)
+        follower, tell = Follower(RunDirectory.open(run)), _changes(progress)
         while True:
             state = follower.run.state()
             follower.poll()
@@ -250,7 +247,7 @@ class VoCoLogic:
         tell = _changes(progress)
         start = self.startJob(kind, folder, values, cases=cases, **given)
         path = start.wait(lambda now: tell(f"{now.stage} {now.done}/{now.total}" if now.total else now.stage))
-        return self._follow(path, progress) if wait else 0
+        return self.waitFor(path, progress) if wait else 0
 
 
 def _changes(progress: Callable[[str], Any] | None) -> Callable[[str], Any]:

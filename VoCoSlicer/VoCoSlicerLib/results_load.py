@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.data.cases import file_names
+from VoCoCore.data.names import file_names
 from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation
