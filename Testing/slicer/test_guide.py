@@ -44,7 +44,7 @@ class Rehearsal(VoCoLogic):
         resolve(kind, values)
         drawn = [case.segmentationId for case in options["cases"]]
         self.started.append((kind, str(run), values, len(drawn), all(drawn)))
-        return SimpleNamespace(wait=lambda tell: run)
+        return SimpleNamespace(wait=lambda tell: run, folds=None)
 
     def waitFor(self, run, progress=None):
         return self.ends.get(str(run), 0)

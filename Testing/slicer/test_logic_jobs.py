@@ -240,7 +240,7 @@ def test_a_script_is_told_only_what_has_changed(logic, tmp_path, monkeypatch):
         RunDirectory.create(path, {"patches": {}}, {}).write_status("finished", step=4, total=4)
         return path
 
-    monkeypatch.setattr(logic, "startJob", lambda *_, **__: SimpleNamespace(wait=wait))
+    monkeypatch.setattr(logic, "startJob", lambda *_, **__: SimpleNamespace(wait=wait, folds=None))
     assert logic.pretrain([], path, progress=told.append, preset="tiny") == 0
     assert told[:2] == ["exporting 1/2", "starting"] and len(told) == 3 and told[2].startswith("finished")
 

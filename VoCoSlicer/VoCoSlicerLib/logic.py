@@ -19,14 +19,16 @@ from VoCoCore.errors import VocoError
 from VoCoCore.runs.describe import failure
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
+from VoCoCore.runs.launch import Launch
 from VoCoCore.runs.status import ACTIVE
 from VoCoSlicerLib import logic_cases
 from VoCoSlicerLib.logic_estimate import EstimateJob
+from VoCoSlicerLib.logic_folds import laterFolds
 from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
 from VoCoSlicerLib.logic_steps import PAUSE
-from VoCoSlicerLib.tasks import Task, cancelAll
+from VoCoSlicerLib.tasks import Task, cancelAll, explain
 
 FOLDER = "folder"  # in the user's settings: where runs, exports and predictions go unless told otherwise
 
@@ -247,7 +249,22 @@ class VoCoLogic:
         tell = _changes(progress)
         start = self.startJob(kind, folder, values, cases=cases, **given)
         path = start.wait(lambda now: tell(f"{now.stage} {now.done}/{now.total}" if now.total else now.stage))
-        return self.waitFor(path, progress) if wait else 0
+        if not wait:
+            return 0
+        code = self.waitFor(path, progress)
+        return code if start.folds is None else self._waitForFolds(code, path, start.folds, progress)
+
+    def _waitForFolds(
+        self, code: int, first: Path, started: Launch, progress: Callable[[str], Any] | None
+    ) -> int:
+        """The exit code of a cross-validation whose first fold has ended with ``code``."""
+        for fold in laterFolds(first, started):
+            code = code or self.waitFor(fold, progress)
+        if not code and started.exit_code:  # between two folds, or after the last
+            error = explain(started.exit_code, started.output())
+            print(f"voco: error: {error}")
+            code = error.exit_code
+        return code
 
 
 def _changes(progress: Callable[[str], Any] | None) -> Callable[[str], Any]:

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import SettingsError
 from VoCoCore.runs import launch
+from VoCoCore.runs.directory import is_run
 from VoCoCore.runs.files import write_json, writing
+from VoCoSlicerLib.logic_steps import PAUSE
 from VoCoSlicerLib.pythons import environOf
 
 CONFIG = "all-folds.json"  # each fold reads it when its turn comes, so it stays
@@ -35,3 +39,14 @@ def startFolds(settings: Mapping[str, Any], folder: Path, python: str) -> launch
     write_json(config, dict(settings))
     words = ["finetune", "--run", str(folder), "--config", str(config)]
     return launch.start(firstFold(folder), words, python=python, environ=environOf(python))
+
+
+def laterFolds(first: Path, started: launch.Launch) -> Iterator[Path]:
+    """The runs after the ``first`` one, each as it begins, until the process that was ``started`` has ended."""
+    for number in count(1):
+        fold = first.with_name(f"fold-{number}")
+        while not is_run(fold):
+            if started.exit_code is not None:
+                return
+            time.sleep(PAUSE)
+        yield fold

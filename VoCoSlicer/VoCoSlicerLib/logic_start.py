@@ -13,6 +13,7 @@ from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError, VocoError
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
+from VoCoCore.runs.launch import Launch
 from VoCoSlicerLib.logic_folds import firstFold, startFolds
 from VoCoSlicerLib.logic_settings import resolve
 from VoCoSlicerLib.logic_steps import Progress, Steps
@@ -55,6 +56,7 @@ class StartJob(Steps):
         self._logic, self._kind, self._values, self._python = logic, kind, dict(values), python
         self._cases, self._folders = list(cases), [Path(folder) for folder in folders]
         self._launch: Any = None
+        self.folds: Launch | None = None  # the process of all folds, where all are trained
         self._launched = 0.0
 
     def start(self) -> StartJob:
@@ -86,7 +88,8 @@ class StartJob(Steps):
         values = {**self._values, "data.source": str(self._index)}
         if str(values.get("data.fold")) == "all":
             folder, self.run = self.run, firstFold(self.run)
-            self._launch = startFolds(values, folder, str(self._python or choosePython()[0]))
+            self.folds = startFolds(values, folder, str(self._python or choosePython()[0]))
+            self._launch = self.folds
         else:
             self._launch = self._logic.jobs.start(self._kind, values, self.run, python=self._python)
         self._launched = time.monotonic()
