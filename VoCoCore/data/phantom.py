@@ -40,7 +40,7 @@ from VoCoCore.data.phantom_shapes import (
     rotation,
 )
 from VoCoCore.errors import SettingsError
-from VoCoCore.runs.files import patiently
+from VoCoCore.runs.files import move
 
 SIZE = (96, 96, 48)
 ORIENTATIONS = ("LPS", "RAS", "LAS", "RPS", "LPI", "RSA", "PSR")
@@ -209,4 +209,4 @@ def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_bytes(content)
-    patiently(lambda: os.replace(beside, path))
+    move(beside, path)

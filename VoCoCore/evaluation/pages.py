@@ -114,7 +114,7 @@ def write_whole(path: Path, content: bytes) -> Path:
     with files.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_bytes(content)
-        files.patiently(lambda: os.replace(beside, path))
+        files.move(beside, path)
     return path
 
 

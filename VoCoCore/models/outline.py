@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,9 +29,16 @@ class _RealNumbers(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def without_values() -> Iterator[None]:
+    """What is built inside has names and shapes alone."""
+    with torch.device("meta"), _RealNumbers():
+        yield
+
+
 def outline_of(card: ModelCard) -> nn.Module:
     """The network that a card describes, without values. Raises SettingsError where there can be none such."""
-    with torch.device("meta"), _RealNumbers():
+    with without_values():
         return build_network(card)
 
 
@@ -41,7 +49,7 @@ def outline(description: Mapping[str, str], kind: str = "encoder", outputs: int 
     """
     size: Any = [int(edge) for edge in description.get("input_size", "64,64,64").split(",")]
     facts = (description["encoder"], int(description["in_channels"]), int(description["feature_size"]), size)
-    with torch.device("meta"), _RealNumbers():
+    with without_values():
         encoder: Encoder = build_encoder(*facts)
         if kind == NETWORK and outputs:
             return SegmentationNetwork(encoder, outputs)

@@ -16,7 +16,7 @@ from VoCoCore.errors import EnvironmentFault
 from VoCoCore.models.coverage import Coverage
 from VoCoCore.models.matching import UNTRAINED, check_match, description_of, match
 from VoCoCore.models.weight_files import read_weight_file
-from VoCoCore.runs.files import patiently
+from VoCoCore.runs.files import move
 
 __all__ = ["Coverage", "load_weights", "save_tensors", "save_weights", "write_tensors"]
 
@@ -48,7 +48,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Map
         path.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(_separate(tensors), beside, facts)
         _settle(beside)
-        patiently(lambda: os.replace(beside, path))
+        move(beside, path)
     except (OSError, SafetensorError) as error:
         message = f"cannot write weights to {path}: {error}"
         raise EnvironmentFault(message, "check free disk space and permissions") from None

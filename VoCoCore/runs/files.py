@@ -48,7 +48,7 @@ def write_json(path: Path, data: object, *, durable: bool = True) -> None:
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            patiently(lambda: os.replace(beside, path))
+            move(beside, path)
         except BaseException:
             with suppress(OSError):
                 beside.unlink()
@@ -84,6 +84,11 @@ def patiently(action: Callable[[], T]) -> T:
             if time.monotonic() >= give_up:
                 raise
             time.sleep(_PAUSE)
+
+
+def move(source: Path, target: Path) -> None:
+    """`os.replace`, which on Windows waits `patiently` for who holds either of them."""
+    patiently(lambda: os.replace(source, target))
 
 
 def open_plain(path: Path) -> BufferedReader:
@@ -126,7 +131,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield beside
             if path.is_dir() and beside.is_dir():
                 shutil.rmtree(path)
-            patiently(lambda: os.replace(beside, path))
+            move(beside, path)
         finally:
             with suppress(OSError):
                 shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from torch import nn
 
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError
 from VoCoCore.models.weights import save_tensors
-from VoCoCore.runs.files import fault, open_plain, patiently, read_json, write_json
+from VoCoCore.runs.files import fault, move, open_plain, read_json, write_json
 from VoCoCore.training.updates import Updater
 
 KEEP = 2
@@ -44,7 +44,7 @@ def save_checkpoint(
         _write_manifest(draft, step, best)
         if target.exists():
             _make_room(target, draft.with_name(f"{draft.name}-old"))
-        patiently(lambda: os.replace(draft, target))  # a virus scanner may look at the new files
+        move(draft, target)  # a virus scanner may look at the new files
         _sync_folder(folder)
     except (OSError, EnvironmentFault, SafetensorError, RuntimeError) as error:
         shutil.rmtree(draft, ignore_errors=True)
@@ -58,7 +58,7 @@ def save_checkpoint(
 def _make_room(target: Path, old: Path) -> None:
     """Take away an earlier attempt's checkpoint of the same step: from before a look that was owed, or damaged."""
     if is_whole(target):
-        patiently(lambda: os.replace(target, old))  # `_tidy` deletes it, once the new one is there
+        move(target, old)  # `_tidy` deletes it, once the new one is there
     else:
         set_aside(target)
 
@@ -148,7 +148,7 @@ def set_aside(folder: Path) -> Path:
     """Take a damaged checkpoint out of the way, without deleting what somebody may want to look at."""
     aside = folder.with_name(f"damaged-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    patiently(lambda: os.replace(folder, aside))
+    move(folder, aside)
     return aside
 
 

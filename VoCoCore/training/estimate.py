@@ -21,6 +21,7 @@ from VoCoCore.errors import counted
 from VoCoCore.models.attention import held_by_pieces
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.interface import Encoder
+from VoCoCore.models.outline import without_values
 from VoCoCore.models.placing import placed
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.pretext.parts import crops_at_once
@@ -116,8 +117,9 @@ def _peak_mb(name: str, channels: int, edges: tuple[int, int, int], last_only: b
 def _without_values(
     name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int
 ) -> tuple[Encoder, torch.Tensor]:
-    encoder = build_encoder(name, channels, size, edges, last_only=last_only).to("meta")
-    return encoder, torch.empty(1, channels, *edges, device="meta")
+    with without_values():
+        encoder = build_encoder(name, channels, size, edges, last_only=last_only)
+        return encoder, torch.empty(1, channels, *edges)
 
 
 @lru_cache

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from VoCoCore.data.loading import Samples
 from VoCoCore.geometry import spacing_of
-from VoCoCore.runs.files import patiently
+from VoCoCore.runs.files import move
 from VoCoCore.settings import CropSettings
 from VoCoCore.training.validation import HeldOut
 
@@ -42,4 +41,4 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     draft = path.with_name(path.name + ".tmp")
     with open(draft, "wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    patiently(lambda: os.replace(draft, path))
+    move(draft, path)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from VoCoCore.data.cases import Case, Index, load_index, save_index, with_unique_ids
 from VoCoCore.errors import DataError
-from VoCoCore.runs.files import patiently, read_json
+from VoCoCore.runs.files import move, patiently, read_json
 from VoCoSlicerLib.segments import sameName
 
 BACKGROUND = "background"
@@ -101,7 +100,7 @@ def saveBeside(index: Index, folder: Path) -> Path:
     while True:
         path = folder / ("index.json" if number == 1 else f"index-{number}.json")
         if not path.exists():
-            patiently(partial(os.replace, beside, path))
+            move(beside, path)
             return path
         if read_json(path) == content:
             patiently(beside.unlink)

@@ -113,7 +113,8 @@ class VoCoLogic:
         ``facts``: ``segmentations`` (a node, an ID or None for each volume), ``classLabels``, ``names``, ``folders``
         (index files of cohorts on disk). Raises DataError for a volume that cannot be used.
         """
-        folders = [Path(item) for item in logic_cases.listed(facts.pop("folders", None) or (), "folder")]
+        folders = facts.pop("folders", None)
+        folders = [Path(item) for item in logic_cases.listed(() if folders is None else folders, "folder")]
         cases = logic_cases.casesOf(self.scene, volumes, **facts)
         return Path(self.makeExport(cases, Path(folder), folders).run())
 
@@ -239,8 +240,6 @@ class VoCoLogic:
         wait, progress = options.pop("wait", True), options.pop("progress", None)
         chosen = {name: options.pop(name, None) for name in ("folders", "index", "python")}
         given = {name: value for name, value in chosen.items() if value is not None}
-        if "folders" in given:
-            given["folders"] = logic_cases.listed(given["folders"], "folder")
         facts = {name: options.pop(name, None) for name in ("segmentations", "classLabels", "names")}
         values = named(kind, options, options.pop("settings", None))
         labelled = kind == "finetune" and values.get("task") != "classification"

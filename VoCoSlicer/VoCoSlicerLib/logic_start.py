@@ -14,6 +14,7 @@ from typing import Any
 from VoCoCore.errors import DataError, SettingsError, VocoError
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
 from VoCoCore.runs.launch import Launch
+from VoCoSlicerLib.logic_cases import listed
 from VoCoSlicerLib.logic_folds import firstFold, startFolds
 from VoCoSlicerLib.logic_settings import resolve
 from VoCoSlicerLib.logic_steps import Progress, Steps
@@ -46,15 +47,16 @@ class StartJob(Steps):
         python: str | None = None,
     ) -> None:
         super().__init__(index)
+        paths = [Path(folder) for folder in listed(folders, "folder")]
         if not str(run).strip():
             raise SettingsError("no folder is named for the run", "choose a new folder")
-        if not cases and not folders and index is None:
+        if not cases and not paths and index is None:
             raise DataError("no volume is chosen", "check at least one in the section Volumes")
         self.run = RunDirectory(run).path
         checkFolder(self.run)
         resolve(kind, values)
         self._logic, self._kind, self._values, self._python = logic, kind, dict(values), python
-        self._cases, self._folders = list(cases), [Path(folder) for folder in folders]
+        self._cases, self._folders = list(cases), paths
         self._launch: Any = None
         self.folds: Launch | None = None  # the process of all folds, where all are trained
         self._launched = 0.0
