@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from VoCoCore.data.loading import Numbers, make_loader, usual_workers
 from VoCoCore.devices import Machine, all_ranks, choose, ranks_here, this_rank, wait_for_each_other
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
+from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.models.placing import placed
 from VoCoCore.runs.describe import last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
@@ -26,6 +26,7 @@ from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.opening import open_run, take_up
 from VoCoCore.training.ranks import Ranks
 from VoCoCore.training.reporter import Listener, Reporter
+from VoCoCore.training.resuming import chosen_checkpoint, warnings_of
 from VoCoCore.training.updates import Updater
 
 
@@ -165,23 +166,12 @@ class Attempt:
             self.run.write_json("environment.json", {**known, **facts})
 
     def _resume(self) -> int:
-        found, damaged = checkpoint.newest(self.run.checkpoints)
-        if damaged and found is None:
-            raise DataError(
-                f"no checkpoint in {self.run.checkpoints} is whole",
-                "put copies back, or delete that folder to begin again from step 0",
-            )
+        found, damaged = chosen_checkpoint(self.run.checkpoints, self.ranks, self.machine.main)
         if found is None:
             return 0
         step, extra = checkpoint.load_checkpoint(found, self.task, self.updater)
-        wait_for_each_other()  # nobody looks for checkpoints any more when the damaged ones are moved
-        for path in damaged if self.machine.main else ():
-            aside = checkpoint.set_aside(path).name
-            self.emit(
-                "warning",
-                message=f"checkpoint {path.name} is damaged, so the one of step {step} is used",
-                hint=f"it was set aside as {aside} and may be deleted",
-            )
+        for words in warnings_of(damaged, step):
+            self.emit("warning", **words)
         self.take_up(extra)
         return step
 

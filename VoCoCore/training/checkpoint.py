@@ -37,7 +37,7 @@ def save_checkpoint(
     ``extra`` (plain values) comes back from `load_checkpoint`. Raises EnvironmentFault when it cannot be written; the
     checkpoints before are then untouched.
     """
-    target, draft = folder / f"step-{step:08d}", folder / f".draft-{step:08d}-{os.getpid()}"
+    target, draft = step_folder(folder, step), folder / f".draft-{step:08d}-{os.getpid()}"
     try:
         draft.mkdir(parents=True)
         _write_files(draft, task, updater, extra)
@@ -121,6 +121,11 @@ def _set_random_state(state: dict[str, Any]) -> None:
 def _sha256(path: Path) -> str:
     with open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is, or would be."""
+    return folder / f"step-{step:08d}"
 
 
 def checkpoints(folder: Path) -> list[Path]:
