@@ -116,6 +116,17 @@ def test_other_data_are_refused(stopped_run, capsys, tmp_path):
     meet(capsys, "resume with other volumes", 2, words, ["not the volumes", stopped_run.path])
 
 
+def test_other_data_are_refused_where_the_list_of_the_first_is_damaged_too(stopped_run, capsys, tmp_path):
+    from VoCoCore.data.phantom import make_cohort
+
+    kept = stopped_run.private / "cohort.json"
+    kept.write_text(kept.read_text().replace('"train": [', '"train": [7, ["x"], '))
+    other = make_cohort(tmp_path / "others", cases=6, seed=98, size=(40, 40, 24), labels=False)
+    words = [*resume(stopped_run), "--data", other]
+    meet(capsys, "resume with other volumes", 2, words, ["not the volumes", stopped_run.path])
+    assert main([str(word) for word in resume(stopped_run)]) == 0, capsys.readouterr().err
+
+
 def test_the_same_data_elsewhere_are_taken(stopped_run, small_cohort, tmp_path, capsys):
     """Moved and renamed: the content decides, and the bits are the same."""
     whole = pretrain(small_cohort.settings(optim__steps=4, run__checkpoint_every=1), tmp_path / "whole")

@@ -67,11 +67,15 @@ def glance_json(path: Path) -> Any:
     """Like `read_json`, for who may not wait: raises PermissionError where the file cannot be read now."""
     try:
         with open_plain(path) as file:
-            return json.loads(file.read())
+            return json.loads(file.read(), parse_constant=_no_number)
     except PermissionError:
         raise
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 def patiently(action: Callable[[], T]) -> T:

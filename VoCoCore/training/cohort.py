@@ -29,7 +29,9 @@ from VoCoCore.geometry import spacing_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
 from VoCoCore.runs.space import default_store
+from VoCoCore.runs.typed import from_plain
 from VoCoCore.settings import SCRATCH, DataSettings, PretrainSettings
+from VoCoCore.training.checkpoint import checkpoints
 from VoCoCore.training.monitor import Emit
 
 TWINS = "twins.json"  # in private/: cases with the same images in several splits
@@ -82,8 +84,7 @@ def gather_cohort(
         save_index(index, listed)
     prepared, store = prepare_cases(index, settings, settings.data, run, emit, should_stop)
     cohort = _cohort(index, prepared, store)
-    if kept is not None and kept.fingerprint != cohort.fingerprint:
-        raise other_content(run, "volumes")
+    refuse_other_content(run, kept.fingerprint if kept else None, cohort.fingerprint, "volumes")
     save_index(index, listed)  # not before: other data must not take the place of the run's own list
     if kept is not None and {*kept.train, *kept.val} == {*cohort.train, *cohort.val}:
         # Elsewhere they may have other names, and so another order and another division: the first one stands.
@@ -149,12 +150,20 @@ def prepare_cases(
     return prepared, store.root
 
 
-def other_content(run: RunDirectory, what: str) -> SettingsError:
-    """The error for data of a resumed run that have changed."""
-    return SettingsError(
-        f"these are not the {what} that the run {run.path} began with: their content differs",
-        "resume with the same data (they may lie elsewhere), or start a new run folder",
-    )
+def refuse_other_content(run: RunDirectory, kept: str | None, found: str, what: str) -> None:
+    """Raise SettingsError where data of a resumed run have changed, told by their fingerprints.
+
+    Where the ``kept`` cohort is lost or damaged, the one that the run told of counts, once something was computed.
+    """
+    if kept is None and checkpoints(run.checkpoints):
+        told = read_json(run.path / "environment.json")
+        data = told.get("data") if isinstance(told, dict) else None
+        kept = data.get("fingerprint") if isinstance(data, dict) else None
+    if kept not in (None, found):
+        raise SettingsError(
+            f"these are not the {what} that the run {run.path} began with: their content differs",
+            "resume with the same data (they may lie elsewhere), or start a new run folder",
+        )
 
 
 def fingerprint_of(contents: Iterable[str]) -> str:
@@ -245,14 +254,8 @@ MOST_MEASURED = 1000
 
 
 def _kept(run: RunDirectory) -> Cohort | None:
-    found = read_json(run.private / "cohort.json")
-    if not isinstance(found, dict):
-        return None
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in found.items()
-    }
     try:
-        return Cohort(**values)
+        return from_plain(Cohort, read_json(run.private / "cohort.json"))
     except TypeError:
         return None
 

@@ -27,12 +27,13 @@ from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import OutputClass, palette
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json, write_json
+from VoCoCore.runs.typed import from_plain
 from VoCoCore.training.cohort import (
     PLACES,
     fingerprint_of,
-    other_content,
     places_of,
     prepare_cases,
+    refuse_other_content,
     short_hash,
     tell_twins,
 )
@@ -227,12 +228,11 @@ def gather_labelled(
     prepared, store = prepare_cases(seen, wanted, settings.data, run, emit, should_stop)
     # The labels too: a corrected one makes other cases.
     fingerprint = fingerprint_of("+".join(Store(store).header(key)["content"]) for key in prepared.keys)
+    refuse_other_content(run, kept.fingerprint if kept else None, fingerprint, "cases")
     if kept is None:
         cohort = _cohort(index, prepared, store, classes, unlabelled, fingerprint)
-    elif kept.fingerprint == fingerprint:
-        cohort, index = replace(kept, store=str(store)), _as_kept(index, kept, prepared)
     else:
-        raise other_content(run, "cases")
+        cohort, index = replace(kept, store=str(store)), _as_kept(index, kept, prepared)
     save_index(index, listed)  # not before: other data must not take the place of the run's own list
     write_json(run.private / "cohort.json", asdict(cohort))
     write_json(run.private / PLACES, places_of(settings))
@@ -292,9 +292,7 @@ def _cohort(
 
 def kept_cohort(run: RunDirectory) -> LabelledCohort | None:
     """The cohort that an earlier attempt, or the first rank, has left."""
-    found = read_json(run.private / "cohort.json")
     try:
-        members = {name: tuple(Member(**m) for m in found[name]) for name in ("train", "val")}
-        return LabelledCohort(**{**found, **members, "test": tuple((i, c) for i, c in found["test"])})
-    except (TypeError, KeyError, ValueError):
+        return from_plain(LabelledCohort, read_json(run.private / "cohort.json"))
+    except TypeError:
         return None
