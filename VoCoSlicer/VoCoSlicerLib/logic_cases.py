@@ -10,6 +10,7 @@ from VoCoCore.errors import DataError, SettingsError
 from VoCoSlicerLib.choices import CaseChoice
 from VoCoSlicerLib.segments import segmentNames
 from VoCoSlicerLib.snapshots import SceneCase
+from VoCoSlicerLib.titles import titleOf
 from VoCoSlicerLib.volumes import Suggestions, VolumeRow, groupChannels, isStillThere
 
 
@@ -126,7 +127,7 @@ def _suggested(suggestions: Suggestions, volume: Any) -> Any:
     found = suggestions.of(volume)
     if found is None:
         raise DataError(
-            f"no segmentation belongs to {volume.GetName()}", "name it like the volume, or give it by hand"
+            f"no segmentation belongs to {titleOf(volume)}", "name it like the volume, or give it by hand"
         )
     return found
 
@@ -134,7 +135,7 @@ def _suggested(suggestions: Suggestions, volume: Any) -> Any:
 def _node(scene: Any, item: Any) -> Any:
     if hasattr(item, "GetID"):
         if not isStillThere(scene, item):
-            raise SettingsError(f"{item.GetName()} is no longer in the scene", "load it again")
+            raise SettingsError(f"{titleOf(item)} is no longer in the scene", "load it again")
         return item
     hint = "give a node, its ID or its name"
     if not isinstance(item, str):

@@ -16,6 +16,7 @@ from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
 from VoCoSlicerLib.model_info import readModel
 from VoCoSlicerLib.threads import begin, giveTurn
+from VoCoSlicerLib.titles import titleOf
 
 PREDICTING, ADDING = "predicting", "adding"
 _COUNTED = re.compile(r"predicting[^0-9]*(\d+) ?(?:/|of) ?(\d+)\s*(.*)")
@@ -192,7 +193,7 @@ class PredictJob(Steps):
         for group in self.groups:
             if len(group) != wanted:
                 raise DataError(
-                    f"{group[0].GetName()}: the model takes {wanted} images of a case "
+                    f"{titleOf(group[0])}: the model takes {wanted} images of a case "
                     f"({', '.join(self.model.channels)}), not {len(group)}",
                     "choose another model, or group the channels of each case",
                 )

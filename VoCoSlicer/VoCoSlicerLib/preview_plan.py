@@ -25,6 +25,7 @@ from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib.image_files import sameGrid
 from VoCoSlicerLib.resample import exportGrid, linear
 from VoCoSlicerLib.threads import begin, giveTurn
+from VoCoSlicerLib.titles import titleOf
 from VoCoSlicerLib.volumes import DAMAGED, rasMatrix
 
 MOST_KEPT = 6
@@ -58,20 +59,20 @@ def requestOf(nodes: Sequence[Any], settings: PretrainSettings) -> Request:
 def _shared(node: Any) -> tuple[vtk.vtkImageData, np.ndarray]:
     image = node.GetImageData() if node.IsA("vtkMRMLScalarVolumeNode") else None
     if image is None or image.GetPointData().GetScalars() is None or min(image.GetDimensions()) < 1:
-        raise DataError(f"{node.GetName()} holds no image", "load it again, or choose another volume")
+        raise DataError(f"{titleOf(node)} holds no image", "load it again, or choose another volume")
     if min(image.GetDimensions()) < 2:
         shape = " x ".join(map(str, image.GetDimensions()))
-        raise DataError(f"{node.GetName()} is not 3D: {shape} voxels", "choose another volume")
+        raise DataError(f"{titleOf(node)} is not 3D: {shape} voxels", "choose another volume")
     if image.GetNumberOfScalarComponents() != 1:
         raise DataError(
-            f"{node.GetName()} holds {image.GetNumberOfScalarComponents()} values a voxel",
+            f"{titleOf(node)} holds {image.GetNumberOfScalarComponents()} values a voxel",
             "choose a scalar volume: convert colours or vectors with the module Vector to Scalar Volume",
         )
     shared = vtk.vtkImageData()
     shared.ShallowCopy(image)
     affine = rasMatrix(node)
     if not is_invertible(affine):
-        raise DataError(f"{node.GetName()} cannot be cut: {DAMAGED}", "choose another volume")
+        raise DataError(f"{titleOf(node)} cannot be cut: {DAMAGED}", "choose another volume")
     return shared, affine
 
 

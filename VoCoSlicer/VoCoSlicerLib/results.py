@@ -21,6 +21,7 @@ from VoCoSlicerLib.results_read import LabelMap, LabelNames, Probability, readLa
 from VoCoSlicerLib.results_surfaces import BINARY, drawnOnce, identityOf, surfaces
 from VoCoSlicerLib.segments import takeSegments
 from VoCoSlicerLib.terminology import termOf
+from VoCoSlicerLib.titles import titleOf, uniqueName
 from VoCoSlicerLib.volumes import RESULT, ownMatrix, toVtk, worldMatrix
 
 _HIDDEN = 0.05  # probabilities below are not shown
@@ -48,7 +49,7 @@ def addSegmentation(
     """
     found = labelMap if labelMap is not None else readLabelMap(path)
     names = LabelNames(dict(labels), {}, {name: tuple(values) for name, values in (regions or {}).items()})
-    title = volumeNode.GetName() if volumeNode is not None else Path(path).name.partition(".")[0]
+    title = titleOf(volumeNode) if volumeNode is not None else Path(path).name.partition(".")[0]
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", uniqueName(scene, f"{title} (VoCo)"))
     node.CreateDefaultDisplayNodes()
     local = placeUnder(node, volumeNode, found.shape, found.affine)
@@ -109,7 +110,7 @@ def addProbability(
 
 def addProbabilityVolume(scene, probability: Probability, volumeNode, provenance: Provenance):
     """One probability map as vtkMRMLScalarVolumeNode with colours for an overlay: below 5 % nothing is shown."""
-    title = volumeNode.GetName() if volumeNode is not None else "case"
+    title = titleOf(volumeNode) if volumeNode is not None else "case"
     name = uniqueName(scene, f"{title} {probability.name} probability (VoCo)")
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     image = vtk.vtkImageData()
@@ -193,14 +194,6 @@ def sign(node, provenance: Provenance) -> None:
     words = {"model": "model", "run": "run", "weightsHash": "weights (SHA-256)"}
     parts += [f"{title}: {provenance[key]}" for key, title in words.items() if provenance.get(key)]
     node.SetDescription("; ".join(parts))
-
-
-def uniqueName(scene, name: str) -> str:
-    """``name``, with a number after it where a node has that name already."""
-    number, made = 2, name
-    while scene.GetFirstNodeByName(made) is not None:
-        number, made = number + 1, f"{name} {number}"
-    return made
 
 
 def _ownColour(number: int) -> tuple[float, ...]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import vtk
 
-from VoCoSlicerLib.results import RESULT, segmentVolumes, sign, uniqueName
+from VoCoSlicerLib.results import RESULT, segmentVolumes, sign
 from VoCoSlicerLib.results_read import readTable
+from VoCoSlicerLib.titles import titleOf, uniqueName
 
 
 def volumesTable(
@@ -27,7 +28,7 @@ def volumesTable(
     known = list(milliliters) if milliliters is not None else [segmentVolumes(node) for node in nodes]
     rows = []
     for node, volumes in zip(nodes, known, strict=True):
-        rows += [[node.GetName(), label, volume] for label, volume in volumes.items()]
+        rows += [[titleOf(node), label, volume] for label, volume in volumes.items()]
     table = _table(scene, name, ["Segmentation", "Label", "Volume (ml)"], rows)
     table.SetColumnUnitLabel("Volume (ml)", "ml")
     _signed(table, "volumes", provenance)
@@ -60,7 +61,7 @@ def classTable(
 def caseTitle(scene, case: str, volumesById: Mapping[str, Any]) -> str:
     """What a case is called in the scene: its first volume's name, or its id where that is gone."""
     node = volumeOf(scene, volumesById.get(case))
-    return node.GetName() if node is not None else case
+    return titleOf(node) if node is not None else case
 
 
 def volumeOf(scene, identities: Any):

@@ -14,6 +14,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import cropped_affine
 from VoCoSlicerLib.resample import nearestSlabs
+from VoCoSlicerLib.titles import titleOf
 from VoCoSlicerLib.volumes import toNumpy, voxels, worldMatrix
 
 _SLICES = 4  # of a surface drawn in one call of VTK, which holds Python's lock
@@ -113,7 +114,7 @@ def _kind(node) -> str:
     if segmentation.GetNumberOfSegments() == 0:
         return labelmap
     raise DataError(
-        f"the segments of {node.GetName()} are kept as '{source}', which has no voxels or surface yet",
+        f"the segments of {titleOf(node)} are kept as '{source}', which has no voxels or surface yet",
         "create a binary label map or a closed surface in the module Segmentations",
     )
 

@@ -16,6 +16,7 @@ from VoCoCore.errors import DataError
 from VoCoSlicerLib.channels import caseName
 from VoCoSlicerLib.image_files import acceptedKind
 from VoCoSlicerLib.segments import Segment, segmentsStamp, takeSegments
+from VoCoSlicerLib.titles import titleOf
 from VoCoSlicerLib.volumes import rasMatrix, usableVolume, voxels
 
 UNNAMED = "case"  # whose volume has no name
@@ -154,12 +155,12 @@ def _takeLabel(node) -> Callable[[], tuple[Segment, ...]]:
         return lambda: taken
     there = node.GetImageData() if node.IsA("vtkMRMLLabelMapVolumeNode") else None
     if there is None or there.GetPointData().GetScalars() is None:
-        raise DataError(f"{node.GetName()} holds no segments", "choose a segmentation or a label map")
+        raise DataError(f"{titleOf(node)} holds no segments", "choose a segmentation or a label map")
     image = vtk.vtkImageData()
     image.ShallowCopy(there)
     array, affine = voxels(image), rasMatrix(node)
     if array.dtype.kind == "f":
-        raise DataError(f"{node.GetName()} has values that are no whole numbers", "choose a label map")
+        raise DataError(f"{titleOf(node)} has values that are no whole numbers", "choose a label map")
     display = node.GetDisplayNode()
     colours = display.GetColorNode() if display is not None else None
     names = [colours.GetColorName(value) for value in range(colours.GetNumberOfColors())] if colours else []

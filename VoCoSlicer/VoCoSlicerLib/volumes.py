@@ -16,6 +16,7 @@ from VoCoCore.data.intensity import recognise
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import is_invertible, shear_of, spacing_of, to_ras
 from VoCoSlicerLib.channels import groupNames
+from VoCoSlicerLib.titles import titleOf
 
 # As `voco data check`: voxels that a base crop needs, usual voxel sizes, and the shear that is told (half a degree).
 MIN_BASE_VOXELS = 4
@@ -102,7 +103,7 @@ def describeVolume(node, counts: Sequence[int] = (4, 4, 1)) -> VolumeRow:
 def usableVolume(node) -> None:
     """Raise DataError, with the reason, for a volume that cannot be a case."""
     if fault := _fault(node):
-        raise DataError(f"{node.GetName()} cannot be used: {fault}", "leave it out, or choose another volume")
+        raise DataError(f"{titleOf(node)} cannot be used: {fault}", "leave it out, or choose another volume")
 
 
 def _fault(node) -> str:
@@ -206,7 +207,7 @@ def worldMatrix(node) -> np.ndarray:
         return np.eye(4)
     if not parent.IsTransformToWorldLinear():
         raise DataError(
-            f"{node.GetName()} lies under a transform that is not linear ({parent.GetName()})",
+            f"{titleOf(node)} lies under a transform that is not linear ({titleOf(parent)})",
             "harden it in the module Transforms, or take the volume out of it",
         )
     matrix = vtk.vtkMatrix4x4()

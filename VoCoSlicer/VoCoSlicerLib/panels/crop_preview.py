@@ -21,6 +21,7 @@ from VoCoSlicerLib.panels.base import Panel
 from VoCoSlicerLib.panels.crop_labels import LabelsTable
 from VoCoSlicerLib.panels.crop_run import CropRun
 from VoCoSlicerLib.panels.training_forms import mainLabels
+from VoCoSlicerLib.titles import titleOf
 
 SETTINGS = ("recipe", "preset", "crops.counts", "crops.base_size", "crops.random_size", "run.seed")
 _POLL = 40  # milliseconds; each look also gives the thread a turn
@@ -248,7 +249,7 @@ class CropPreviewPanel(Panel):
             crop=_product(world.cropSize),
             mm=_product(f"{edge:.0f}" for edge in world.cropMm),
         )
-        names = [node.GetName() for node in preview.channels]
+        names = [titleOf(node) for node in preview.channels]
         together = [_("Cut together: {names}").format(names=", ".join(names))] if len(names) > 1 else []
         return "\n".join([size, *together, *plan.notes, *plan.warnings])
 

@@ -15,6 +15,7 @@ from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
 from VoCoSlicerLib.model_info import ModelInfo, readModel
 from VoCoSlicerLib.panels.choice_box import ChoiceBox
 from VoCoSlicerLib.panels.working import WorkingPanel
+from VoCoSlicerLib.titles import titleOf
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -99,7 +100,7 @@ class PredictionPanel(WorkingPanel):
         text = _("1 volume is predicted: {folder}") if done == 1 else _("{n} volumes are predicted: {folder}")
         self.host.say(text.format(n=done, folder=job.output))
         shown = _("The module Tables shows {name}.")  # no view does, and nobody would look for it
-        self.host.note([shown.format(name=table.GetName()) for table in job.tables])
+        self.host.note([shown.format(name=titleOf(table)) for table in job.tables])
         if job.failed:
             named = "; ".join(f"{name}: {why}" for name, why in job.failed.items())
             text = _("{n} of {total} volumes could not be predicted: {named}")

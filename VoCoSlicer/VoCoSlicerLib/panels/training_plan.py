@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib.choices import FolderChoice, readCases, readFolders, readSettings
 from VoCoSlicerLib.logic_cases import chosenCases, labelNames
+from VoCoSlicerLib.titles import titleOf
 
 
 class TrainingPlan:
@@ -73,6 +74,6 @@ class TrainingPlan:
         if bare:
             node = self._scene.GetNodeByID(bare[0].volumeIds[0])
             what = _("segmentation") if self.task == "segmentation" else _("class")
-            text = _("{name} has no {what}").format(name=node.GetName(), what=what)
+            text = _("{name} has no {what}").format(name=titleOf(node), what=what)
             return [DataError(text, _("choose one in the section Volumes, or leave the volume out"))]
         return []
