@@ -269,7 +269,7 @@ def test_a_node_of_another_kind_is_refused_in_words(logic, scene, tmp_path, kind
 def test_a_volume_without_a_name_is_still_called_something(logic, scene, tmp_path, name):
     node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "x")
     node.SetName(name)
-    with pytest.raises(DataError, match="^Volume cannot be used"):
+    with pytest.raises(DataError, match=r"^Volume cannot be used"):
         logic.exportIndex([node], tmp_path / "cases")
     logic.preview.setVolume(node)
     logic.preview.show()

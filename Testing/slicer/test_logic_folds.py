@@ -47,6 +47,9 @@ def test_a_script_that_trains_all_folds_waits_for_all_of_them(
     (tmp_path / "list.json").write_text("{}")
     given = {"index": tmp_path / "list.json", "fold": "all", "folds": 3, "python": sys.executable}
     logic = VoCoLogic(scene, {"folder": str(tmp_path / "VoCo")})
-    assert logic.finetune(run=tmp_path / "cv", **given) == code
+    lines: list[str] = []
+    assert logic.finetune(run=tmp_path / "cv", progress=lines.append, **given) == code
     assert len(list((tmp_path / "cv").glob("fold-*"))) == len(states)
+    for number, state in enumerate(states):
+        assert any(line.startswith(f"fold-{number}: {state}: ") for line in lines), lines
     assert ("the disk is full" in capsys.readouterr().out) == (ended == 4)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -250,20 +251,25 @@ class VoCoLogic:
         path = start.wait(lambda now: tell(f"{now.stage} {now.done}/{now.total}" if now.total else now.stage))
         if not wait:
             return 0
-        code = self.waitFor(path, progress)
-        return code if start.folds is None else self._waitForFolds(code, path, start.folds, progress)
+        if start.folds is None:
+            return self.waitFor(path, progress)
+        return self._waitForFolds(path, start.folds, progress)
 
-    def _waitForFolds(
-        self, code: int, first: Path, started: Launch, progress: Callable[[str], Any] | None
-    ) -> int:
-        """The exit code of a cross-validation whose first fold has ended with ``code``."""
-        for fold in laterFolds(first, started):
-            code = code or self.waitFor(fold, progress)
+    def _waitForFolds(self, first: Path, started: Launch, progress: Callable[[str], Any] | None) -> int:
+        """The exit code of a cross-validation; its lines of progress begin with the fold's name."""
+        code = 0
+        for fold in chain([first], laterFolds(first, started)):
+            tell = partial(_prefixed, progress, fold.name) if progress is not None else None
+            code = code or self.waitFor(fold, tell)
         if not code and started.exit_code:  # between two folds, or after the last
             error = explain(started.exit_code, started.output())
             print(f"voco: error: {error}")
             code = error.exit_code
         return code
+
+
+def _prefixed(progress: Callable[[str], Any], name: str, line: str) -> None:
+    progress(f"{name}: {line}")
 
 
 def _changes(progress: Callable[[str], Any] | None) -> Callable[[str], Any]:
