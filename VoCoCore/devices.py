@@ -118,12 +118,12 @@ _HOW_TO_JOIN = "start several ranks with torchrun, and one without RANK and WORL
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether ``device`` has units of its own for products of bfloat16: newer CUDA cards, processors with AMX."""
+    """Whether ``device`` multiplies bfloat16 itself: newer CUDA cards, processors with AMX or AVX512_BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # torch says so since 2.13; an older one computes in fp32.
     known = getattr(torch.cpu, "get_capabilities", dict[str, bool])()
-    return device.type == "cpu" and bool(known.get("amx_bf16"))
+    return device.type == "cpu" and any(known.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def _precision(asked: str, device: torch.device) -> str:

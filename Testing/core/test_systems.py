@@ -1,4 +1,4 @@
-"""What Windows and macOS refuse and Linux does not, imitated: a file that another holds, float64 on a Mac's GPU."""
+"""Machines that are not at hand, imitated: Windows, where another holds a file, a Mac's GPU, other processors."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from VoCoCore.data.apply import LEVELS
 from VoCoCore.data.names import file_names
 from VoCoCore.data.phantom import make_cohort
+from VoCoCore.devices import choose
 from VoCoCore.downstream.losses import segmentation_loss
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.inference.predict import Predictor
@@ -28,7 +29,7 @@ from VoCoCore.models.card import OutputClass
 from VoCoCore.models.networks import build_network
 from VoCoCore.models.weights import save_weights
 from VoCoCore.protocols import resolve_finetune
-from VoCoCore.settings import OptimSettings
+from VoCoCore.settings import OptimSettings, RunSettings
 from VoCoCore.training.checkpoint import checkpoints, is_whole, save_checkpoint, set_aside
 from VoCoCore.training.finetune_look import Looker
 from VoCoCore.training.labelled_cohort import LabelledCohort, Member
@@ -192,3 +193,18 @@ def test_what_replaces_a_file_waits_for_who_looks_at_it(kind, tmp_path, busy) ->
 @pytest.mark.parametrize("name", ["NUL", "con", "aux.v2", "COM1", "lpt¹"])
 def test_no_case_is_written_to_a_device_of_windows(name) -> None:
     assert file_names([name, f"x{name}", f"_{name}"]) == [f"_{name}", f"x{name}", f"_{name}-2"]
+
+
+@pytest.mark.parametrize(
+    ("known", "precision"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True}, "fp32"),
+        ({"avx2": True}, "fp32"),
+    ],
+)
+def test_a_processor_that_multiplies_bf16_is_asked_to(known, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert choose(RunSettings(device="cpu")).precision == precision
+    assert choose(RunSettings(device="cpu", precision="fp32")).precision == "fp32"
