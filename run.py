@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Set up VoCoCore and run its commands, with nothing but a Python 3.11, 3.12 or 3.13.
 
-    python3 run.py demo    pre-train on made-up torsos for a few minutes and open the report
+    python3 run.py demo    pre-train on made-up torsos for a few minutes and say where the report is
     python3 run.py test    linters, type checker and tests; with arguments, pytest alone with these arguments
     python3 run.py lint    the linters and the type checker alone
     python3 run.py bench   every Testing/benchmarks/bench_*.py; one table, bench.json and bench.png

@@ -196,7 +196,9 @@ class FinetuneSettings(Group):
     command = "voco finetune"
     task: str = setting("segmentation", "what is learned", choices=TASKS)
     protocol: str = setting(
-        "auto", "values of a published fine-tuning, or chosen here", choices=PROTOCOL_NAMES
+        "auto",
+        "the values of a published fine-tuning; auto: the usual ones, and others by the cases and the machine",
+        choices=PROTOCOL_NAMES,
     )
     init: str = setting(
         SCRATCH, "weights to start from: a run folder, a weights file, or scratch", private=True

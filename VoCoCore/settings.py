@@ -85,14 +85,16 @@ class PrepareSettings(Group):
     percentiles: tuple[float, float] = setting(
         (0.5, 99.5), "MR percentiles that become [0, 1]", unit="%", low=0, high=100
     )
-    by_body_part: bool = setting(False, "take spacing, window and resizing from the body part (recipe v2)")
+    by_body_part: bool = setting(
+        False, "take spacing, window and resizing from the body part, as recipe v2 does"
+    )
     spacing: tuple[float, float, float] | None = setting(
         None, "resample to this voxel size first", unit="mm", low=0.05, high=1000
     )
     foreground: float = setting(0.3, "keep the box of values above this, after the window", low=0.0, high=1.0)
     fit: str = setting(
         "resize",
-        "bring the volume to crops.volume_size by resizing, or by padding",
+        "bring the volume to crops.volume_size (of a classification: to patches.size) by resizing, or by padding",
         choices=("resize", "pad"),
     )
 

@@ -85,6 +85,12 @@ def test_help_of_everything(capsys):
         (["jobs", "list", "no-such-folder"], 2, "no-such-folder is not there"),
         (["jobs", "space", "no-such-folder"], 2, "no-such-folder is not there"),
         (["jobs", "lst"], 2, "Did you mean 'list'"),
+        (
+            ["predict", "--model", "m", "-o", "p", "--mirror", "scans"],
+            2,
+            "'scans' was taken for the value of --mirror",
+        ),
+        (["data", "prepare", "--skip-bad", "scans"], 2, "'scans' was taken for the value of --skip-bad"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

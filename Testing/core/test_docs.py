@@ -20,6 +20,7 @@ from VoCoCore.cli.options import given_settings
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.protocols import resolve_finetune
+from VoCoCore.runs.directory import is_run
 from VoCoCore.settings import PretrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,17 @@ def test_the_voco_commands_of_a_page_run_one_after_another(page: Path, cohort: P
     for words in commands:
         code = cli.main([*words, *QUICKLY.get(words[0], "").split()])
         assert code == 0, f"voco {shlex.join(words)} ended with {code}"
+    told = re.findall(r"`([\w.]+)", table_below("## A run is a folder", ROOT / "docs" / "developer.md"))
+    for run in filter(is_run, cohort.glob("runs/*")):
+        assert {path.name for path in run.iterdir()} <= set(told), (
+            f"{run.name} has what its table does not tell"
+        )
+
+
+def table_below(heading: str, page: Path) -> str:
+    """The first column of the first table below a heading."""
+    rows = page.read_text(encoding="utf-8").partition(heading)[2].partition("\n|")[2].split("\n\n")[0]
+    return "\n".join(row.strip("|").partition("|")[0] for row in rows.splitlines())
 
 
 def test_the_python_examples_run(cohort: Path) -> None:

@@ -76,6 +76,8 @@ def test_an_export_holds_settings_cases_script_and_a_word_on_them(run: Path, tmp
     ):
         assert f"#SBATCH {line}\n" in script
     assert "@" not in script.replace("USR1@120", "").replace('"$@"', "").replace("[@]", "")
+    title, line, *_ = (out / "README.txt").read_text().splitlines()
+    assert title.startswith("Anna-s-run: a VoCo run") and line == "=" * len(title)
 
 
 def test_the_exported_settings_and_index_are_those_that_a_job_reads(run: Path, tmp_path: Path) -> None:

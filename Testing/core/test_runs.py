@@ -35,7 +35,7 @@ def test_a_new_run_holds_settings_environment_and_a_state(run: RunDirectory) -> 
     assert RunDirectory.open(run.path).read_settings() == {"seed": 1}
     assert json.loads((run.path / "environment.json").read_text()) == {"python": "3"}
     assert run.state() == "preparing"
-    assert all(f.is_dir() for f in (run.checkpoints, run.weights, run.private, run.images, run.validation))
+    assert all(f.is_dir() for f in (run.checkpoints, run.weights, run.private, run.validation))
 
 
 def test_a_launchers_log_does_not_make_a_folder_full(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from VoCoCore.cli import finetune, pretrain
 from VoCoCore.errors import SettingsError
 from VoCoCore.presets import PRESETS, RECIPES, resolve_pretrain
+from VoCoCore.protocols import resolve_finetune
 from VoCoCore.settings import ENCODER_LIMITS, PretrainSettings
 
 ALL = [(r, p, e) for r in RECIPES for p in PRESETS for e in ENCODER_LIMITS]
@@ -129,3 +132,26 @@ def test_settings_load_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("command", "resolved"),
+    [(pretrain, resolve_pretrain()), (finetune, resolve_finetune())],
+    ids=["pre", "fine"],
+)
+def test_the_help_tells_of_each_setting_what_holds_where_nobody_gives_it(command, resolved):
+    said = " ".join(command.parser().format_help().split())
+    values, told = resolved.flat(), 0
+    for option in resolved.options():
+        value, words = values[option.name], option.facts["help"]
+        if value in (None, "") or "default" in words or option.name == "prepare.fit":
+            continue
+        unit = f" [{option.facts['unit']}]" if option.facts["unit"] else ""
+        shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        found = re.search(re.escape(f"{words}{unit}") + r" \(([^)]+)\)", said)
+        assert found, option.name
+        by_others = found[1] in ("by the recipe", "by the preset")
+        same = option.check(found[1]) == option.check(shown) if not by_others else command is pretrain
+        assert same, f"{option.name} is {shown}, and the help says {found[1]}"
+        told += not by_others
+    assert told > 20

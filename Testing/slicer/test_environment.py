@@ -15,6 +15,7 @@ from made_jobs import until
 from made_python import TORCH, makePython, site, unpack, wheel
 from packaging.requirements import Requirement
 
+from VoCoCore.settings import PRESETS
 from VoCoSlicerLib import environment
 from VoCoSlicerLib.environment import Environment, readFacts
 from VoCoSlicerLib.scripts import probe
@@ -148,7 +149,9 @@ def test_a_card_is_named_with_its_memory():
     found = facts(torch={"devices": [{**CARD, "memory": 10**10, "name": "small"}, CARD]}, cards=["RTX 9"])
     assert (found.device, found.gpu, found.memoryGb, found.warnings) == ("cuda", "RTX 9", 24.0, ())
     assert any("RTX 9 with 24 GB" in sentence for sentence in found.sentences)
-    assert "little memory" in facts(torch={"devices": [{**CARD, "memory": 4 * 10**9}]}).warnings[0]
+    little = facts(torch={"devices": [{**CARD, "memory": 4 * 10**9}]}).warnings[0]
+    assert "little memory" in little
+    assert little.partition("the preset ")[2].rstrip(".") in PRESETS
     mac = facts(torch={"devices": [{"kind": "mps", "name": "Apple arm64", "memory": 16 * 10**9}]})
     assert mac.device == "mps" and not mac.warnings
 

@@ -22,7 +22,8 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--folder", default="voco-demo", help="new folder for everything that is made (voco-demo)"
     )
-    add_settings(parser, PretrainSettings, only=("recipe", "model.", "crops.", "pretext.", "optim.", "run."))
+    shown = ("recipe", "model.", "crops.", "pretext.", "optim.", "run.")
+    add_settings(parser, PretrainSettings, only=shown, own=True)
     asked = parser.parse_args(list(words))
     began = time.monotonic()
     from VoCoCore.cli.console import listener

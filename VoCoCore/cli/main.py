@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -37,13 +38,26 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, allow_abbrev=False)
         # argparse takes "-3" for a value and "-175,250" for an option.
         self._negative_number_matcher = re.compile(r"-\.?[0-9]|-(inf|nan)\b")
+        self._words: list[str] = []
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
-        raise SettingsError(message, f"{self.prog} --help lists all options")
+        raise SettingsError(message, self._taken() or f"{self.prog} --help lists all options")
+
+    def _taken(self) -> str:
+        """What went wrong where an option that also stands alone has taken the word behind it, which was no value."""
+        lone = {word for action in self._actions if action.nargs == "?" for word in action.option_strings}
+        pairs = itertools.pairwise(self._words)
+        found = (
+            f"'{word}' was taken for the value of {option}: put {option} at the end"
+            for option, word in pairs
+            if option in lone and not word.startswith("-")
+        )
+        return next(found, "")
 
     def parse_args(self, args=None, namespace=None):
         """Parse everything; an unknown option is answered with the one it may have meant, and a ~ is followed."""
+        self._words = list(args or ())
         found, rest = self.parse_known_args(args, namespace)
         if rest:
             known = [word for action in self._actions for word in action.option_strings]

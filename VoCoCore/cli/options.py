@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from VoCoCore.cli.defaults import defaults_of
 from VoCoCore.cli.main import at_home
 from VoCoCore.errors import SettingsError
 from VoCoCore.fields import Group, Option, flatten
@@ -32,9 +33,15 @@ SHORT = {
 }
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: type[Group], only: tuple[str, ...] = ()) -> None:
-    """Add one option per setting of ``settings`` (those whose names begin with one of ``only``), by group."""
+def add_settings(
+    parser: argparse.ArgumentParser, settings: type[Group], only: tuple[str, ...] = (), *, own: bool = False
+) -> None:
+    """Add one option per setting of ``settings`` (those whose names begin with one of ``only``), by group.
+
+    ``own``: the command has values of its own, so that the help does not tell the usual ones.
+    """
     groups: dict[str, Any] = {}
+    usual = {} if own else defaults_of(settings)
     for option in settings.options():
         if only and not option.name.startswith(only):
             continue
@@ -49,7 +56,9 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Group], only: t
         }
         if option.plain is bool:
             facts |= {"nargs": "?", "const": "true"}
-        groups[head].add_argument(*names, "--" + option.name, help=_help(option), **facts)
+        groups[head].add_argument(
+            *names, "--" + option.name, help=_help(option, usual.get(option.name, "")), **facts
+        )
 
 
 def _metavar(option: Option) -> str:
@@ -61,9 +70,10 @@ def _metavar(option: Option) -> str:
     return ",".join("N" if kind is int else "X" if kind is float else "TEXT" for kind in kinds)
 
 
-def _help(option: Option) -> str:
-    unit = f" [{option.facts['unit']}]" if option.facts["unit"] else ""
-    return (option.facts["help"] + unit).replace("%", "%%")
+def _help(option: Option, usual: str) -> str:
+    text = option.facts["help"] + (f" [{option.facts['unit']}]" if option.facts["unit"] else "")
+    told = f" ({usual})" if usual and "default" not in text else ""
+    return (text + told).replace("%", "%%")
 
 
 def given_settings(arguments: argparse.Namespace, settings: type[Group]) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def parser() -> Parser:
         nargs="?",
         const=_FITTING,
         default="",
-        metavar="AXES",
-        help="also average mirrored views: eight, or four, not from left to right, where labels have sides; "
-        "or along these axes, as xyz",
+        metavar=f"{_FITTING}|AXES",
+        help="also average mirrored views, along these axes (such as xyz); without a value, as with "
+        f"{_FITTING}, along those that fit: all three, or y and z where labels have a left and a right",
     )
     made.add_argument("--largest", action="store_true", help="keep the largest connected part of each label")
     made.add_argument("--probabilities", action="store_true", help="also write probabilities/CASE.nii.gz")

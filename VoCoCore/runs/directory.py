@@ -18,7 +18,7 @@ from VoCoCore.runs.events import EventWriter, last_attempt
 from VoCoCore.runs.lock import FileLock, probe, read_owner
 from VoCoCore.runs.status import BEAT, Status, StatusWriter, Watch, read_status
 
-_FOLDERS = ("checkpoints", "weights", "private", "images", "validation")
+_FOLDERS = ("checkpoints", "weights", "private", "validation")
 _SIGNS = ("status.json", "environment.json", "events.jsonl")  # other programs have a settings.json too
 # What may lie in a folder that counts as empty: a file manager's notes; where a run is to be made also a launcher's
 # log and what a creation that was cut short left.
@@ -35,7 +35,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(os.path.abspath(Path(path).expanduser()))
-        self.checkpoints, self.weights, self.private, self.images, self.validation = (
+        self.checkpoints, self.weights, self.private, self.validation = (
             self.path / name for name in _FOLDERS
         )
         self.log_file = self.path / "log.txt"

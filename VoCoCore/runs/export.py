@@ -152,7 +152,7 @@ def _words(name: str, cases: int, cluster: Cluster) -> dict[str, str]:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:60].strip("-") or "voco"
     return {
         "NAME": safe,
-        "LINE": "=" * (len(safe) + 41),
+        "LINE": "=" * (len(safe) + 32),
         "CASES": str(cases),
         "NODES": str(cluster.nodes),
         "TASKS": str(max(1, cluster.gpus)),

@@ -192,7 +192,7 @@ def _deviceWarnings(found: dict[str, Any], torch: dict[str, Any], device: str) -
     """What somebody who expects a fast card must know; there is no silent processor."""
     if device == "cuda":
         small = max(each["memory"] for each in torch["devices"] if each["kind"] == "cuda") < _LITTLE
-        return ["This graphics card has little memory: choose the preset tiny or small."] if small else []
+        return ["This graphics card has little memory: choose the preset tiny."] if small else []
     if device == "mps":
         return []
     slow = "training runs on the processor and takes much longer"
