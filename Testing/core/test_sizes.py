@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from VoCoCore.cli import console
-from VoCoCore.cli.console import PlainLines
 from VoCoCore.runs import events, thinning
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import RULES, EventReader, EventWriter, read_events
 from VoCoCore.runs.follow import Follower
+from VoCoCore.runs.lines import FREE, PlainLines
 from VoCoCore.runs.thinning import LASTS, Stream
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,8 +147,8 @@ def test_a_day_of_log_lines_is_bounded_and_ends_with_the_last(clock: Clock) -> N
         f"checkpoint of step {total} written",
     ):
         assert any(line.startswith(words) for line in lines[-8:]), words
-    assert [line for line in lines if line.startswith("checkpoint of")][: console.FREE] == [
-        f"checkpoint of step {step} written" for step in range(1, console.FREE + 1)
+    assert [line for line in lines if line.startswith("checkpoint of")][:FREE] == [
+        f"checkpoint of step {step} written" for step in range(1, FREE + 1)
     ]
 
 

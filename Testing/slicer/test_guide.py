@@ -12,6 +12,7 @@ from typing import ClassVar
 import pytest
 import slicer
 
+from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoSlicerLib import samples
 from VoCoSlicerLib.logic import VoCoLogic
 from VoCoSlicerLib.logic_predict import PredictJob
@@ -29,6 +30,7 @@ ELSEWHERE = {
     "Machine Learning",
     "Install",
     "Sample Data",
+    "Tables",
     *samples.SAMPLES,
     samples.PUBLIC,
 }
@@ -113,8 +115,10 @@ def test_start_and_leave(saved):
     assert [(kind, run) for kind, run, *_ in Rehearsal.started] == [("pretrain", "runs/long")]
 
 
-def test_the_controls_that_the_guide_names_exist():
+def test_the_controls_that_the_guide_names_exist(host):
     """Words in italics that begin with a capital are on a control, word for word."""
+    from VoCoSlicerLib.forms import labelOf
+
     named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", GUIDE)) - ELSEWHERE
     named = {" ".join(name.split()) for name in named if " > " not in " ".join(name.split())}
     module = ROOT / "VoCoSlicer"
@@ -122,6 +126,7 @@ def test_the_controls_that_the_guide_names_exist():
     texts = "\n".join(file.read_text(encoding="utf-8") for file in files)
     shown = set(re.findall(r'<string[^>]*>([^<]+)</string>|_\("([^"]+)"\)', texts))
     there = {text for texts in shown for text in texts if text}
+    there |= {labelOf(option) for option in FinetuneSettings().options()}  # forms make these themselves
     assert len(named) > 20 and not named - there, sorted(named - there)
 
 

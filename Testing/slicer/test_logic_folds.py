@@ -24,7 +24,9 @@ class PlayedFolds:
         if self.made == len(self.states):
             return self.code
         run = RunDirectory.create(self.folder / f"fold-{self.made}", {"patches": {}}, {})
-        run.write_status(self.states[self.made], message="it was so")
+        state = self.states[self.made]
+        run.write_status(state, message="it was so")
+        run.events.emit("finished", state=state, step=2)
         self.made += 1
         return None
 
@@ -51,5 +53,5 @@ def test_a_script_that_trains_all_folds_waits_for_all_of_them(
     assert logic.finetune(run=tmp_path / "cv", progress=lines.append, **given) == code
     assert len(list((tmp_path / "cv").glob("fold-*"))) == len(states)
     for number, state in enumerate(states):
-        assert any(line.startswith(f"fold-{number}: {state}: ") for line in lines), lines
+        assert any(line == f"fold-{number}: {state} at step 2" for line in lines), lines
     assert ("the disk is full" in capsys.readouterr().out) == (ended == 4)

@@ -237,12 +237,16 @@ def test_a_script_is_told_only_what_has_changed(logic, tmp_path, monkeypatch):
     def wait(tell):
         for now in nows:
             tell(now)
-        RunDirectory.create(path, {"patches": {}}, {}).write_status("finished", step=4, total=4)
+        run = RunDirectory.create(path, {"patches": {}}, {})
+        run.events.emit("warning", message="few cases", hint="add some")
+        run.events.emit("finished", state="finished", step=4)
+        run.write_status("finished", step=4, total=4)
         return path
 
     monkeypatch.setattr(logic, "startJob", lambda *_, **__: SimpleNamespace(wait=wait, folds=None))
     assert logic.pretrain([], path, progress=told.append, preset="tiny") == 0
-    assert told[:2] == ["exporting 1/2", "starting"] and len(told) == 3 and told[2].startswith("finished")
+    warned = "warning: few cases  (add some)"
+    assert told == ["exporting 1/2", "starting", warned, "finished at step 4"]
 
 
 def test_a_script_resumes_with_the_python_that_the_user_has_chosen(logic, tmp_path):
@@ -332,7 +336,7 @@ def test_a_script_trains_fine_tunes_and_predicts_with_real_jobs(logic, scene, tm
     said = []
     code = logic.pretrain(volumes, tmp_path / "pre", steps=2, settings=small, progress=said.append, **SMALL)
     assert code == 0 and (tmp_path / "pre" / "weights" / "encoder.safetensors").is_file()
-    assert any("exporting" in line for line in said) and said[-1].startswith("finished") and "2/2" in said[-1]
+    assert any("exporting" in line for line in said) and said[-1] == "finished at step 2"
     estimate.waitFor()
     needs = estimate.needs
     assert 1 < needs.memoryMb < 2000 and needs.volumeMb == pytest.approx(3 * 64 * 64 * 32 / 2**20, abs=0.06)

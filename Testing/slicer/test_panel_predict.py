@@ -10,8 +10,10 @@ import sys
 from types import SimpleNamespace
 
 import made_scene as made
+import numpy as np
 import pytest
 from hand import Hand
+from preview_scene import composites
 
 from VoCoCore.errors import DataError, StopRequested
 from VoCoSlicerLib.choices import CaseChoice, writeCases
@@ -60,6 +62,7 @@ def played(voco, monkeypatch, *states, failed=None):
         cancelled=False,
         warnings=[],
         tables=[],
+        segmentations=[],
     )
     job.poll = lambda: left.pop(0) if len(left) > 1 else left[0]
 
@@ -207,6 +210,21 @@ def test_what_was_done_otherwise_is_said_with_the_result(hand, voco, host, volum
     lines = voco.ui.statusLabel.text.split("\n")
     assert "predicted: /made/out" in lines[0] and lines[1] == "number 0 is resampled"
     assert len(lines) == 7 and lines[-1] == "and 2 more"
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_result_comes_into_views_that_show_nothing(hand, voco, host, volume, tmp_path, monkeypatch, before):
+    other = made.volume(host.scene, made.noise((16, 16, 16)), "other") if before else None
+    for view in composites(host.scene):
+        view.SetBackgroundVolumeID(other and other.GetID())
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    _, job = played(voco, monkeypatch, Progress("ended", finished=True))
+    mask = np.ones((16, 16, 16), bool)
+    job.segmentations.append(made.segmentation(host.scene, volume, {"liver": mask}, "chest (VoCo)"))
+    hand.click("predictButton")
+    shown = (other if before else volume).GetID()
+    assert [view.GetBackgroundVolumeID() for view in composites(host.scene)] == [shown] * 3
 
 
 def test_the_table_of_a_prediction_is_named(hand, voco, host, volume, tmp_path, monkeypatch):

@@ -211,7 +211,7 @@ class Progress:
     """A bar on a terminal, a line every ten seconds elsewhere; to standard error, so that output stays clean."""
 
     def __init__(self, name: str, quiet: bool = False) -> None:
-        from VoCoCore.cli.console import PlainLines
+        from VoCoCore.runs.lines import PlainLines
 
         self.name, self.quiet, self.live = name, quiet, sys.stderr.isatty()
         self.lines = PlainLines(lambda line: print(line, file=sys.stderr, flush=True))

@@ -71,10 +71,11 @@ def train(
 
     Raises StopRequested when it was stopped before its end.
     """
-    from VoCoCore.cli.console import Listener, PlainLines, listener
+    from VoCoCore.cli.console import Listener, listener
     from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.devices import this_rank
     from VoCoCore.runs.environment import environment
+    from VoCoCore.runs.lines import PlainLines
 
     if this_rank() > 0:
         with interrupts() as should_stop:

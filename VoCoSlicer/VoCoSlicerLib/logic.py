@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
 from VoCoSlicerLib.logic_steps import PAUSE
+from VoCoSlicerLib.logic_told import changes, eventLines, prefixed
 from VoCoSlicerLib.tasks import Task, cancelAll, explain
 
 FOLDER = "folder"  # in the user's settings: where runs, exports and predictions go unless told otherwise
@@ -208,15 +209,16 @@ class VoCoLogic:
         """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong,
         which is printed: a script has nothing else to show it. Raises SettingsError for a folder that is no run.
         """
-        follower, tell = Follower(RunDirectory.open(run)), _changes(progress)
+        follower, tell = Follower(RunDirectory.open(run)), eventLines(progress)
         while True:
-            state = follower.run.state()
-            follower.poll()
-            now = follower.summary()
-            tell(f"{state}: {now.stage} {now.step}/{now.total}")
-            if state not in ACTIVE:
+            state = follower.run.state()  # before the events, so that what a job says last is among them
+            new = follower.poll()
+            for event in new:
+                tell(event)
+            if not new and state not in ACTIVE:
                 break
-            time.sleep(4 * PAUSE)
+            if not new:
+                time.sleep(4 * PAUSE)
         if state in ("finished", "stopped"):
             return 0 if state == "finished" else 5
         follower.read_all()
@@ -246,7 +248,7 @@ class VoCoLogic:
         labelled = kind == "finetune" and values.get("task") != "classification"
         cases = logic_cases.casesOf(self.scene, volumes, labelled=labelled, **facts)
         folder = run or self.newFolder(kind)
-        tell = _changes(progress)
+        tell = changes(progress)
         start = self.startJob(kind, folder, values, cases=cases, **given)
         path = start.wait(lambda now: tell(f"{now.stage} {now.done}/{now.total}" if now.total else now.stage))
         if not wait:
@@ -259,27 +261,9 @@ class VoCoLogic:
         """The exit code of a cross-validation; its lines of progress begin with the fold's name."""
         code = 0
         for fold in chain([first], laterFolds(first, started)):
-            tell = partial(_prefixed, progress, fold.name) if progress is not None else None
-            code = code or self.waitFor(fold, tell)
+            code = code or self.waitFor(fold, prefixed(progress, fold.name))
         if not code and started.exit_code:  # between two folds, or after the last
             error = explain(started.exit_code, started.output())
             print(f"voco: error: {error}")
             code = error.exit_code
         return code
-
-
-def _prefixed(progress: Callable[[str], Any], name: str, line: str) -> None:
-    progress(f"{name}: {line}")
-
-
-def _changes(progress: Callable[[str], Any] | None) -> Callable[[str], Any]:
-    """What hands a line on to ``progress`` (None: to nobody) where it differs from the one before."""
-    said = ""
-
-    def tell(line: str) -> None:
-        nonlocal said
-        if progress is not None and line != said:
-            progress(line)
-        said = line
-
-    return tell

@@ -28,9 +28,9 @@ def follow_(words: list[str]) -> int:
 
 
 def _follow(run: RunDirectory) -> int:
-    from VoCoCore.cli.console import PlainLines
     from VoCoCore.runs.describe import checkpoint_words, failure
     from VoCoCore.runs.follow import Follower
+    from VoCoCore.runs.lines import PlainLines
 
     follower = Follower(run)
     speak = PlainLines(lambda line: print(line, flush=True), every=2.0)

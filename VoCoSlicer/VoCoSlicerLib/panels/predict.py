@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from VoCoCore.errors import DataError
@@ -15,6 +16,8 @@ from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
 from VoCoSlicerLib.model_info import ModelInfo, readModel
 from VoCoSlicerLib.panels.choice_box import ChoiceBox
 from VoCoSlicerLib.panels.working import WorkingPanel
+from VoCoSlicerLib.preview_layers import COMPOSITE
+from VoCoSlicerLib.preview_nodes import nodesByClass
 from VoCoSlicerLib.titles import titleOf
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -101,11 +104,23 @@ class PredictionPanel(WorkingPanel):
         self.host.say(text.format(n=done, folder=job.output))
         shown = _("The module Tables shows {name}.")  # no view does, and nobody would look for it
         self.host.note([shown.format(name=titleOf(table)) for table in job.tables])
+        self._lookAt(job.segmentations)
         if job.failed:
             named = "; ".join(f"{name}: {why}" for name, why in job.failed.items())
             text = _("{n} of {total} volumes could not be predicted: {named}")
             error = DataError(text.format(n=len(job.failed), total=len(job.groups), named=named))
             self.host.showError(error, job.log or None)
+
+    def _lookAt(self, segmentations: list[Any]) -> None:
+        """Bring the first result with its volume into the views, where these show no volume at all."""
+        layouts = slicer.app.layoutManager()
+        views = nodesByClass(self.logic.scene, COMPOSITE)
+        if layouts is None or not segmentations or any(view.GetBackgroundVolumeID() for view in views):
+            return
+        role = segmentations[0].GetReferenceImageGeometryReferenceRole()
+        slicer.util.setSliceViewerLayers(background=segmentations[0].GetNodeReference(role))
+        layouts.resetSliceViews()
+        layouts.resetThreeDViews()
 
     def _onModel(self, path: str) -> None:
         if self.parameters is not None:
