@@ -15,6 +15,7 @@ from made_jobs import until
 from made_python import TORCH, makePython, site, unpack, wheel
 from packaging.requirements import Requirement
 
+from VoCoCore.errors import EnvironmentFault
 from VoCoCore.settings import PRESETS
 from VoCoSlicerLib import environment
 from VoCoSlicerLib.environment import Environment, readFacts
@@ -257,3 +258,12 @@ def test_this_very_python_is_looked_at_as_it_is():
     found = json.loads(task.run(120))
     assert found["torch"]["version"] and place.facts(task).torch == found["torch"]["version"]
     assert "numpy" in found["installed"]
+
+
+def test_a_slicer_without_a_python_of_its_own_is_said_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "")  # as in an application that embeds Python
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("VOCO_PYTHON", raising=False)
+    task = Environment({}).probe()
+    with pytest.raises(EnvironmentFault, match=r"PythonSlicer could not be started"):
+        task.run(20)

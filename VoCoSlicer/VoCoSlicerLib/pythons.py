@@ -30,7 +30,8 @@ def pythonSlicer() -> str:
     home = slicerHome()
     places = [] if home is None else [str(home / "bin"), str(home)]
     found = shutil.which("PythonSlicer", path=os.pathsep.join(places)) if places else None
-    return found or shutil.which("PythonSlicer") or sys.executable
+    # An application with Python inside may have no program of it: then the name says what is missing.
+    return found or shutil.which("PythonSlicer") or sys.executable or "PythonSlicer"
 
 
 def choosePython(chosen: str = "") -> tuple[str, str]:
