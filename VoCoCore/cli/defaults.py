@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from VoCoCore.fields import Group
+from VoCoCore.fields import Group, as_typed
 from VoCoCore.presets import PRESETS, RECIPES
 from VoCoCore.protocols import PROTOCOLS
 from VoCoCore.settings import PretrainSettings
@@ -22,7 +22,7 @@ def defaults_of(settings: type[Group]) -> dict[str, str]:
     else:
         values |= {**PROTOCOLS["auto"], "prepare.fit": None}  # which the task decides
         decided = {}
-    plain = {name: _text(value) for name, value in values.items() if value not in (None, "")}
+    plain = {name: as_typed(value) for name, value in values.items() if value not in (None, "")}
     return {**plain, **decided}
 
 
@@ -33,12 +33,3 @@ def _decided(tables: Iterable[Mapping[str, Any]], words: str) -> dict[str, str]:
         for name, value in table.items():
             found.setdefault(name, []).append(value)
     return {name: words for name, values in found.items() if any(value != values[0] for value in values)}
-
-
-def _text(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return ",".join(map(_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

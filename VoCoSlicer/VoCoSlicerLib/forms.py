@@ -14,7 +14,7 @@ import qt
 from slicer.i18n import tr as _
 
 from VoCoCore.errors import SettingsError
-from VoCoCore.fields import Group, Option
+from VoCoCore.fields import Group, Option, as_typed
 from VoCoSlicerLib import adapter
 
 _FAR = 1e5  # an upper limit beyond is there for slips of the finger
@@ -149,16 +149,16 @@ class SettingRow:
         self.value, self.error = value, None
         with adapter.blocked(self.editor):
             if self._words:
-                self.editor.setCurrentIndex(0 if value is None else 1 + self._words.index(textOf(value)))
+                self.editor.setCurrentIndex(0 if value is None else 1 + self._words.index(as_typed(value)))
             else:
-                self.editor.setText("" if value is None else textOf(value))
+                self.editor.setText("" if value is None else as_typed(value))
         self._note(None)
 
     def setDefault(self, value: Any) -> None:
         """Show, in grey, what holds where nothing is given; where something is, that is not known."""
         if self.value is not None:
             return
-        text = _("automatic") if value is None else textOf(value)
+        text = _("automatic") if value is None else as_typed(value)
         if not self._words:
             self.editor.setPlaceholderText(text)
         elif self.editor.itemText(0) != (shown := _("default: {value}").format(value=text)):
@@ -228,15 +228,6 @@ def tooltipOf(option: Option) -> str:
         )
     lines.append(option.name)
     return "\n".join(lines)
-
-
-def textOf(value: Any) -> str:
-    """A value as it is typed: ``4,4,1``, ``true``, ``0.001``."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple | list):
-        return ",".join(map(textOf, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _wordsOf(option: Option) -> tuple[str, ...]:
