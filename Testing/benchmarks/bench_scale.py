@@ -52,7 +52,8 @@ class Bench:
             os.link(self.images[number % VOLUMES], place)
             source = Source(str(place))
             memory.remember([source], [self.contents[number % VOLUMES]])
-            listed.append(Case(place.name, (source,), patient=place.name))
+            # Of one patient, as they are one volume: else all of them would be read whole, as copies that they are.
+            listed.append(Case(place.name, (source,), patient=str(number % VOLUMES)))
         save_index(Index(tuple(listed)), path)
         return path
 
