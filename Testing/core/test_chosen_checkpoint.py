@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from VoCoCore.errors import DataError
-from VoCoCore.training.checkpoint import MODEL, checkpoints
+from VoCoCore.training.checkpoint import MANIFEST, MODEL, checkpoints
 from VoCoCore.training.resuming import chosen_checkpoint
 
 
@@ -63,9 +64,19 @@ def test_damage_that_the_first_rank_sees_counts_for_all(two_views):
     assert both(first, other) == [(older, [newer]), (other / older.name, [])]
 
 
-def test_a_rank_that_does_not_see_the_chosen_one_never_begins_at_step_0(two_views):
+@pytest.mark.parametrize("sees", ["nothing", "no manifest", "an empty model", "another run's"])
+def test_a_rank_that_does_not_see_the_chosen_one_never_begins_at_step_0(two_views, sees):
     first, other = two_views
-    shutil.rmtree(other)
+    newer = other / checkpoints(first)[-1].name
+    if sees == "nothing":
+        shutil.rmtree(other)
+    elif sees == "no manifest":
+        (newer / MANIFEST).unlink()
+    elif sees == "an empty model":
+        (newer / MODEL).write_bytes(b"")
+    else:
+        manifest = json.loads((newer / MANIFEST).read_text())
+        (newer / MANIFEST).write_text(json.dumps({**manifest, "best": "of another"}))
     (chosen, _), error = both(first, other)
     assert chosen == checkpoints(first)[-1]
     assert isinstance(error, DataError) and "does not see the checkpoint" in str(error)

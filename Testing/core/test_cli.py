@@ -85,12 +85,6 @@ def test_help_of_everything(capsys):
         (["jobs", "list", "no-such-folder"], 2, "no-such-folder is not there"),
         (["jobs", "space", "no-such-folder"], 2, "no-such-folder is not there"),
         (["jobs", "lst"], 2, "Did you mean 'list'"),
-        (
-            ["predict", "--model", "m", "-o", "p", "--mirror", "scans"],
-            2,
-            "'scans' was taken for the value of --mirror",
-        ),
-        (["data", "prepare", "--skip-bad", "scans"], 2, "'scans' was taken for the value of --skip-bad"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -293,3 +287,24 @@ def test_an_interrupt_in_the_middle_of_printing_counts(monkeypatch):
             patched.setattr("builtins.print", reentrant)
             signal.raise_signal(signal.SIGINT)
         assert should_stop()
+
+
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        ("predict --model m -o p --mirror scans", "'scans' was taken for the value of --mirror"),
+        ("data prepare --skip-bad scans", "'scans' was taken for the value of --skip-bad"),
+        ("predict --model m -o p --mirror fitting", ""),
+        ("predict --model m -o p scans --mirror xyz --overlap much", ""),
+        ("pretrain --data scans --model.checkpointing true --batch 2", ""),
+        ("data prepare scans --skip-bad true --nonsense 3", ""),
+    ],
+)
+def test_an_option_that_took_the_input_for_its_value_is_named_and_no_other(
+    words, taken, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert taken in said and ("was taken" in said) == bool(taken)

@@ -127,6 +127,20 @@ def test_other_data_are_refused_where_the_list_of_the_first_is_damaged_too(stopp
     assert main([str(word) for word in resume(stopped_run)]) == 0, capsys.readouterr().err
 
 
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_damaged_list_of_cases_is_said_where_the_division_is_another(
+    stopped_run, small_cohort, capsys, tmp_path, renamed
+):
+    (stopped_run.private / "cohort.json").write_text("{}")
+    paths = sorted((small_cohort.source / "imagesTr").iterdir())
+    (tmp_path / "moved").mkdir()
+    for number, path in enumerate(reversed(paths) if renamed else paths):
+        shutil.copy(path, tmp_path / "moved" / (f"x{number}.nii.gz" if renamed else path.name))
+    words = [*resume(stopped_run), "--data", tmp_path / "moved"]
+    assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+    assert ("divided anew" in capsys.readouterr().out) == renamed
+
+
 def test_the_same_data_elsewhere_are_taken(stopped_run, small_cohort, tmp_path, capsys):
     """Moved and renamed: the content decides, and the bits are the same."""
     whole = pretrain(small_cohort.settings(optim__steps=4, run__checkpoint_every=1), tmp_path / "whole")

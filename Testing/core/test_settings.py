@@ -151,6 +151,11 @@ def test_the_help_tells_of_each_setting_what_holds_where_nobody_gives_it(command
         found = re.search(re.escape(f"{words}{unit}") + r" \(([^)]+)\)", said)
         assert found, option.name
         by_others = found[1] in ("by the recipe", "by the preset")
+        if by_others:
+            differ = {
+                str(t.get(option.name)) for t in (RECIPES if "recipe" in found[1] else PRESETS).values()
+            }
+            assert len(differ) > 1, f"all agree on {option.name}, and the help says {found[1]}"
         same = option.check(found[1]) == option.check(shown) if not by_others else command is pretrain
         assert same, f"{option.name} is {shown}, and the help says {found[1]}"
         told += not by_others

@@ -60,6 +60,30 @@ def test_anything_else_is_a_type_error_and_never_a_record_of_other_types(whole, 
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("parts", [{"name": "a", "count": True}]),
+        ("parts", [{"name": "a", "count": 1.0}]),
+        ("parts", [{"name": "a", "count": 1, "more": 1}]),
+        ("parts", [{"name": "a"}]),
+        ("size", [float("inf")]),
+        ("size", [float("nan")]),
+        ("size", [10**400]),
+        ("size", [True]),
+        ("pairs", [["a"]]),
+        ("pairs", [["a", "b", "c"]]),
+        ("pairs", ["ab"]),
+        ("sure", 1),
+    ],
+)
+def test_what_is_nearly_right_is_a_type_error_too(name, value):
+    data = {"parts": [], "pairs": [], "size": [], "sure": False}
+    assert from_plain(Whole, data) == Whole((), (), ())
+    with pytest.raises(TypeError):
+        from_plain(Whole, {**data, name: value})
+
+
+@pytest.mark.parametrize(
     "data", [None, [], {}, {"parts": []}, {"parts": [], "pairs": [], "size": [], "more": 1}]
 )
 def test_what_is_missing_or_strange_is_a_type_error(data):

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import made_scene as made
 import numpy as np
 import pytest
+import slicer
 from hand import Hand
-from preview_scene import composites
+from preview_scene import addView, composites
 
 from VoCoCore.errors import DataError, StopRequested
 from VoCoSlicerLib.choices import CaseChoice, writeCases
@@ -215,8 +216,12 @@ def test_what_was_done_otherwise_is_said_with_the_result(hand, voco, host, volum
 @pytest.mark.parametrize("before", [False, True])
 def test_a_result_comes_into_views_that_show_nothing(hand, voco, host, volume, tmp_path, monkeypatch, before):
     other = made.volume(host.scene, made.noise((16, 16, 16)), "other") if before else None
-    for view in composites(host.scene):
+    seen = composites(host.scene)
+    addView(host.scene, "Compare1").SetBackgroundVolumeID(volume.GetID())  # of a layout that is not shown
+    for view in seen:
         view.SetBackgroundVolumeID(other and other.GetID())
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    red.SetFieldOfView(4000, 4000, 1)
     choose(hand, host, modelFile(tmp_path / "m.safetensors"))
     hand.pick("volumeSelector", volume)
     _, job = played(voco, monkeypatch, Progress("ended", finished=True))
@@ -224,7 +229,9 @@ def test_a_result_comes_into_views_that_show_nothing(hand, voco, host, volume, t
     job.segmentations.append(made.segmentation(host.scene, volume, {"liver": mask}, "chest (VoCo)"))
     hand.click("predictButton")
     shown = (other if before else volume).GetID()
-    assert [view.GetBackgroundVolumeID() for view in composites(host.scene)] == [shown] * 3
+    assert [view.GetBackgroundVolumeID() for view in seen] == [shown] * 3
+    far = red.GetFieldOfView()[0] > 3000
+    assert far == before, "a view that showed nothing is fitted to the volume, another stays"
 
 
 def test_the_table_of_a_prediction_is_named(hand, voco, host, volume, tmp_path, monkeypatch):

@@ -42,16 +42,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the whole usage."""
-        raise SettingsError(message, self._taken() or f"{self.prog} --help lists all options")
+        raise SettingsError(message, self._taken(message) or f"{self.prog} --help lists all options")
 
-    def _taken(self) -> str:
-        """What went wrong where an option that also stands alone has taken the word behind it, which was no value."""
+    def _taken(self, message: str) -> str:
+        """Which option that also stands alone has taken the path behind it, where one is missing; or nothing."""
+        inputs = [str(one.metavar or one.dest) for one in self._actions if not one.option_strings]
+        missing = message.partition("are required: ")[2].split(", ")
         lone = {word for action in self._actions if action.nargs == "?" for word in action.option_strings}
-        pairs = itertools.pairwise(self._words)
         found = (
             f"'{word}' was taken for the value of {option}: put {option} at the end"
-            for option, word in pairs
-            if option in lone and not word.startswith("-")
+            for option, word in itertools.pairwise(self._words)
+            if {*missing} & {*inputs} and option in lone and os.path.lexists(at_home(word))
         )
         return next(found, "")
 

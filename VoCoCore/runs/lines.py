@@ -30,13 +30,17 @@ class PlainLines:
             return
         kind = str(event["type"])
         if kind in ("started", "error", "finished"):
-            for stream in self.streams.values():
-                self._write(stream.take())
+            self.flush()
             self._write(line)
             return
         stream = self._stream(kind, event)
         if stream.admits(line, self._ends(event)):
             self._write(line)
+
+    def flush(self) -> None:
+        """Write what is held back: nothing comes after it."""
+        for stream in self.streams.values():
+            self._write(stream.take())
 
     def _stream(self, kind: str, event: dict[str, Any]) -> Stream[str]:
         often = kind == "progress" or event.get("split") == "train" or "done" in event

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -36,7 +36,7 @@ def _value(kind: Any, value: Any) -> Any:
         return _items(get_args(kind), value)
     if is_dataclass(kind) and isinstance(kind, type):
         return from_plain(kind, value)
-    if kind is float and type(value) in (int, float) and math.isfinite(value):
+    if kind is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:  # false for NaN
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
         return value

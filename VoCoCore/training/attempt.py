@@ -26,7 +26,7 @@ from VoCoCore.training.monitor import Monitor
 from VoCoCore.training.opening import open_run, take_up
 from VoCoCore.training.ranks import Ranks
 from VoCoCore.training.reporter import Listener, Reporter
-from VoCoCore.training.resuming import chosen_checkpoint, warnings_of
+from VoCoCore.training.resuming import chosen_checkpoint, set_damaged_aside
 from VoCoCore.training.updates import Updater
 
 
@@ -170,7 +170,7 @@ class Attempt:
         if found is None:
             return 0
         step, extra = checkpoint.load_checkpoint(found, self.task, self.updater)
-        for words in warnings_of(damaged, step):
+        for words in set_damaged_aside(damaged, step):
             self.emit("warning", **words)
         self.take_up(extra)
         return step

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from VoCoCore.data.cases import Index, save_index
+from VoCoCore.data.cases import Index, load_index, save_index
 from VoCoCore.data.prepare import PreparedSet, prepare_index
 from VoCoCore.data.private_names import names_of
 from VoCoCore.data.sources import index_source
@@ -81,6 +81,7 @@ def gather_cohort(
         return kept
     index, listed = _divided(settings), run.private / "index.json"
     if kept is None:
+        tell_new_division(run, index, emit)
         save_index(index, listed)
     prepared, store = prepare_cases(index, settings, settings.data, run, emit, should_stop)
     cohort = _cohort(index, prepared, store)
@@ -163,6 +164,23 @@ def refuse_other_content(run: RunDirectory, kept: str | None, found: str, what: 
         raise SettingsError(
             f"these are not the {what} that the run {run.path} began with: their content differs",
             "resume with the same data (they may lie elsewhere), or start a new run folder",
+        )
+
+
+def tell_new_division(run: RunDirectory, index: Index, emit: Emit) -> None:
+    """Warn where the list of a run that has computed something is lost, and its cases come to be divided otherwise."""
+    if not checkpoints(run.checkpoints):
+        return
+    try:
+        before = {(case.id, case.split) for case in load_index(run.private / "index.json").cases}
+    except DataError:
+        before = set()
+    if before != {(case.id, case.split) for case in index.cases}:
+        emit(
+            "warning",
+            message="the list of this run's cases is damaged and they are divided anew: some that were held out may be "
+            "trained on now, and their scores flatter",
+            hint="put a copy of private/cohort.json back, or start a new run folder",
         )
 
 

@@ -35,6 +35,7 @@ from VoCoCore.training.cohort import (
     prepare_cases,
     refuse_other_content,
     short_hash,
+    tell_new_division,
     tell_twins,
 )
 from VoCoCore.training.monitor import Emit
@@ -221,6 +222,7 @@ def gather_labelled(
     """
     kept, listed = kept_cohort(run), run.private / "index.json"
     if kept is None:
+        tell_new_division(run, index, emit)
         save_index(index, listed)
     values, ignored = declared_values(index, classes), ignored_value(index.labels)
     wanted = wanted_of(settings, values, ignored)

@@ -27,7 +27,7 @@ SHIPPED = (
 SCRIPTS = Path(__file__).parent / "scripts"
 SETTING = "python"  # in the user's settings
 _OLDEST, _NEWEST = (3, 11), (3, 13)
-_LITTLE = 6 * 10**9  # bytes of a card's memory below which only small presets fit
+_LITTLE = 6 * 10**9  # bytes of a card's memory below which only the preset tiny fits
 
 
 @dataclass(frozen=True)

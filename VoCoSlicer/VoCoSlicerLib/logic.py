@@ -214,14 +214,15 @@ class VoCoLogic:
             state = follower.run.state()  # before the events, so that what a job says last is among them
             new = follower.poll()
             for event in new:
-                tell(event)
+                if event["type"] != "error":  # it comes with its hint at the end
+                    tell(event)
             if not new and state not in ACTIVE:
                 break
             if not new:
                 time.sleep(4 * PAUSE)
+        tell.flush()
         if state in ("finished", "stopped"):
             return 0 if state == "finished" else 5
-        follower.read_all()
         error = failure(follower)
         print(f"voco: error: {error}")
         return error.exit_code

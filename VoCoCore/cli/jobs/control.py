@@ -44,6 +44,7 @@ def _follow(run: RunDirectory) -> int:
             break
         if not new:
             time.sleep(0.5)
+    speak.flush()
     if state == "finished":
         print("the run is finished")
         return 0

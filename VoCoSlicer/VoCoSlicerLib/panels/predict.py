@@ -16,8 +16,6 @@ from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
 from VoCoSlicerLib.model_info import ModelInfo, readModel
 from VoCoSlicerLib.panels.choice_box import ChoiceBox
 from VoCoSlicerLib.panels.working import WorkingPanel
-from VoCoSlicerLib.preview_layers import COMPOSITE
-from VoCoSlicerLib.preview_nodes import nodesByClass
 from VoCoSlicerLib.titles import titleOf
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -114,11 +112,15 @@ class PredictionPanel(WorkingPanel):
     def _lookAt(self, segmentations: list[Any]) -> None:
         """Bring the first result with its volume into the views, where these show no volume at all."""
         layouts = slicer.app.layoutManager()
-        views = nodesByClass(self.logic.scene, COMPOSITE)
-        if layouts is None or not segmentations or any(view.GetBackgroundVolumeID() for view in views):
+        if layouts is None or not segmentations:
+            return
+        logics = [layouts.sliceWidget(name).sliceLogic() for name in layouts.sliceViewNames()]
+        views = [logic.GetSliceCompositeNode() for logic in logics]
+        if any(view.GetBackgroundVolumeID() or view.GetForegroundVolumeID() for view in views):
             return
         role = segmentations[0].GetReferenceImageGeometryReferenceRole()
-        slicer.util.setSliceViewerLayers(background=segmentations[0].GetNodeReference(role))
+        for view in views:
+            view.SetBackgroundVolumeID(segmentations[0].GetNodeReferenceID(role))
         layouts.resetSliceViews()
         layouts.resetThreeDViews()
 
