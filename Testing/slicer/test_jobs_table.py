@@ -141,7 +141,9 @@ def test_only_the_end_of_a_long_history_is_read(tmp_path, monkeypatch):
     )
     known.remember(run)
     read, loads = [], json.loads
-    monkeypatch.setattr("VoCoCore.runs.events.json.loads", lambda text: read.append(text) or loads(text))
+    monkeypatch.setattr(
+        "VoCoCore.runs.events.json.loads", lambda text, **how: read.append(text) or loads(text, **how)
+    )
     table = JobTable()
     assert until(table.rows, 60, 0.0)[0].loss == 0.75
     assert 0 < len(read) < 1000
