@@ -15,6 +15,7 @@ import made_scene as made
 import numpy as np
 import pytest
 import slicer
+from made_jobs import makeRun
 
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
 from VoCoCore.runs.directory import RunDirectory
@@ -251,16 +252,14 @@ def test_a_script_is_told_only_what_has_changed(logic, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("state", ["failed", "lost"])
 def test_a_waiting_script_is_told_the_last_that_was_heard(logic, tmp_path, capsys, state):
-    run = RunDirectory.create(tmp_path / "run", {}, {})
-    with run.lock():
-        run.events.emit("started", step=0, device="cpu", time=1.0)  # by a clock that is wrong
-        for step in range(1, 60):
-            run.events.emit("progress", step=step, total=100, rate=1.0, eta_s=100.0 - step)
-        if state == "failed":
-            run.events.emit("error", message="bad case", hint="mend it", exit_code=3)
-        run.write_status("failed" if state == "failed" else "running", step=59, total=100)
+    steps = [
+        {"type": "progress", "step": n, "total": 100, "rate": 1.0, "eta_s": 100.0 - n} for n in range(1, 60)
+    ]
+    fault = {"type": "error", "message": "bad case", "hint": "mend it", "kind": "DataError"}
+    events = [{"type": "started", "step": 0, "device": "cpu"}, *steps, *[fault] * (state == "failed")]
+    run = makeRun(tmp_path / "run", "failed" if state == "failed" else "running", step=59, events=events)
     told = []
-    assert logic.waitFor(run.path, told.append) in (3, 4, 1)
+    assert logic.waitFor(run, told.append) == (3 if state == "failed" else 4)
     assert told[0].startswith("started on cpu") and told[-1] == "step 59 of 100, 41 s left"
     assert capsys.readouterr().out.count("voco: error: ") == 1
 
