@@ -47,12 +47,13 @@ class Parser(argparse.ArgumentParser):
     def _taken(self, message: str) -> str:
         """Which option that also stands alone has taken the path behind it, where one is missing; or nothing."""
         inputs = [str(one.metavar or one.dest) for one in self._actions if not one.option_strings]
-        missing = message.partition("are required: ")[2].split(", ")
+        if not {*inputs} & {*message.partition("are required: ")[2].split(", ")}:
+            return ""
         lone = {word for action in self._actions if action.nargs == "?" for word in action.option_strings}
         found = (
             f"'{word}' was taken for the value of {option}: put {option} at the end"
             for option, word in itertools.pairwise(self._words)
-            if {*missing} & {*inputs} and option in lone and os.path.lexists(at_home(word))
+            if option in lone and os.path.lexists(at_home(word))
         )
         return next(found, "")
 

@@ -1,17 +1,19 @@
-"""Follow a run by reading its folder: no threads, no waiting, so that a timer of a window can do it.
+"""Follow a run by reading its folder: no threads, and no waiting but in `until_ended`: a timer of a window polls.
 
 A follower may start before the job or a day later, on this machine or on another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import Event, EventReader, finite, is_undone, settled, step_of
+from VoCoCore.runs.status import ACTIVE
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,21 @@ class Follower:
     def newest(self, type_: str) -> Event | None:
         """Return the last event of a type that still holds, as far as polled."""
         return self._newest.get(type_)
+
+    def until_ended(self, tell: Callable[[Event], object], pause: float) -> str:
+        """Tell each event, those that were there before too, until the run has ended; returns its state then.
+
+        It is asked again after ``pause`` seconds without an event.
+        """
+        while True:
+            state = self.run.state()  # before the events, so that what a job says last is among them
+            new = self.poll()
+            for event in new:
+                tell(event)
+            if not new and state not in ACTIVE:
+                return state
+            if not new:
+                time.sleep(pause)
 
     def read_all(self) -> None:
         """Poll until nothing new is there."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from VoCoCore.settings import SCRATCH, DataSettings, PretrainSettings
 from VoCoCore.training.checkpoint import checkpoints
 from VoCoCore.training.monitor import Emit
 
+SomeCohort = TypeVar("SomeCohort")
 TWINS = "twins.json"  # in private/: cases with the same images in several splits
 
 
@@ -76,7 +77,7 @@ def gather_cohort(
     Data at another place than before are compared by their content. Raises DataError when nothing usable is found,
     SettingsError when a resumed run's data have changed.
     """
-    kept, places = _kept(run), places_of(settings)
+    kept, places = kept_as(Cohort, run), places_of(settings)
     if kept is not None and _all_there(kept) and read_json(run.private / PLACES) == places:
         return kept
     index, listed = _divided(settings), run.private / "index.json"
@@ -149,6 +150,14 @@ def prepare_cases(
             "no usable case is left to train on", "'voco data check' says what is wrong with each"
         )
     return prepared, store.root
+
+
+def kept_as(kind: type[SomeCohort], run: RunDirectory) -> SomeCohort | None:
+    """The cohort that an earlier attempt, or the first rank, has left; None where there is none, or a damaged one."""
+    try:
+        return from_plain(kind, read_json(run.private / "cohort.json"))
+    except TypeError:
+        return None
 
 
 def refuse_other_content(run: RunDirectory, kept: str | None, found: str, what: str) -> None:
@@ -269,13 +278,6 @@ def _mean_spacing(store: Store, keys: Iterable[str]) -> tuple[float, ...]:
 
 
 MOST_MEASURED = 1000
-
-
-def _kept(run: RunDirectory) -> Cohort | None:
-    try:
-        return from_plain(Cohort, read_json(run.private / "cohort.json"))
-    except TypeError:
-        return None
 
 
 def _all_there(cohort: Cohort) -> bool:

@@ -22,11 +22,12 @@ from VoCoCore.runs.files import read_json
 from VoCoCore.settings import SCRATCH
 from VoCoCore.training import checkpoint
 from VoCoCore.training.attempt import Attempt, Result, carry_out
+from VoCoCore.training.cohort import kept_as
 from VoCoCore.training.finetune_look import Looker, best_of, values_of
 from VoCoCore.training.finetune_needs import out_of_memory, say_needs
 from VoCoCore.training.finetune_plan import Planned, planned, source_of, with_steps
 from VoCoCore.training.finetune_warnings import warnings_of
-from VoCoCore.training.labelled_cohort import LabelledCohort, gather_labelled, kept_cohort
+from VoCoCore.training.labelled_cohort import LabelledCohort, gather_labelled
 from VoCoCore.training.loop import Look
 from VoCoCore.training.opening import as_chosen, public
 from VoCoCore.training.updates import Updater
@@ -54,7 +55,7 @@ class Finetuning(Attempt):
         """Find the cases, fill what is open, prepare; other ranks take up what the first one has written."""
         self.settings = as_chosen(self.settings, self.run)
         self.source = self._source()
-        kept = kept_cohort(self.run)
+        kept = kept_as(LabelledCohort, self.run)
         join = kept is None or kept.joined
         self.plan = planned(self.settings, self.source, self.machine, self._say, join)
         self.settings = self.plan.settings

@@ -26,11 +26,11 @@ from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import OutputClass, palette
 from VoCoCore.runs.directory import RunDirectory
-from VoCoCore.runs.files import read_json, write_json
-from VoCoCore.runs.typed import from_plain
+from VoCoCore.runs.files import write_json
 from VoCoCore.training.cohort import (
     PLACES,
     fingerprint_of,
+    kept_as,
     places_of,
     prepare_cases,
     refuse_other_content,
@@ -220,7 +220,7 @@ def gather_labelled(
 
     Raises DataError when nothing usable is found, SettingsError when a resumed run's data have changed.
     """
-    kept, listed = kept_cohort(run), run.private / "index.json"
+    kept, listed = kept_as(LabelledCohort, run), run.private / "index.json"
     if kept is None:
         tell_new_division(run, index, emit)
         save_index(index, listed)
@@ -290,11 +290,3 @@ def _cohort(
         unlabelled,
         True,
     )
-
-
-def kept_cohort(run: RunDirectory) -> LabelledCohort | None:
-    """The cohort that an earlier attempt, or the first rank, has left."""
-    try:
-        return from_plain(LabelledCohort, read_json(run.private / "cohort.json"))
-    except TypeError:
-        return None

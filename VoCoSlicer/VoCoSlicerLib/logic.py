@@ -21,7 +21,7 @@ from VoCoCore.runs.describe import failure
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
 from VoCoCore.runs.launch import Launch
-from VoCoCore.runs.status import ACTIVE
+from VoCoCore.runs.lines import PlainLines
 from VoCoSlicerLib import logic_cases
 from VoCoSlicerLib.logic_estimate import EstimateJob
 from VoCoSlicerLib.logic_folds import laterFolds
@@ -29,7 +29,7 @@ from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
 from VoCoSlicerLib.logic_steps import PAUSE
-from VoCoSlicerLib.logic_told import changes, eventLines, prefixed
+from VoCoSlicerLib.logic_told import Told, changes, prefixed, silent
 from VoCoSlicerLib.tasks import Task, cancelAll, explain
 
 FOLDER = "folder"  # in the user's settings: where runs, exports and predictions go unless told otherwise
@@ -209,18 +209,10 @@ class VoCoLogic:
         """Wait until the job in ``run`` has ended; returns 0, 5 when it was stopped, or the code of what went wrong,
         which is printed: a script has nothing else to show it. Raises SettingsError for a folder that is no run.
         """
-        follower, tell = Follower(RunDirectory.open(run)), eventLines(progress)
-        while True:
-            state = follower.run.state()  # before the events, so that what a job says last is among them
-            new = follower.poll()
-            for event in new:
-                if event["type"] != "error":  # it comes with its hint at the end
-                    tell(event)
-            if not new and state not in ACTIVE:
-                break
-            if not new:
-                time.sleep(4 * PAUSE)
-        tell.flush()
+        follower, lines = Follower(RunDirectory.open(run)), PlainLines(progress or silent)
+        # An error comes with its hint at the end.
+        state = follower.until_ended(lambda e: e["type"] == "error" or lines(e), pause=4 * PAUSE)
+        lines.flush()
         if state in ("finished", "stopped"):
             return 0 if state == "finished" else 5
         error = failure(follower)
@@ -241,7 +233,7 @@ class VoCoLogic:
                 RunDirectory.open(run).request_stop()
 
     def _work(self, kind: str, volumes: Sequence[Any], run: str | Path, options: dict[str, Any]) -> int:
-        wait, progress = options.pop("wait", True), options.pop("progress", None)
+        wait, progress = options.pop("wait", True), options.pop("progress", None) or silent
         chosen = {name: options.pop(name, None) for name in ("folders", "index", "python")}
         given = {name: value for name, value in chosen.items() if value is not None}
         facts = {name: options.pop(name, None) for name in ("segmentations", "classLabels", "names")}
@@ -258,7 +250,7 @@ class VoCoLogic:
             return self.waitFor(path, progress)
         return self._waitForFolds(path, start.folds, progress)
 
-    def _waitForFolds(self, first: Path, started: Launch, progress: Callable[[str], Any] | None) -> int:
+    def _waitForFolds(self, first: Path, started: Launch, progress: Told) -> int:
         """The exit code of a cross-validation; its lines of progress begin with the fold's name."""
         code = 0
         for fold in chain([first], laterFolds(first, started)):

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from VoCoCore.runs.lines import PlainLines
-
-Told = Callable[[str], Any] | None  # None: nobody listens
+Told = Callable[[str], Any]
 
 
-def changes(progress: Told) -> Callable[[str], Any]:
+def silent(line: str) -> None:
+    """The ``progress`` of a script that does not listen."""
+
+
+def changes(progress: Told) -> Told:
     """What hands a line on to ``progress`` where it differs from the one before."""
     said = ""
 
     def tell(line: str) -> None:
         nonlocal said
-        if progress is not None and line != said:
+        if line != said:
             progress(line)
         said = line
 
@@ -25,9 +27,4 @@ def changes(progress: Told) -> Callable[[str], Any]:
 
 def prefixed(progress: Told, name: str) -> Told:
     """``progress`` with ``name`` before each line."""
-    return None if progress is None else lambda line: progress(f"{name}: {line}")
-
-
-def eventLines(progress: Told) -> PlainLines:
-    """What writes the events of a run as lines, as a terminal shows them."""
-    return PlainLines(progress or (lambda line: None))
+    return lambda line: progress(f"{name}: {line}")

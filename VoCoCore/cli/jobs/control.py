@@ -34,16 +34,7 @@ def _follow(run: RunDirectory) -> int:
 
     follower = Follower(run)
     speak = PlainLines(lambda line: print(line, flush=True), every=2.0)
-    while True:
-        # Asked before the events are read, so that what a job says last is among them.
-        state = run.state()
-        new = follower.poll()
-        for event in new:
-            speak(event)
-        if not new and state not in ACTIVE:
-            break
-        if not new:
-            time.sleep(0.5)
+    state = follower.until_ended(speak, pause=0.5)
     speak.flush()
     if state == "finished":
         print("the run is finished")
