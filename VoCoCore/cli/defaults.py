@@ -27,9 +27,16 @@ def defaults_of(settings: type[Group]) -> dict[str, str]:
 
 
 def _decided(tables: Iterable[Mapping[str, Any]], words: str) -> dict[str, str]:
-    """``words`` for each setting of the tables, but for those on which all of them agree."""
+    """``words`` for each setting of the tables, but for those on which all of them agree.
+
+    A value that is a dictionary differs by the recipe as well.
+    """
     found: dict[str, list[Any]] = {}
     for table in tables:
         for name, value in table.items():
             found.setdefault(name, []).append(value)
-    return {name: words for name, values in found.items() if any(value != values[0] for value in values)}
+    return {
+        name: f"{words} and the recipe" if any(isinstance(value, dict) for value in values) else words
+        for name, values in found.items()
+        if any(value != values[0] for value in values)
+    }
