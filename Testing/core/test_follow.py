@@ -160,3 +160,14 @@ def test_the_step_is_that_of_the_last_checkpoint_where_nothing_newer_was_said(tm
     follower = Follower(make_run(tmp_path / "run", state="stopped", step=40, events=events))
     follower.poll()
     assert follower.summary().step == 45
+
+
+def test_of_a_run_that_has_ended_all_is_told_however_long_it_was(run: RunDirectory) -> None:
+    with run.lock():
+        lines = (f'{{"v":1,"time":1.0,"type":"progress","step":{n},"total":9000}}\n' for n in range(1, 9001))
+        run.events_file.write_text("".join(lines))
+        assert len(Follower(run).poll()) < 9000, "more than one look reads"
+        run.write_status("finished", 9000)
+    told: list[int] = []
+    assert Follower(run).until_ended(lambda event: told.append(event["step"]), pause=60) == "finished"
+    assert told == [*range(1, 9001)]
