@@ -56,9 +56,8 @@ class _Cubic(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         gradient = gradient.contiguous(memory_format=LAST)
-        turned = weight.flip(2, 3, 4).transpose(0, 1)
         return (
-            _convolved(gradient, turned, None) if of_x else None,
+            _map_gradient(gradient, x, weight) if of_x else None,
             _weight_gradient(gradient, x, weight) if of_weight else None,
             gradient.sum((0, 2, 3, 4)) if of_bias else None,
         )
@@ -75,13 +74,22 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return rows.reshape(*rows.shape[:3], x.shape[-1], len(weight)).movedim(-1, 1)
 
 
+def _torchs(gradient: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, ...]:
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, _ONE, _ONE, _ONE, False, (0, 0, 0), 1, wanted
+    )
+
+
+def _map_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    if weight.shape[1] not in _PAIRED:
+        return _torchs(gradient, x, weight, [True, False, False])[0]
+    return _convolved(gradient, weight.flip(2, 3, 4).transpose(0, 1), None)
+
+
 def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Sum over voxels v of gradient(v) x(v + tap): (K, C, 3, 3, 3)."""
+    """Sum over voxels v of gradient(v) x(v + tap): (K, C, 3, 3, 3), in channels-last order."""
     if not all(n in _PRODUCTS for n in weight.shape[:2]):
-        only_weight = (False, True, False)
-        return torch.ops.aten.convolution_backward(
-            gradient, x, weight, None, _ONE, _ONE, _ONE, False, (0, 0, 0), 1, only_weight
-        )[1]
+        return _torchs(gradient, x, weight, [False, True, False])[1]
     g, x = gradient.movedim(1, -1), x.movedim(1, -1)
     width, height, depth, outputs = g.shape[1:]
     inputs, threads = x.shape[-1], torch.get_num_threads()
@@ -100,7 +108,8 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
             for tap, products in enumerate(sums):
                 shifted = right[:count, tap : tap + height].flatten(1, 2).flatten(2)
                 products[:count].baddbmm_(columns, shifted)
-    return sums.sum(1).view(_TAPS, _TAPS, outputs, _TAPS, inputs).permute(2, 4, 1, 0, 3)
+    taps = sums.sum(1).view(_TAPS, _TAPS, outputs, _TAPS, inputs)
+    return taps.permute(2, 1, 0, 3, 4).contiguous().movedim(-1, 1)
 
 
 def _neighbours_along_rows(planes: Tensor, into: Tensor) -> None:
