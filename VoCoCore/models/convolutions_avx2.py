@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 from VoCoCore.models.rows import LAST
 
 _PAIRED = (4, 12)  # channels of a result that is quicker by two voxels: 0.7 and 0.8 of the time
-_PRODUCTS = range(12, 321)  # channels on both sides with which the products below are quicker
-_BYTES = 4 << 20  # that a thread's products read: more leave the cache
+_PRODUCTS = range(12, 193)  # channels on both sides with which the products below are quicker
+_BYTES = 4 << 20  # that a thread's products read, or add to: more leave the cache
 _ONE, _TAPS = (1, 1, 1), 3
 
 
@@ -93,8 +93,8 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     g, x = gradient.movedim(1, -1), x.movedim(1, -1)
     width, height, depth, outputs = g.shape[1:]
     inputs, threads = x.shape[-1], torch.get_num_threads()
-    plane = height * depth * _TAPS * (outputs + inputs) * x.element_size()
-    planes = max(threads, min(width, threads * _BYTES // plane))
+    read, added = height * depth * _TAPS * (outputs + inputs), outputs * inputs * _TAPS**3
+    planes = min(width, threads * max(1, _BYTES // (max(read, added) * x.element_size())))
     # A product has the taps along X in its rows and those along Z in its columns; there are three, along Y.
     sums = x.new_zeros(_TAPS, planes, _TAPS * outputs, _TAPS * inputs)
     left = x.new_empty(planes, height, depth, _TAPS, outputs)
