@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_a_half_installed_torch_is_found(looked, bare, tmp_path, damage, words):
     facts = looked()
     assert not facts.ok and not facts.missing and words in facts.broken[environment.TORCH]
     assert any("half installed" in warning and "repairs" in warning for warning in facts.warnings)
+
+
+def test_what_is_gone_is_missed_also_where_python_leaves_it_out(bare, tmp_path, monkeypatch):
+    add(bare, tmp_path, "aaa", "2.5.1")
+    (site(bare) / "aaa" / "more.py").unlink()
+    (each,) = metadata.distributions(name="aaa", path=[str(site(bare))])
+    there = [file for file in each.files if file.locate().exists()]
+    monkeypatch.setattr(type(each), "files", property(lambda self: there))  # as from Python 3.12 on
+    assert probe.damage(each) == "1 of its 5 files is missing"
 
 
 def test_an_empty_folder_of_torch_is_no_torch(looked, bare, tmp_path):

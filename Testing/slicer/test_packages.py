@@ -297,6 +297,19 @@ def test_what_light_the_torch_complains_of_is_in_the_log(own, tmp_path, heard, m
     assert bench.look().throughExtension, "nothing was installed, and it can be tried again"
 
 
+def test_a_blocked_index_of_torch_is_said_in_words(own, tmp_path, heard, monkeypatch):
+    bench = Bench(tmp_path, {}, "aaa\n")
+    bench.look()
+    # light-the-torch 0.8.1 with the pip 25.1.1 of Slicer 5.10, PyPI open, download.pytorch.org not
+    said = (
+        "WARNING: Retrying after connection broken by 'NewConnectionError(...)': /whl/cpu/torch/\n"
+        "TypeError: build_source() missing 1 required keyword-only argument: 'project_name'"
+    )
+    monkeypatch.setenv("FAILS", said)
+    task = ended(bench.installer.installTorch())
+    assert "index cannot be reached" in bench.installer.explain(task).message
+
+
 def test_an_index_of_torch_that_cannot_be_reached_is_no_conflict(own, tmp_path, heard, monkeypatch):
     bench = Bench(tmp_path, {}, "aaa\n")
     bench.look()

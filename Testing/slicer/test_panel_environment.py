@@ -102,6 +102,21 @@ def test_an_install_that_changes_nothing_is_said_and_not_asked_again(hand, voco,
     assert "all is well" in hand.readWindow()[1]
 
 
+def test_after_a_cancelled_install_it_is_looked_what_there_is(hand, python, voco, host, monkeypatch, tmp_path):
+    looked(hand)
+    slow = ["-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(
+        Installer, "install", lambda self: Task(slow, self._environment.python, plain=True)
+    )
+    host.answers.give("Install")
+    hand.click("installButton")
+    hand.until(lambda: text(hand, "installLabel") == "Installing...", 60)
+    unpack(tmp_path / "wheels" / "aaa-2.5-py3-none-any.whl", python)
+    (site(python) / "aaa" / "more.py").unlink()
+    hand.click("cancelInstallButton")
+    assert "aaa is only half installed" in looked(hand)
+
+
 def test_a_half_install_is_said_and_repaired(hand, python, voco, host, tmp_path):
     unpack(tmp_path / "wheels" / "aaa-2.5-py3-none-any.whl", python)
     (site(python) / "aaa" / "__init__.py").unlink()

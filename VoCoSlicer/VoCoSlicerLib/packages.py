@@ -200,7 +200,9 @@ def _one(change: Change) -> str:
 def _explained(message: str, log: str) -> EnvironmentFault:
     """What pip says, in words that help."""
     text = log.lower()
-    failed = any(words in text for words in ("no matching distribution", "resolutionimpossible"))
+    # The last is light-the-torch's own defect, where the index of PyTorch answers nothing and pip is 22.3 or later.
+    signs = ("no matching distribution", "resolutionimpossible", "build_source() missing")
+    failed = any(words in text for words in signs)
     if failed and any(words in text for words in ("connection broken", "connectionerror", "name resolution")):
         return EnvironmentFault(
             "the package index cannot be reached", "check the network and the proxy, then try again"

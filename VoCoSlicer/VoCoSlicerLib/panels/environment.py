@@ -35,7 +35,7 @@ class EnvironmentPanel(Panel):
         ui.browseButton.clicked.connect(lambda *_: self._browse())
         ui.checkPythonButton.clicked.connect(lambda *_: self.check())
         ui.installButton.clicked.connect(lambda *_: self.install())
-        ui.cancelInstallButton.clicked.connect(lambda *_: self.cancel())
+        ui.cancelInstallButton.clicked.connect(lambda *_: self._onCancel())
         ui.installLogButton.clicked.connect(lambda *_: self.showLog())
         ui.installBar.setRange(0, 0)
         self._show()
@@ -209,6 +209,12 @@ class EnvironmentPanel(Panel):
         self._rounds = 0
         self.host.showError(error, self._log or None)
         self._show()
+
+    def _onCancel(self) -> None:
+        installing = bool(self._rounds)
+        self.cancel()
+        if installing:  # pip may have left anything half done
+            self.check()
 
     def _onPython(self) -> None:
         text = str(adapter.read(self.ui.pythonEdit, "text")).strip()

@@ -7,6 +7,7 @@ A package is ``broken`` where its metadata is there but files that it lists are 
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
@@ -75,14 +76,25 @@ def installed() -> dict[str, metadata.Distribution]:
     return found
 
 
+def listed(each: metadata.Distribution) -> list[Path] | None:
+    """The files that a package's own list names, there or not, relative to where it lies; None without a list.
+
+    From Python 3.12 on ``each.files`` leaves out those that are not there: nothing would ever be missing.
+    """
+    record = each.read_text("RECORD")
+    if not record:
+        return None if each.files is None else [Path(file) for file in each.files]
+    return [Path(row[0]) for row in csv.reader(record.splitlines()) if row]
+
+
 def damage(each: metadata.Distribution) -> str:
     """What is wrong with an installed package by its own list of files; "" where nothing is."""
-    files = each.files
+    files = listed(each)
     if files is None:
         return "its list of files is missing"
     # Compiled files come and go, and scripts lie outside.
     wanted = [file for file in files if file.suffix != ".pyc" and ".." not in file.parts]
-    gone = [file for file in wanted if not os.path.exists(file.locate())]
+    gone = [file for file in wanted if not os.path.exists(each.locate_file(file))]
     verb = "is" if len(gone) == 1 else "are"
     return f"{len(gone)} of its {len(wanted)} files {verb} missing" if gone else ""
 
