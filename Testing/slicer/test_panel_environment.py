@@ -102,12 +102,12 @@ def test_an_install_that_changes_nothing_is_said_and_not_asked_again(hand, voco,
     assert "all is well" in hand.readWindow()[1]
 
 
-def test_after_a_cancelled_install_it_is_looked_what_there_is(hand, python, voco, host, monkeypatch, tmp_path):
+def test_after_a_cancelled_install_it_is_looked_what_there_is(
+    hand, python, voco, host, monkeypatch, tmp_path
+):
     looked(hand)
     slow = ["-c", "import time; time.sleep(60)"]
-    monkeypatch.setattr(
-        Installer, "install", lambda self: Task(slow, self._environment.python, plain=True)
-    )
+    monkeypatch.setattr(Installer, "install", lambda self: Task(slow, self._environment.python, plain=True))
     host.answers.give("Install")
     hand.click("installButton")
     hand.until(lambda: text(hand, "installLabel") == "Installing...", 60)
