@@ -200,7 +200,7 @@ def _one(change: Change) -> str:
 def _explained(message: str, log: str) -> EnvironmentFault:
     """What pip says, in words that help."""
     text = log.lower()
-    # The last is light-the-torch's own defect, where the index of PyTorch answers nothing and pip is 22.3 or later.
+    # The last is light-the-torch's own defect (0.8.1, pip 25.1), where the index of PyTorch answers nothing.
     signs = ("no matching distribution", "resolutionimpossible", "build_source() missing")
     failed = any(words in text for words in signs)
     if failed and any(words in text for words in ("connection broken", "connectionerror", "name resolution")):
