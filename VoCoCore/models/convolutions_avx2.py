@@ -29,11 +29,11 @@ def has_avx2_alone() -> bool:
 
 def is_quicker(part: nn.Conv3d) -> bool:
     """Whether `cubic` computes ``part``, and sooner: a map by neighbours of 3^3 voxels, of as many voxels again."""
-    cubic = part.kernel_size == (_TAPS,) * 3 and part.padding == _ONE and part.padding_mode == "zeros"
+    padded = part.kernel_size == (_TAPS,) * 3 and part.padding == _ONE and part.padding_mode == "zeros"
     dense = part.stride == part.dilation == _ONE and part.groups == 1
     channels = part.in_channels, part.out_channels
     gains = any(n in _PAIRED for n in channels) or all(n in _PRODUCTS for n in channels)
-    return cubic and dense and gains
+    return padded and dense and gains
 
 
 def cubic(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
