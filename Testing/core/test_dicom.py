@@ -13,8 +13,9 @@ import SimpleITK as sitk  # noqa: N813
 
 from VoCoCore.data.cases import Index, save_index
 from VoCoCore.data.check import check_index
-from VoCoCore.data.dicom_tags import PATIENT_ID, POSITION, ROWS, read_tags
+from VoCoCore.data.dicom_tags import PATIENT_ID, POSITION, ROWS, has_all_pixels, read_tags
 from VoCoCore.data.images import read_header, read_image
+from VoCoCore.data.images_itk import dicom_slice_dtype, read_dicom_slice
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.volume import ImageError
 from VoCoCore.errors import DataError
@@ -137,6 +138,47 @@ def test_files_without_preamble_and_files_that_are_no_dicom(tmp_path: Path) -> N
     for content in (b"", b"hello", bytes(4000), bytes(range(256)) * 9):
         (tmp_path / "other").write_bytes(content)
         assert read_tags(str(tmp_path / "other")) is None
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        uid.ExplicitVRLittleEndian,
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+        uid.RLELossless,
+    ],
+)
+def test_a_slice_cut_off_anywhere_is_refused_whatever_reads_the_pixels(tmp_path: Path, syntax: str) -> None:
+    """Some versions of SimpleITK give what lay in memory for such a file, or end the process."""
+    path = tmp_path / "a.dcm"
+    write_slice(path, pixels_of(1), syntax)
+    whole = path.read_bytes()
+    assert has_all_pixels(str(path))
+    # What can be lost without a voxel: the mark after fragments, and the end of a deflated stream.
+    spare = {uid.RLELossless: 8, uid.DeflatedExplicitVRLittleEndian: 2}.get(syntax, 0)
+    for lost in range(1, len(whole)):
+        path.write_bytes(whole[:-lost])
+        assert not has_all_pixels(str(path)) or lost <= spare, lost
+    for lost in (1, 100, 239, 245, 300):
+        path.write_bytes(whole[:-lost])
+        try:
+            assert np.array_equal(read_dicom_slice(str(path)).T, pixels_of(1) - 1024) and lost <= spare
+        except ImageError as error:
+            assert "a.dcm end early" in str(error) or lost <= spare
+
+
+def test_pixel_data_shorter_than_the_picture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    write_slice(path, pixels_of(1))
+    data = pydicom.dcmread(path)
+    data.PixelData = data.PixelData[:-2]
+    data.save_as(path)
+    with pytest.raises(ImageError, match=r"a\.dcm end early"):
+        read_dicom_slice(str(path))
+    with pytest.raises(ImageError, match=r"a\.dcm end early"):
+        dicom_slice_dtype(str(path))
 
 
 def test_many_patients_and_series_in_one_folder(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A light reader of DICOM headers: the few tags that sort files into series, and nothing of the pixel data.
+"""A light reader of DICOM headers: the few tags that sort files into series, and whether the pixel data are whole.
 
 Recognises DICOM by content, whatever a file is called: by the letters DICM after the preamble, or by a
 first element that can only be DICOM's. Explicit and implicit VR, both byte orders and deflated files;
@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from math import prod
 from typing import BinaryIO
 
 SOP_CLASS, SOP_UID, IMAGE_TYPE, MODALITY = 0x00080016, 0x00080018, 0x00080008, 0x00080060
@@ -19,11 +20,13 @@ PATIENT_ID, BODY_PART, ECHO_TIME, B_VALUE = 0x00100020, 0x00180015, 0x00180081, 
 STUDY_UID, SERIES_UID, ACQUISITION, TEMPORAL = 0x0020000D, 0x0020000E, 0x00200012, 0x00200100
 POSITION, ORIENTATION, SAMPLES, PHOTOMETRIC = 0x00200032, 0x00200037, 0x00280002, 0x00280004
 FRAMES, ROWS, COLUMNS, PIXEL_SPACING = 0x00280008, 0x00280010, 0x00280011, 0x00280030
+BITS, PIXELS = 0x00280100, 0x7FE00010
 _WANTED = {SOP_CLASS, SOP_UID, IMAGE_TYPE, MODALITY, PATIENT_ID, BODY_PART, ECHO_TIME, B_VALUE, STUDY_UID}
 _WANTED |= {SERIES_UID, ACQUISITION, TEMPORAL, POSITION, ORIENTATION, SAMPLES, PHOTOMETRIC, FRAMES, ROWS}
 _WANTED |= {COLUMNS, PIXEL_SPACING}
 _LAST = PIXEL_SPACING
-_NUMBERS = {SAMPLES: "H", ROWS: "H", COLUMNS: "H", B_VALUE: "d"}
+_SIZES = (SAMPLES, FRAMES, ROWS, COLUMNS, BITS)
+_NUMBERS = {SAMPLES: "H", ROWS: "H", COLUMNS: "H", BITS: "H", B_VALUE: "d"}
 
 _MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = 0x00020002, 0x00020010
 _IMPLICIT, _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -37,13 +40,47 @@ Tags = dict[int, str]
 def read_tags(path: str) -> Tags | None:
     """The wanted tags of a file as text (numbers too), or None where it is not DICOM. Raises OSError."""
     with open(path, "rb") as file:
-        start = file.read(132)
-        if start[128:] == b"DICM":
-            return _read_part_10(file)
-        if not _looks_bare(start):
+        if (opened := _opened(file)) is None:
             return None
-        file.seek(0)
-        return _guarded(_Elements(file, "<", _has_explicit_vr(start)))
+        elements, media_class = opened
+        found = _collected(elements, _LAST, _WANTED)
+        # Anonymised files may have an empty SOP class in the data set only.
+        if media_class and not found.get(SOP_CLASS):
+            found[SOP_CLASS] = media_class
+        return found
+
+
+def has_all_pixels(path: str) -> bool:
+    """Whether the pixel data that a file's header announces are there to their end. Raises OSError.
+
+    Libraries differ on files cut off: some versions give whatever lay in memory, or end the process.
+    """
+    with open(path, "rb") as file:
+        if (opened := _opened(file)) is None:
+            return False
+        elements, _ = opened
+        sizes = _collected(elements, PIXELS - 1, _SIZES)
+        try:
+            return elements.pixels_fit(_bits(sizes))
+        except (struct.error, EOFError):
+            return False
+
+
+def _bits(sizes: Tags) -> int:
+    """Bits of an uncompressed picture of these sizes; 0 where one of them makes no sense."""
+    numbers = [sizes.get(tag) or ("1" if tag in (SAMPLES, FRAMES) else "") for tag in _SIZES]
+    return prod(int(number) for number in numbers) if all(map(str.isdecimal, numbers)) else 0
+
+
+def _opened(file: BinaryIO) -> tuple[_Elements, str] | None:
+    """The data set of a file, and the SOP class that stands before it ("": none); None: not DICOM."""
+    start = file.read(132)
+    if start[128:] == b"DICM":
+        return _read_part_10(file)
+    if not _looks_bare(start):
+        return None
+    file.seek(0)
+    return _Elements(file, "<", _has_explicit_vr(start)), ""
 
 
 def _looks_bare(start: bytes) -> bool:
@@ -60,22 +97,14 @@ def _has_explicit_vr(start: bytes) -> bool:
     return start[4:6].isalpha() and start[4:6].isupper()
 
 
-def _read_part_10(file: BinaryIO) -> Tags:
-    """Read what follows the preamble: group 2, then the data set in the encoding that group 2 names."""
-    meta = _Elements(file, "<", True)
-    tags: Tags = {}
-    with suppress(struct.error, EOFError):
-        for tag, length in meta.until(0x0002FFFF):
-            meta.keep(tag, length, (_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX), tags)
-    syntax = tags.pop(_TRANSFER_SYNTAX, "")
-    media_class = tags.pop(_MEDIA_SOP_CLASS, "")
+def _read_part_10(file: BinaryIO) -> tuple[_Elements, str]:
+    """Read group 2, which follows the preamble; the data set after it is in the encoding that it names."""
+    tags = _collected(_Elements(file, "<", True), 0x0002FFFF, (_MEDIA_SOP_CLASS, _TRANSFER_SYNTAX))
+    syntax = tags.get(_TRANSFER_SYNTAX, "")
     if syntax == _DEFLATED:
         file = io.BytesIO(_inflated(file.read()))
-    found = _guarded(_Elements(file, ">" if syntax == _BIG_ENDIAN else "<", syntax != _IMPLICIT))
-    # Anonymised files may have an empty SOP class in the data set only.
-    if not found.get(SOP_CLASS):
-        found[SOP_CLASS] = media_class
-    return found
+    order = ">" if syntax == _BIG_ENDIAN else "<"
+    return _Elements(file, order, syntax != _IMPLICIT), tags.get(_MEDIA_SOP_CLASS, "")
 
 
 def _inflated(packed: bytes) -> bytes:
@@ -85,12 +114,12 @@ def _inflated(packed: bytes) -> bytes:
         return b""
 
 
-def _guarded(elements: _Elements) -> Tags:
-    """Collect the wanted tags; a header that breaks off gives those before the break."""
+def _collected(elements: _Elements, last: int, wanted: Collection[int]) -> Tags:
+    """The wanted tags up to tag ``last``; a header that breaks off gives those before the break."""
     tags: Tags = {}
     with suppress(struct.error, EOFError, RecursionError):
-        for tag, length in elements.until(_LAST):
-            elements.keep(tag, length, _WANTED, tags)
+        for tag, length in elements.until(last):
+            elements.keep(tag, length, wanted, tags)
     return tags
 
 
@@ -120,6 +149,29 @@ class _Elements:
             tags[tag] = self._text(tag, self._bytes(length))
         else:
             self.file.seek(length, 1)
+
+    def pixels_fit(self, bits: int) -> bool:
+        """Whether pixel data of so many bits come next and end within the file. Raises EOFError."""
+        head = self._head()
+        if head is None or head[0] != PIXELS:
+            return False
+        if head[1] != _UNDEFINED:
+            return head[1] * 8 >= bits and self._left() >= head[1]
+        fragments = -1  # the first item tells where the frames begin
+        # Some files lack the mark that ends the fragments.
+        while (item := self._head()) and item[0] == _ITEM:
+            if self._left() < item[1]:
+                return False
+            self.file.seek(item[1], 1)
+            fragments += 1
+        return fragments > 0
+
+    def _left(self) -> int:
+        """Bytes of the file from here to its end."""
+        here = self.file.tell()
+        end = self.file.seek(0, 2)
+        self.file.seek(here)
+        return end - here
 
     def _head(self) -> tuple[int, int] | None:
         raw = self.file.read(8)

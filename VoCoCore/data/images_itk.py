@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from VoCoCore.data.dicom_tags import has_all_pixels
 from VoCoCore.data.volume import Header, ImageError, Volume, chosen_volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -40,7 +41,7 @@ def read_itk(path: str, volumes: Sequence[int | None]) -> list[Volume]:
 
 def read_dicom_slice(path: str) -> np.ndarray:
     """Grey values (columns, rows) of a single-frame DICOM file, after its rescaling. Raises ImageError."""
-    reader = _opened(path, "GDCMImageIO")
+    reader = _opened_slice(path)
     array = _voxels(reader, path)
     return _as_measured(array.reshape(array.shape[-2:]).T, reader)
 
@@ -60,8 +61,14 @@ def _as_measured(array: np.ndarray, reader: Any) -> np.ndarray:
 
 
 def dicom_slice_dtype(path: str) -> np.dtype:
-    """Type of the values that `read_dicom_slice` gives."""
-    return _dtype(_opened(path, "GDCMImageIO"))
+    """Type of the values that `read_dicom_slice` gives. Raises ImageError."""
+    return _dtype(_opened_slice(path))
+
+
+def _opened_slice(path: str) -> Any:
+    if not has_all_pixels(path):
+        raise _cut_off(path)
+    return _opened(path, "GDCMImageIO")
 
 
 def _voxels(reader: Any, path: str) -> np.ndarray:
@@ -69,7 +76,7 @@ def _voxels(reader: Any, path: str) -> np.ndarray:
         with _quiet():
             array = simple_itk().GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
-        raise ImageError(f"the voxels of {path} end early or are damaged", _AGAIN, "truncated") from error
+        raise _cut_off(path) from error
     if array.dtype.kind not in "iuf":
         raise ImageError(f"{path} has values of the kind {array.dtype}", "save it as integers or floats")
     return array
@@ -129,6 +136,10 @@ def _quiet() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
         os.close(null)
+
+
+def _cut_off(path: str) -> ImageError:
+    return ImageError(f"the voxels of {path} end early or are damaged", _AGAIN, "truncated")
 
 
 def _unreadable(path: str) -> ImageError:
