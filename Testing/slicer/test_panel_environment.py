@@ -102,9 +102,11 @@ def test_an_install_that_changes_nothing_is_said_and_not_asked_again(hand, voco,
     assert "all is well" in hand.readWindow()[1]
 
 
+@pytest.mark.parametrize("rounds", [3, 1], ids=["the first round", "the last round"])
 def test_after_a_cancelled_install_it_is_looked_what_there_is(
-    hand, python, voco, host, monkeypatch, tmp_path
+    hand, python, voco, host, monkeypatch, tmp_path, rounds
 ):
+    monkeypatch.setattr("VoCoSlicerLib.panels.environment._ROUNDS", rounds)
     looked(hand)
     slow = ["-c", "import time; time.sleep(60)"]
     monkeypatch.setattr(Installer, "install", lambda self: Task(slow, self._environment.python, plain=True))

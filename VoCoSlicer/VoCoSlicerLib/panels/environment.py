@@ -122,7 +122,6 @@ class EnvironmentPanel(Panel):
             self._rounds = 0
             self._show(_("Nothing was installed."))
             return
-        self._rounds -= 1
         if plan.throughExtension:
             self._installTorch(installer)
             return
@@ -145,6 +144,7 @@ class EnvironmentPanel(Panel):
         self._begin(task, lambda done: self._onInstalled(installer, done), _("Installing PyTorch..."))
 
     def _onInstalled(self, installer: Installer, task: Task) -> None:
+        self._rounds -= 1
         if error := installer.explain(task):
             self._fail(error)
         self._look()
