@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from VoCoCore.cards import has_kernels, left_out, slow_half
 from VoCoCore.errors import EnvironmentFault, counted
 from VoCoCore.settings import RunSettings
 
@@ -47,7 +48,7 @@ class Machine:
 
 def available() -> list[str]:
     """Kinds of device that work here, best first."""
-    kinds = ["cuda"] if torch.cuda.is_available() else []
+    kinds = ["cuda"] if torch.cuda.is_available() and has_kernels() else []
     if torch.backends.mps.is_available():
         kinds.append("mps")
     return [*kinds, "cpu"]
@@ -61,8 +62,9 @@ def choose(run: RunSettings) -> Machine:
     kinds = available()
     kind = kinds[0] if run.device == "auto" else run.device
     if kind not in kinds:
+        why = left_out() if kind == "cuda" else ""
         raise EnvironmentFault(
-            f"there is no usable {kind.upper()} device here",
+            f"there is no usable {kind.upper()} device here" + (f": {why}" if why else ""),
             f"use --device {kinds[0]}, or run 'voco doctor' to see why",
         )
     rank, ranks, local = _ranks()
@@ -79,6 +81,10 @@ def choose(run: RunSettings) -> Machine:
     )
     reason = f"chosen from {', '.join(kinds)}" if run.device == "auto" else "asked for"
     words = f"{kind} ({name}), {precision}, {reason}" + (f", {ranks} ranks" if ranks > 1 else "")
+    if kind == "cuda" and precision != "fp32" and (slow := slow_half()):
+        words += f"; {slow}"
+    elif kind != "cuda" and run.device == "auto" and (why := left_out()):
+        words += f"; {why}"
     return Machine(device, precision, words, rank, ranks)
 
 
@@ -178,5 +184,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         "cannot allocate memory",
         "alloc_failed",  # of cuBLAS and cuDNN, which ask the GPU themselves
         "allocation_failed",
+        "unable to find an engine",  # of cuDNN, where no algorithm's work space finds room
     )
     return isinstance(error, RuntimeError | OSError) and any(word in str(error).lower() for word in words)

@@ -26,6 +26,7 @@ ROOMS = [
     "presets",
     "finetune_settings",
     "protocols",
+    "cards",
     "devices",
     "runs",
     "data",

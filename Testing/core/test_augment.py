@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from VoCoCore.data.augment_intensity import augment_intensity, blurred, raised
-from VoCoCore.data.augment_space import OUTSIDE, augment_space
+from VoCoCore.data.augment_space import OUTSIDE, augment_space, nearest
 
 WAYS = (False, True)  # crop by crop, all at once
 SEEDS = st.integers(0, 2**31)
@@ -96,6 +97,19 @@ def test_affine_maps_are_scipys(seed, shape):
             np.testing.assert_allclose(new[m].numpy(), image, atol=1e-5)
             same = kinds[m].numpy() == label
             assert (same | between_voxels(shape, matrix) & which[m]).all()
+
+
+@given(SEEDS, st.tuples(*[st.integers(1, 7)] * 3))
+@settings(max_examples=40, deadline=None)
+def test_nearest_voxels_for_devices_without_them_are_torchs(seed, shape):
+    rng = np.random.default_rng(seed)
+    labels = torch.from_numpy(rng.integers(-1, 9, (2, 1, *shape)).astype(np.int16))
+    grid = torch.from_numpy(rng.uniform(-1.5, 1.5, (2, 4, 5, 6, 3)).astype(np.float32))
+    torchs = F.grid_sample(
+        labels.float() - OUTSIDE, grid, mode="nearest", padding_mode="zeros", align_corners=True
+    )
+    found = nearest(labels, grid)
+    assert found.dtype == labels.dtype and torch.equal(found.float(), torchs + OUTSIDE)
 
 
 @pytest.mark.parametrize("at_once", WAYS)

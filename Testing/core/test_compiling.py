@@ -13,6 +13,7 @@ from VoCoCore.models.compiling import compile_encoders, is_compiled
 from VoCoCore.models.convolutions import FlatConv3d
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.interface import Encoder
+from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.models.placing import placed
 from VoCoCore.pretext.build import build_task, encoder_factory
 from VoCoCore.training.pretrain import pretrain
@@ -50,6 +51,26 @@ def test_no_piece_of_a_swin_transformer_is_left_out(monkeypatch, caplog):
     with torch.no_grad():
         encoder(torch.empty(1, 1, 64, 64, 64, device="meta"))
     assert "recompile_limit" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "edge"), [("unet", 4, 32), ("unetr", 4, 32), ("swin_unetr", 12, 64)]
+)
+def test_fine_tuning_goes_through_what_was_compiled(name, size, edge, monkeypatch):
+    passes = []
+
+    def compiled(self, **_how):
+        def call(*inputs, **options):
+            passes.append(name)
+            return self.forward(*inputs, **options)
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(Encoder, "compile", compiled)
+    network = SegmentationNetwork(build_encoder(name, 1, size, (edge,) * 3), 2).to("meta")
+    compile_encoders(network, silent)
+    network(torch.empty(1, 1, edge, edge, edge, device="meta"))
+    assert passes == [name]
 
 
 def test_where_nothing_can_compile_the_job_says_so(small_cohort, tmp_path, monkeypatch):

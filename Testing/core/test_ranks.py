@@ -60,6 +60,8 @@ pytestmark = [
 )
 def test_two_ranks_equal_one(recipe, encoder, small_cohort, tmp_path):
     changes = {"optim__steps": 3, "run__precision": "fp32", "model__encoder": encoder}
+    if (recipe, encoder) == ("paper", "unet"):
+        changes["optim__accumulate"] = 2  # ranks add up their gradients at the second batch of a step
     settings = small_cohort.settings(recipe, run__validation_rounds=3, **changes)
     alone = pretrain(settings, tmp_path / "one")
     warned = {"PYTHONWARNINGS": "always::FutureWarning"}

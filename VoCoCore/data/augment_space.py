@@ -83,10 +83,23 @@ def _warp(images: Tensor, labels: Tensor, matrix: Tensor) -> tuple[Tensor, Tenso
         grid = _grid(matrix, images.shape[2:])
         options = {"align_corners": True}
         moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", **options)
+        if images.device.type == "mps":  # whose grid_sample knows no nearest voxel in 3D before PyTorch 2.12
+            return moved, nearest(labels, grid)
         # Numbers start at OUTSIDE, so that the zeros beyond the border become it.
         above = labels.to(images.dtype) - OUTSIDE
         kinds = F.grid_sample(above, grid, mode="nearest", padding_mode="zeros", **options)
         return moved, (kinds + OUTSIDE).to(labels.dtype)
+
+
+def nearest(labels: Tensor, grid: Tensor) -> Tensor:
+    """Labels (M, 1, X, Y, Z) of the voxels nearest to ``grid`` (M, X, Y, Z, 3), as grid_sample finds them."""
+    inside, places = torch.ones_like(grid[..., 0], dtype=torch.bool), []
+    for axis, length in enumerate(labels.shape[2:]):
+        at = ((grid[..., 2 - axis] + 1) / 2 * (length - 1)).round()
+        inside &= (at >= 0) & (at < length)
+        places.append(at.clamp(0, length - 1).long())
+    crop = torch.arange(len(labels), device=labels.device).view(-1, 1, 1, 1)
+    return torch.where(inside, labels[crop, 0, places[0], places[1], places[2]], OUTSIDE).unsqueeze(1)
 
 
 def _grid(matrix: Tensor, shape: torch.Size) -> Tensor:

@@ -205,12 +205,16 @@ def _leave_signals_to_the_job(over: Any, _: int) -> None:
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Copy a batch, but for what is named ``host_``; from pinned memory the copy overlaps with the work before it."""
+    """Copy a batch, but for what is named ``host_``; from pinned memory the copy overlaps with the work before it.
+
+    Apple's GPUs would read a batch after it is gone: they are waited for.
+    """
+    later = device.type != "mps"
     if device.type == "mps":  # which has no float64
         batch = {
             name: value.float() if value.dtype == torch.float64 else value for name, value in batch.items()
         }
     return {
-        name: value if name.startswith("host_") else value.to(device, non_blocking=True)
+        name: value if name.startswith("host_") else value.to(device, non_blocking=later)
         for name, value in batch.items()
     }

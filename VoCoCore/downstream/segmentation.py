@@ -79,7 +79,9 @@ class Segmentation(Downstream):
 
     def target(self, labels: Tensor) -> Tensor:
         """Label values (M, X, Y, Z), -1 where none, to class numbers (M, X, Y, Z) or regions (M, K, X, Y, Z) bool."""
-        found = self.lookup[(labels.long() + 1).clamp(max=len(self.lookup) - 1)]
+        # Logits, and labels with them, may have left the device for want of room.
+        lookup = self.lookup.to(labels.device)
+        found = lookup[(labels.long() + 1).clamp(max=len(lookup) - 1)]
         return found if self.activation == "softmax" else found.movedim(-1, 1)
 
     def forward(self, batch: Batch) -> Outcome:

@@ -134,7 +134,7 @@ class Predictor:
         plan = self._plan(array, affine, self.card.window)
         images = torch.from_numpy(apply_plan(array, plan, np.float32))[None].to(self.machine.device)
         with torch.no_grad(), self.machine.autocast():
-            logits = self._views(images).float()
+            logits = self._views(images)
         self._refuse_overflow(logits)
         return logits.softmax(1)[0].cpu().double().numpy()
 
@@ -166,15 +166,15 @@ class Predictor:
 
     def _predict(self, windows: Tensor) -> Tensor:
         with self.machine.autocast():
-            return self._views(windows).float()
+            return self._views(windows)
 
     def _views(self, images: Tensor) -> Tensor:
-        """Mean logits over all networks and mirrored views."""
+        """Mean logits, float32, over all networks and mirrored views."""
         total: Tensor | None = None
         for network in self.networks:
             for axes in self.views:
                 dims = [2 + axis for axis in axes]
-                logits = network(images.flip(dims) if dims else images)
+                logits = network(images.flip(dims) if dims else images).float()  # before they are added
                 logits = logits.flip(dims) if dims and logits.ndim == 5 else logits
                 total = logits if total is None else total + logits
         assert total is not None

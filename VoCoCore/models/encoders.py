@@ -59,25 +59,17 @@ class SwinUnetrEncoder(Encoder):
         self.encoder4 = _residual_block(4 * c, 4 * c)
         self.encoder10 = _residual_block(16 * c, 16 * c)
 
-    def hidden(self, x: Tensor) -> list[Tensor]:
-        """The transformer's five normalised states, strides 2 to 32."""
-        return self.swinViT(x, True)
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """The five maps, and before the last one the fourth state as it is: stride 16, 8C channels."""
+        return self(x, between=True)
 
-    def maps(self, x: Tensor, hidden: Sequence[Tensor]) -> list[Tensor]:
-        """The feature maps of an input and its hidden states."""
+    def forward(self, x: Tensor, between: bool = False) -> list[Tensor]:
+        hidden = self.swinViT(x, True)  # five normalised states, strides 2 to 32
         blocks = (self.encoder1, self.encoder2, self.encoder3, self.encoder4, self.encoder10)
         inputs = (x, hidden[0], hidden[1], hidden[2], hidden[4])
         pairs = list(zip(blocks, inputs, strict=True))
-        return [self._run(block, part) for block, part in (pairs[-1:] if self.last_only else pairs)]
-
-    def pyramid(self, x: Tensor) -> list[Tensor]:
-        """The five maps, and before the last one the fourth state as it is: stride 16, 8C channels."""
-        hidden = self.hidden(x)
-        maps = self.maps(x, hidden)
-        return [*maps[:-1], hidden[3], maps[-1]]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return self.maps(x, self.hidden(x))
+        maps = [self._run(block, part) for block, part in (pairs[-1:] if self.last_only else pairs)]
+        return [*maps[:-1], hidden[3], maps[-1]] if between else maps
 
 
 class UnetrEncoder(Encoder):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from VoCoCore.data.loading import to_device
 from VoCoCore.devices import Machine
@@ -65,11 +67,12 @@ def run_steps(job: Job) -> tuple[int, bool]:
         stopping, ended = _after_step(job, done, stopping, done == job.steps)
     while not (stopping or ended):
         lr = warmup_cosine(done, optim.lr, warmup, job.steps)
-        for _ in range(optim.accumulate):
+        for left in reversed(range(optim.accumulate)):
             batch = to_device(next(job.batches), job.machine.device)
-            with job.machine.autocast():
-                outcome = job.model(batch)
-            job.updater.backward(outcome.loss / optim.accumulate)
+            with _apart(job.model) if left else nullcontext():
+                with job.machine.autocast():
+                    outcome = job.model(batch)
+                job.updater.backward(outcome.loss / optim.accumulate)
         job.updater.step(lr, done)
         job.task.after_step(done)
         done += 1
@@ -77,6 +80,11 @@ def run_steps(job: Job) -> tuple[int, bool]:
         job.monitor.after_step(done, lr, outcome, stopping or ended)
         stopping, ended = _after_step(job, done, stopping, ended)
     return done, ended
+
+
+def _apart(model: nn.Module) -> AbstractContextManager:
+    """Context in which ranks keep their gradients to themselves: the last batch of a step adds up all of them."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
 def _after_step(job: Job, done: int, stopping: bool, ended: bool) -> tuple[bool, bool]:
