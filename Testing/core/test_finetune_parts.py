@@ -25,6 +25,7 @@ from VoCoCore.evaluation.finetune_curves import class_names, finetune_figure
 from VoCoCore.evaluation.finetune_report import judge, write_finetune_report
 from VoCoCore.evaluation.metrics import LabelMetrics
 from VoCoCore.models.card import OutputClass
+from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.models.weight_files import read_weight_file
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.events import read_events
@@ -45,6 +46,21 @@ def test_patience_counts_over_a_stop(labelled_cohort, tmp_path) -> None:
     assert not finetune(settings, tmp_path / "run", **stopping_after(1)).finished
     result = finetune(settings, tmp_path / "run", resume=True)
     assert result.finished and result.steps == 3
+
+
+def test_a_look_says_where_memory_runs_out(labelled_cohort, tmp_path, monkeypatch) -> None:
+    """On a card that training fills, windows go through by ones: much slower, which must not look like a fault."""
+    forward, heard = SegmentationNetwork.forward, []
+
+    def narrow(self: SegmentationNetwork, crops: torch.Tensor) -> Any:
+        if not self.training and len(crops) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, crops)
+
+    monkeypatch.setattr(SegmentationNetwork, "forward", narrow)
+    finetune(labelled_cohort.settings(optim__steps=1), tmp_path / "run", listeners=[heard.append])
+    warnings = {event["message"] for event in heard if event["type"] == "warning"}
+    assert "validation: out of memory: windows are now predicted 1 at a time" in warnings
 
 
 def test_a_list_of_training_cases_alone_must_say_what_to_validate_on(labelled_cohort, tmp_path) -> None:

@@ -69,10 +69,14 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
         out = torch.empty_like(v)
-        for i in _pieces(q):
+        for kinds, crops in _pieces(q, mask):
             # Detached: a mask that asks for a gradient would keep torch from its fused kernel.
-            added = _added(bias.detach(), mask, i, len(q[i])).to(q.dtype)
-            out[i] = F.scaled_dot_product_attention(q[i], k[i], v[i], attn_mask=added, scale=1.0)
+            added = _added(bias.detach(), mask, kinds).to(q.dtype)
+            for crop in crops:
+                place = (crop, kinds)
+                one_q, one_k, one_v = (_piece(each, mask, place) for each in (q, k, v))
+                found = F.scaled_dot_product_attention(one_q, one_k, one_v, attn_mask=added, scale=1.0)
+                _put(out, mask, place, found)
         ctx.save_for_backward(q, k, v, bias, mask, out)
         return out
 
@@ -83,15 +87,20 @@ class _Attention(torch.autograd.Function):
         taken_off = (out * grads[0]).sum(-1, keepdim=True)
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         dbias = torch.zeros_like(bias)
-        for i in _pieces(q):
-            grad = grads[0][i]
-            scores = q[i] @ k[i].mT
-            weights = (scores + _added(bias, mask, i, len(scores))).softmax(-1).to(scores.dtype)
-            dv[i] = weights.mT @ grad
-            d_scores = (grad @ v[i].mT).sub_(taken_off[i]).mul_(weights)
-            dbias += d_scores.sum(0, dtype=dbias.dtype)
-            dq[i] = d_scores @ k[i]
-            dk[i] = d_scores.mT @ q[i]
+        for kinds, crops in _pieces(q, mask):
+            added = _added(bias, mask, kinds)
+            for crop in crops:
+                place = (crop, kinds)
+                one_q, one_k, one_v, grad, off = (
+                    _piece(each, mask, place) for each in (q, k, v, grads[0], taken_off)
+                )
+                scores = one_q @ one_k.mT
+                weights = (scores + added).softmax(-1).to(scores.dtype)
+                _put(dv, mask, place, weights.mT @ grad)
+                d_scores = (grad @ one_v.mT).sub_(off).mul_(weights)
+                dbias += d_scores.view(-1, *bias.shape).sum(0, dtype=dbias.dtype)
+                _put(dq, mask, place, d_scores @ one_k)
+                _put(dk, mask, place, d_scores.mT @ one_q)
         return dq, dk, dv, dbias, None
 
 
@@ -100,15 +109,35 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) 
     return _Attention.apply(q, k, v, bias, mask)
 
 
-def _pieces(q: Tensor) -> Iterator[slice]:
+def _pieces(q: Tensor, mask: Tensor | None) -> Iterator[tuple[slice, list[slice]]]:
+    """Kinds of windows that go together, and of each of these the crops: what is added to their scores is the same."""
     windows, heads, tokens, _ = q.shape
-    step = max(1, _budget(q.device.type) // (heads * tokens * tokens * q.element_size()))
-    return (slice(start, start + step) for start in range(0, windows, step))
+    # On an accelerator softmax is in float32, whatever it is given.
+    bytes_each = q.element_size() if q.device.type == "cpu" else 4
+    step = max(1, _budget(q.device.type) // (heads * tokens * tokens * bytes_each))
+    kinds = 1 if mask is None else len(mask)
+    crops = max(1, step // kinds)  # all kinds of several crops, or some kinds of one
+    for start in range(0, kinds, step):
+        some = slice(start, min(start + step, kinds))
+        yield some, [slice(crop, crop + crops) for crop in range(0, windows // kinds, crops)]
 
 
-def _added(bias: Tensor, mask: Tensor | None, piece: slice, count: int) -> Tensor:
-    """What is added to the scores of a piece of ``count`` windows: (count, heads, N, N)."""
-    if mask is None:
-        return bias.expand(count, -1, -1, -1)
-    kinds = torch.arange(piece.start, piece.start + count, device=mask.device) % len(mask)
-    return bias + mask[kinds].unsqueeze(1)
+def _by_kind(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Windows (crops x kinds, heads, N, D) seen as (crops, kinds, heads, N, D)."""
+    return x.unflatten(0, (-1, 1 if mask is None else len(mask)))
+
+
+def _piece(x: Tensor, mask: Tensor | None, place: tuple[slice, slice]) -> Tensor:
+    """Some kinds of windows of some crops: (crops, kinds x heads, N, D)."""
+    return _by_kind(x, mask)[place].flatten(1, 2)
+
+
+def _put(x: Tensor, mask: Tensor | None, place: tuple[slice, slice], piece: Tensor) -> None:
+    """Write what was made of a piece where it was taken from."""
+    into = _by_kind(x, mask)[place]
+    into.copy_(piece.view_as(into))
+
+
+def _added(bias: Tensor, mask: Tensor | None, kinds: slice) -> Tensor:
+    """What is added to the scores of some kinds of windows, in each crop the same: (1, kinds x heads, N, N)."""
+    return bias[None] if mask is None else (bias + mask[kinds].unsqueeze(1)).flatten(0, 1)[None]

@@ -156,7 +156,15 @@ class Finetuning(Attempt):
         """Scores of the validation cases, divided among the ranks."""
         if not self.cohort.val:
             return Look()
-        looker = Looker(self.task, self.cohort, self.settings, self.machine, self.ranks, self.plan.classes)
+        looker = Looker(
+            self.task,
+            self.cohort,
+            self.settings,
+            self.machine,
+            self.ranks,
+            self.plan.classes,
+            self._say_slower,
+        )
         seen = looker.look(self.breaks_off)
         if seen is None:
             return Look(owed=True)
@@ -173,6 +181,9 @@ class Finetuning(Attempt):
             text = f"no better look for {self.since_best} times: the best one is kept"
             self.emit("stage", name="enough", text=text)
         return Look(better=self.is_best, enough=enough)
+
+    def _say_slower(self, text: str) -> None:
+        self.emit("warning", message=f"validation: {text}", hint="it takes longer; scores stay the same")
 
     def has_enough(self) -> bool:
         """Whether so many looks were none the better that patience is over."""

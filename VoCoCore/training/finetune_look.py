@@ -17,7 +17,7 @@ from VoCoCore.devices import Machine
 from VoCoCore.downstream.scores import diagnosis_scores, dice, score_name
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of
-from VoCoCore.inference.windows import slide
+from VoCoCore.inference.windows import Say, silent, slide
 from VoCoCore.models.card import OutputClass
 from VoCoCore.training.intervals import bootstrap_interval
 from VoCoCore.training.labelled_cohort import LabelledCohort
@@ -63,7 +63,9 @@ class Looker:
         machine: Machine,
         ranks: Ranks,
         classes: Sequence[OutputClass],
+        say: Say = silent,
     ) -> None:
+        self.say = say  # hears where memory runs out
         self.task, self.members, self.settings = task, cohort.val, settings
         self.machine, self.ranks = machine, ranks
         self.store, self.classes = Store(cohort.store), classes
@@ -115,7 +117,8 @@ class Looker:
             with self.machine.autocast():
                 return network(windows).float()
 
-        return slide(images.to(self.machine.device), predict, size, overlap=self.settings.run.overlap)
+        how: dict[str, Any] = {"overlap": self.settings.run.overlap, "device": self.machine.device}
+        return slide(images, predict, size, say=self.say, **how)
 
     def _classify(self, network: Any, volume: PreparedVolume) -> Tensor:
         images = _as_images(volume.read()).to(self.machine.device)
