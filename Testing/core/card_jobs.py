@@ -13,10 +13,13 @@ from made_models import card_of, network_of
 from VoCoCore.data import loading
 from VoCoCore.data.loading import usual_workers
 from VoCoCore.devices import Machine, ranks_here
+from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.evaluation import final
 from VoCoCore.inference.predict import Predictor
 from VoCoCore.inference.windows import slide
+from VoCoCore.models.card import OutputClass
 from VoCoCore.pretext import parts
+from VoCoCore.protocols import resolve_finetune
 from VoCoCore.training import attempt, estimate, planning
 from VoCoCore.training.finetune import finetune
 from VoCoCore.training.pretrain import pretrain
@@ -174,6 +177,15 @@ def test_where_memory_runs_out_the_volume_leaves_the_card():
     assert torch.allclose(found, volume * 2, atol=1e-5)
     assert said == ["out of memory: the volume is now sent window by window (slower)"]
     assert sum(line.startswith("copy to the card") for line in card.waits) > 8
+
+
+def test_logits_that_have_left_the_card_are_counted_where_they_are():
+    settings = resolve_finetune({}, {"patches.size": "32,32,32", "model.encoder": "unet"})
+    classes = [OutputClass("background", (0,), (0, 0, 0)), OutputClass("organ", (1,), (1, 0, 0))]
+    with Card():
+        task = Segmentation(settings, network_of(), classes, "softmax").to(DEVICE)
+        counts = task.counts(torch.eye(2).view(1, 2, 2, 1, 1), torch.tensor([0, 1]).view(1, 2, 1, 1))
+    assert counts.tolist() == [[1, 1]] * 3
 
 
 def test_the_card_refuses_what_a_gpu_refuses():

@@ -127,6 +127,25 @@ def test_folds_are_averaged_and_must_agree() -> None:
         Predictor([(strong, card()), (weak, card(channels=("t1",)))], CPU)
 
 
+class Rounded(nn.Module):
+    """Logits in bf16, as networks give them there: the same two everywhere."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = torch.tensor(self.logits, dtype=torch.bfloat16).view(1, -1, 1, 1, 1)
+        return made.expand(len(x), -1, *x.shape[2:])
+
+
+def test_what_networks_give_in_bf16_is_added_in_float32() -> None:
+    """In bf16 256 + 1 is 256, and the second class would be no larger than the first."""
+    models = [(Rounded(128, 256), card()), (Rounded(128, 1), card())]
+    found = Predictor(models, CPU).segment(blobs((33, 33, 33))[None], np.eye(4))
+    assert (found == found.max()).all() and found.max() > 0
+
+
 def test_mirrored_views_come_back_to_their_place() -> None:
     image = blobs((40, 33, 37))
     mirrored = Predictor([(Threshold(), card())], CPU, mirror=(0, 1, 2))

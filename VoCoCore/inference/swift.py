@@ -3,8 +3,7 @@
 Channels become the innermost axis of all maps, where oneDNN's 3D convolutions take half the time. torch's instance
 norm would turn each map round and back, and its group norm loses three digits in that order; so the norm is written
 out here, with sums over small blocks, and works in place. Convolutions of one voxel become matrix products, and one
-window alone is given to oneDNN as several are. In bf16 logits come from float32 products: of two that are rounded to
-8 bits often neither is the larger.
+window alone is given to oneDNN as several are.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, UnetResBlock
+from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import Tensor, nn
 
 from VoCoCore.devices import Machine
@@ -34,14 +33,13 @@ def swift(network: nn.Module, machine: Machine) -> nn.Module:
         return network.to(machine.device).eval()
     made = copy.deepcopy(network).eval().requires_grad_(False)
     quick_convolutions(made)
-    last = {part for block in made.modules() if isinstance(block, UnetOutBlock) for part in block.modules()}
     for module in list(made.modules()):
         slope = _slope_taken_over(module)
         for name, part in list(module.named_children()):
             if _follows_a_convolution(module, part):
                 setattr(module, name, _Norm(part, slope))
             elif isinstance(part, nn.Conv3d) and is_pointwise(part):
-                setattr(module, name, _Pointwise(part, wide=part in last))
+                setattr(module, name, _Pointwise(part))
     return _ChannelsLast(made.to(memory_format=LAST))  # type: ignore[call-overload]
 
 
@@ -106,20 +104,19 @@ class _Norm(nn.Module):
 
 
 class _Pointwise(nn.Module):
-    """A convolution of one voxel as a matrix product over the innermost axis; with ``wide`` always in float32."""
+    """A convolution of one voxel as a matrix product over the innermost axis."""
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, part: nn.Conv3d, wide: bool) -> None:
+    def __init__(self, part: nn.Conv3d) -> None:
         super().__init__()
-        self.wide = wide
         self.register_buffer("weight", part.weight.detach().flatten(1))
         self.register_buffer("bias", None if part.bias is None else part.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            return self._product(x.float() if self.wide else x)
+            return self._product(x)
 
     def _product(self, x: Tensor) -> Tensor:
         rows = x.movedim(1, -1)

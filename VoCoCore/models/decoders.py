@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from monai.networks.blocks import UnetrUpBlock
 from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetUpBlock
 from monai.networks.nets import DynUNet
@@ -19,7 +20,8 @@ _DEEP = 2  # at 1/2 and 1/4 of the resolution
 class Decoder(nn.Module):
     """An encoder's pyramid in, logits (N, outputs, X, Y, Z) out.
 
-    With ``deep``, and in training only, a list of logits at full, 1/2 and 1/4 resolution.
+    With ``deep``, and in training only, a list of logits at full, 1/2 and 1/4 resolution. Beyond training logits are
+    float32, whatever precision the rest is computed in.
     """
 
     output_name: ClassVar[str]  # what the last convolution is called
@@ -46,11 +48,19 @@ class Decoder(nn.Module):
         for block, skipped in zip(self.steps(), reversed(pyramid[:-1]), strict=True):
             x = run_block(block, x, skipped, again=self.checkpointing)
             decoded.append(x)
-        logits = self.get_submodule(self.output_name)(x)
+        logits = self._logits(x)
         if not (self.deep and self.training):
             return logits
         lower = zip(self.get_submodule(DEEP_HEADS).children(), decoded[-2::-1], strict=False)
         return [logits, *(head(map_) for head, map_ in lower)]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        last = self.get_submodule(self.output_name)
+        if self.training or not torch.is_autocast_enabled(x.device.type):
+            return last(x)
+        # Of two logits that are rounded to 8 bits often neither is the larger.
+        with torch.autocast(x.device.type, enabled=False):
+            return last(x.float())
 
 
 class _NumberedDecoder(Decoder):
