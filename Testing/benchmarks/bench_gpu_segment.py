@@ -22,8 +22,8 @@ from on_gpu import Clock, device_name, gpu_options, skip_without
 from side_by_side import Row, in_turn, row, tell
 from torch import Tensor, nn
 
-from VoCoCore.data.loading import usual_workers
 from VoCoCore.data.phantom import make_cohort
+from VoCoCore.data.workers import usual_workers
 from VoCoCore.devices import Machine, choose
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.tiling import tile

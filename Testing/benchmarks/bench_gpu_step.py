@@ -31,10 +31,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from VoCoCore.data.cases import Case, Index, Source
-from VoCoCore.data.loading import Numbers, Samples, make_loader, to_device, usual_workers
+from VoCoCore.data.loading import Numbers, Samples, make_loader, to_device
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN, draw
 from VoCoCore.data.store import Store
+from VoCoCore.data.workers import usual_workers
 from VoCoCore.devices import choose
 from VoCoCore.models.placing import placed
 from VoCoCore.presets import resolve_pretrain

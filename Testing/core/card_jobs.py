@@ -10,9 +10,7 @@ import torch
 from card import DEVICE, NAME, Card, OnCard
 from made_models import card_of, network_of
 
-from VoCoCore.data import loading
-from VoCoCore.data.loading import usual_workers
-from VoCoCore.devices import Machine, ranks_here
+from VoCoCore.devices import Machine
 from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.evaluation import final
 from VoCoCore.inference.predict import Predictor
@@ -202,12 +200,3 @@ def test_the_card_refuses_what_a_gpu_refuses():
         torch.tensor([1.0], device=DEVICE)
         float(there.sum())
         assert len(card.waits) == 2
-
-
-def test_workers_are_as_many_as_this_process_may_use_cores_for_each_rank(monkeypatch):
-    monkeypatch.setattr(loading, "usable_cores", lambda: 12)
-    assert usual_workers(HOST.device, 1) == 0 and usual_workers(DEVICE, 1) == 8
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert usual_workers(DEVICE, ranks_here()) == 2
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "many")
-    assert ranks_here() == 1 and usual_workers(DEVICE, 64) == 1

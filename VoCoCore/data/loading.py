@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from VoCoCore.data.check_pool import usable_cores
 from VoCoCore.data.sampling import case_of
 from VoCoCore.data.store import Store
+from VoCoCore.data.workers import PREFETCHED
 from VoCoCore.devices import is_out_of_memory
 from VoCoCore.errors import EnvironmentFault, VocoError
 from VoCoCore.geometry import Box
@@ -91,13 +91,6 @@ class Numbers:
         return -(-(self.stop - self.start) // self.batch)
 
 
-def usual_workers(device: torch.device, ranks: int) -> int:
-    """Loader workers of a job on ``device`` of which this machine has ``ranks``, where nobody says another number."""
-    # On a CPU the network needs every core itself, and a read is short beside a step. Elsewhere torch's number of
-    # threads says nothing: torchrun and clusters set it to 1.
-    return 0 if device.type == "cpu" else min(8, max(1, usable_cores() // ranks - 1))
-
-
 def make_loader(
     samples: Dataset, numbers: Iterable[list[int]], workers: int, pin: bool
 ) -> Iterator[dict[str, Tensor]]:
@@ -114,7 +107,7 @@ def make_loader(
         batch_sampler=numbers,
         num_workers=workers,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=PREFETCHED if workers else None,
         collate_fn=_collate,
         worker_init_fn=partial(_leave_signals_to_the_job, over) if workers else None,
         # Its own: a loader draws a seed when it starts, and a resumed job starts one more of them.

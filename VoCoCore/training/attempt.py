@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from VoCoCore.data.loading import Numbers, make_loader, usual_workers
+from VoCoCore.data.loading import Numbers, make_loader
+from VoCoCore.data.workers import usual_workers, workers_with_room
 from VoCoCore.devices import Machine, all_ranks, choose, ranks_here, this_rank, wait_for_each_other
-from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested
+from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested, counted
 from VoCoCore.models.placing import placed
 from VoCoCore.runs.describe import last_checkpoint
 from VoCoCore.runs.directory import RunDirectory
@@ -209,7 +210,9 @@ class Attempt:
         optim, machine = self.settings.optim, self.machine
         per_step = optim.batch * optim.accumulate
         numbers = Numbers(start * per_step, steps * per_step, optim.batch, machine.rank, machine.ranks)
-        return make_loader(self.samples(), numbers, self._workers(), machine.device.type == "cuda")
+        samples = self.samples()
+        workers = self._workers(samples, numbers)
+        return make_loader(samples, numbers, workers, machine.device.type == "cuda")
 
     def _shared(self) -> nn.Module:
         if self.machine.ranks == 1:
@@ -220,10 +223,17 @@ class Attempt:
         option: dict[str, Any] = {new if new in signature(parallel).parameters else old: False}
         return parallel(self.task, **option)
 
-    def _workers(self) -> int:
+    def _workers(self, samples: Any, numbers: Numbers) -> int:
         if self.settings.data.workers is not None:
             return self.settings.data.workers
-        return usual_workers(self.machine.device, ranks_here())
+        usual = usual_workers(self.machine.device, ranks_here())
+        found = workers_with_room(samples, numbers, usual, ranks_here())
+        if found < usual:
+            message = (
+                f"{counted(found, 'worker', 'reads', 'read')} volumes, not {usual}: shared memory is short"
+            )
+            self.emit("warning", message=message, hint="give the container more (docker run --shm-size 8g)")
+        return found
 
     def _look(self, done: int) -> Look:
         seen = self.look(done)
