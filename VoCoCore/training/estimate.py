@@ -126,15 +126,16 @@ def _without_values(
 def _seconds(
     name: str, channels: int, edges: tuple[int, int, int], last_only: bool, size: int, machine: Machine
 ) -> float:
-    """Seconds forward and backward for one crop.
+    """Seconds forward and backward for one crop, among as many as keep the device busy.
 
     Timed with a narrow network where the wide one would take too long. What does not grow with the width, such as the
     windows' attention, is in this time; the operations that the wide one has beyond go at a wide convolution's speed.
     """
     narrow = min(PROBE[machine.device.type], size)
     encoder = placed(build_encoder(name, channels, narrow, edges, last_only=last_only), machine)
-    crop = torch.randn(1, channels, *edges, device=machine.device)
-    seconds = _quickest(lambda: encoder(crop), machine)
+    together = crops_at_once(machine.device.type, edges)
+    crops = torch.randn(together, channels, *edges, device=machine.device)
+    seconds = _quickest(lambda: encoder(crops), machine) / together
     if narrow == size:
         return seconds
     wide, probed = (_gflop(name, channels, edges, last_only, width) for width in (size, narrow))
