@@ -24,6 +24,7 @@ from faults import check_line, meet
 from nursery import ROOT
 from safetensors.torch import load_file
 
+from VoCoCore.cli import main
 from VoCoCore.data.loading import ByNumber, Numbers, Samples, make_loader, worker_killed
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN
@@ -124,15 +125,16 @@ def test_out_of_memory_names_settings_that_then_fit(words, run):
 @posix
 def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(words, run, capsys):
     """A limit on the size of files: the first checkpoint fits, the second is let grow beyond it by the limit."""
-    assert Job(words(optim__steps=2, run__checkpoint_every=1)).process.wait(120) == 0
+    job = list(map(str, words(optim__steps=2, run__checkpoint_every=1)))
+    assert main(["pretrain", *job]) == 0
     size = (checkpoints(run.checkpoints)[0] / STATE).stat().st_size
     shutil.rmtree(run.path)
     limit = [("RLIMIT_FSIZE", size - 20_000)]
-    Job(words(optim__steps=2, run__checkpoint_every=1), limit).must_end(
+    Job(job, limit).must_end(
         "disk full at a checkpoint", 4, "the disk is full", "step-00000001", "go on with --resume"
     )
     assert run.state() == "failed" and not list(run.checkpoints.iterdir())
-    assert Job([*words(optim__steps=2, run__checkpoint_every=1), "--resume"]).process.wait(120) == 0
+    assert main(["pretrain", *job, "--resume"]) == 0
 
 
 @pytest.mark.skipif(
