@@ -37,6 +37,7 @@ from VoCoCore.data.sampling import TRAIN, draw
 from VoCoCore.data.store import Store
 from VoCoCore.data.workers import usual_workers
 from VoCoCore.devices import choose
+from VoCoCore.models.compiling import compile_encoders
 from VoCoCore.models.placing import placed
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.build import build_task, encoder_factory
@@ -106,7 +107,7 @@ def ours(image: Path, settings: PretrainSettings, folder: Path, workers: int) ->
     keys = prepare_index(index, settings, store, workers=0).keys
     task = build_task(settings, encoder_factory(settings, 1))
     if settings.run.compile:
-        task.export().compile(dynamic=False)
+        compile_encoders(task, lambda *_, **__: None)
     task = placed(task, machine).train()
     updater = Updater(task.parameters(), settings.optim, machine)
     samples = Samples(store.root, list(keys), partial(VoCo.views, settings, stream=TRAIN), seed=0)
