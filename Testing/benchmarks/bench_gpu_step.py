@@ -2,11 +2,13 @@
 
 Run: python Testing/benchmarks/bench_gpu_step.py [--full] [--device cuda]
 Base preset, 2 volumes of 384 x 384 x 96 from a CT of 512 x 512 x 240, 2 x (2 + 16) crops of 64^3. Each kind runs in a
-process of its own, by the wall: whole steps from files to updated weights with the loader of a job, then steps on a
-batch that lies on the device already. Ours is in bf16, the published one in fp16 with a gradient scaler, as published;
-loader workers are as many. "Matmuls and convolutions" is what torch.profiler counts for them alone in one of our steps:
-the least that a step with this network can take. Without a GPU it ends with the code for "skipped"; --tiny --device cpu
-tries it out in minutes.
+process of its own, by the wall: whole steps from files to updated weights with the loader of a job, and steps on a
+batch that lies on the device already. Before whole steps are timed, the batches that the loader has read ahead are
+taken without a step (`on_gpu.Fed`), and some steps go by untimed; as many are timed on either side. Ours is in bf16,
+the published one in fp16 with a gradient scaler, as published; loader workers are as many, and fewer where /dev/shm is
+small. The peak of memory is that after the first steps, in which cuDNN tries its ways. "Matmuls and convolutions" is
+what torch.profiler counts for them alone in one of our steps: the least that a step with this network can take. Without
+a GPU it ends with the code for "skipped"; --tiny --device cpu tries it out in minutes.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ import numpy as np
 import torch
 from baselines.published_step import PublishedStep, crops_of, volume_from
 from bench_data import synthetic_ct
-from on_gpu import Clock, device_name, gpu_options, skip_without
+from on_gpu import Clock, Fed, device_name, gpu_options, loader_workers, skip_without
 from side_by_side import Pair, Row, figure, paired, row, tell
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,7 +38,7 @@ from VoCoCore.data.loading import Numbers, Samples, make_loader, to_device
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN, draw
 from VoCoCore.data.store import Store
-from VoCoCore.data.workers import usual_workers
+from VoCoCore.data.workers import PREFETCHED
 from VoCoCore.devices import choose
 from VoCoCore.models.compiling import compile_encoders
 from VoCoCore.models.placing import placed
@@ -48,6 +51,7 @@ from VoCoCore.training.updates import Updater
 KINDS = ("published", "fast", "compiled", "small")
 WORK = re.compile(r"aten::.*(conv|mm$|attention)")
 CT = "ct.nii.gz"
+FIXED, WHOLE, ROUNDS = 10, 24, 3  # steps of a stretch without and with data, and stretches of each
 Step = Callable[[], Any]
 
 
@@ -57,6 +61,14 @@ def settings_of(kind: str, device: str, tiny: bool) -> PretrainSettings:
     own = {"model.checkpointing": kind == "small", "run.compile": kind == "compiled", "run.device": device}
     usual = {"recipe": "v1", "preset": "base", "optim.batch": 1 if tiny else 2}
     return resolve_pretrain({}, {**usual, **own, **(less if tiny else {})})
+
+
+def batch_bytes(settings: PretrainSettings) -> int:
+    """Of a batch, the larger of both sides': ours are volumes of one byte a voxel, the published ones float crops."""
+    crops, batch = settings.crops, settings.optim.batch
+    assert crops.volume_size and crops.input_size
+    made = prod(crops.counts) + crops.random_crops
+    return batch * max(prod(crops.volume_size), 4 * made * prod(crops.input_size))
 
 
 class PublishedItems(Dataset):
@@ -75,7 +87,7 @@ class PublishedItems(Dataset):
         return crops_of(volume_from(self.image, size), drawn, out), torch.from_numpy(drawn.labels).float()
 
 
-def published(image: Path, settings: PretrainSettings, workers: int) -> tuple[Step, Step]:
+def published(image: Path, settings: PretrainSettings, workers: int) -> tuple[Fed, Step]:
     """Whole steps of the published kind, and steps on one batch."""
     machine, stepper = choose(settings.run), PublishedStep(settings)
     device = machine.device
@@ -97,10 +109,10 @@ def published(image: Path, settings: PretrainSettings, workers: int) -> tuple[St
         return loss.item()
 
     kept = [part.to(device) for part in next(batches)]
-    return lambda: step(*next(batches)), lambda: step(*kept)
+    return Fed(lambda: step(*next(batches)), batches, 2 * workers), lambda: step(*kept)
 
 
-def ours(image: Path, settings: PretrainSettings, folder: Path, workers: int) -> tuple[Step, Step]:
+def ours(image: Path, settings: PretrainSettings, folder: Path, workers: int) -> tuple[Fed, Step]:
     """Whole steps as the step loop does them, and steps on one batch, whose crops are cut each time."""
     machine, store = choose(settings.run), Store(folder / "store")
     index = Index((Case("made", (Source(str(image)),)),))
@@ -122,25 +134,26 @@ def ours(image: Path, settings: PretrainSettings, folder: Path, workers: int) ->
         task.after_step(0)
 
     kept = to_device(next(batches), machine.device)
-    return lambda: step(to_device(next(batches), machine.device)), lambda: step(kept)
+    whole = Fed(lambda: step(to_device(next(batches), machine.device)), batches, PREFETCHED * workers)
+    return whole, lambda: step(kept)
 
 
-def alone(kind: str, device: str, tiny: bool, folder: Path) -> dict[str, Any]:
+def alone(kind: str, device: str, tiny: bool, folder: Path, workers: int) -> dict[str, Any]:
     """In a process of its own: seconds of steps, the peak of memory, and what of a step is bare work."""
     torch.manual_seed(0)
     settings, clock = settings_of(kind, device, tiny), Clock(device)
-    workers = 0 if tiny else usual_workers(torch.device("cuda"), 1)
     image = folder / CT
     whole, kept = (
         published(image, settings, workers) if kind == "published" else ours(image, settings, folder, workers)
     )
-    steps, rounds = (1, 1) if tiny else (10, 3)
     for warm in () if tiny else (kept, whole):
         clock.seconds(warm, 5)
-    found: dict[str, Any] = {"name": device_name(device), "fixed": [], "whole": []}
-    for _ in range(rounds):
-        found["fixed"].append(clock.seconds(kept, steps))
-        found["whole"].append(clock.seconds(whole, steps if kind != "published" or tiny else 3 * steps))
+    clock.forget_peak()
+    found: dict[str, Any] = {"name": device_name(device, workers), "fixed": [], "whole": []}
+    for _ in range(1 if tiny else ROUNDS):
+        found["fixed"].append(clock.stretch(kept, 1 if tiny else FIXED, 0))
+        # Workers that were emptied all at once hand their next batches over all at once.
+        found["whole"].append(clock.stretch(whole, 1 if tiny else WHOLE, workers))
     found["peak"] = clock.peak_mb()
     if kind == "fast":
         found |= {
@@ -158,10 +171,11 @@ def flops(step: Step) -> float:
     return float(counter.get_total_flops())
 
 
-def measured(kind: str, device: str, tiny: bool, folder: Path) -> dict[str, Any] | None:
+def measured(kind: str, device: str, tiny: bool, folder: Path, workers: int) -> dict[str, Any] | None:
     """What `alone` found; None, with a word to the terminal, where it failed."""
     words = [sys.executable, __file__, "--alone", kind, "--device", device, "--folder", str(folder)]
-    done = subprocess.run([*words, *["--tiny"] * tiny], stdout=subprocess.PIPE, encoding="utf-8")
+    words += ["--workers", str(workers), *["--tiny"] * tiny]
+    done = subprocess.run(words, stdout=subprocess.PIPE, encoding="utf-8")
     if done.returncode:
         print(f"{kind}: failed, left out", file=sys.stderr)
         return None
@@ -171,9 +185,11 @@ def measured(kind: str, device: str, tiny: bool, folder: Path) -> dict[str, Any]
 def rows(device: str, tiny: bool) -> Iterator[Row]:
     """End to end, without data, memory; then what of ours is work, and what is waiting."""
     kinds = [kind for kind in KINDS if kind != "compiled" or not tiny]
+    workers = 0 if tiny else loader_workers(batch_bytes(settings_of("fast", device, tiny)))
     with tempfile.TemporaryDirectory() as scratch:
         synthetic_ct(Path(scratch) / CT, (64, 64, 48) if tiny else (512, 512, 240))
-        found = {kind: seen for kind in kinds if (seen := measured(kind, device, tiny, Path(scratch)))}
+        ways = (device, tiny, Path(scratch), workers)
+        found = {kind: seen for kind in kinds if (seen := measured(kind, *ways))}
     base = found.pop("published", None)
     if base is None:
         sys.exit("there is nothing to compare with")
@@ -210,10 +226,12 @@ def main() -> None:
     parser = gpu_options(__doc__)
     parser.add_argument("--alone", choices=KINDS, help="one kind, in this process")
     parser.add_argument("--folder", type=Path, help="for its files")
+    parser.add_argument("--workers", type=int, default=0, help="loader workers of it")
     given = parser.parse_args()
     skip_without(given.device)
     if given.alone:
-        print(json.dumps(alone(given.alone, given.device, given.tiny, given.folder)))
+        found = alone(given.alone, given.device, given.tiny, given.folder, given.workers)
+        print(json.dumps(found))
     else:
         tell(rows(given.device, given.tiny))
 

@@ -1,4 +1,9 @@
-"""What the benchmarks of a GPU share: its clock, its memory, and a way to end where there is none."""
+"""What the benchmarks of a GPU share: its clock, its memory, its loader workers, and a way to end where there is none.
+
+Work that takes batches from a loader is timed as in the middle of a long job: what the workers have read ahead while
+something else was timed is taken first, without a step, and some work follows untimed. Steps would not do for that:
+where reading takes but a little longer than a step, a full store of batches lasts for hundreds of them.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,37 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from side_by_side import options, peak_mb
 from torch.profiler import ProfilerActivity, profile
 
+from VoCoCore.data.workers import PREFETCHED, shared_memory_free, usual_workers
+
 SKIPPED = 77
+SHARE = 0.5  # of the shared memory that is free, for batches, as a job has it
 Work = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Fed:
+    """``work`` on batches of a loader that reads on while nobody asks, ``ahead`` batches at most."""
+
+    work: Work
+    batches: Iterator[Any]
+    ahead: int
+
+    def __call__(self) -> None:
+        """Do it once."""
+        self.work()
+
+    def drain(self) -> None:
+        """Take what was read ahead: from now on the workers are as far as the steps let them be."""
+        for _ in range(self.ahead):
+            next(self.batches)
 
 
 def gpu_options(what: str | None) -> argparse.ArgumentParser:
@@ -32,9 +59,25 @@ def skip_without(device: str) -> None:
         sys.exit(SKIPPED)
 
 
-def device_name(device: str) -> str:
-    """The device as rows name it."""
-    return torch.cuda.get_device_name() if device == "cuda" else "CPU, a trial"
+def device_name(device: str, workers: int | None = None) -> str:
+    """The device as rows name it, with the number of loader workers where they count."""
+    if device != "cuda":
+        return "CPU, a trial"
+    return torch.cuda.get_device_name() + ("" if workers is None else f", {workers} loader workers")
+
+
+def loader_workers(batch: int) -> int:
+    """Loader workers of a job on a GPU, for both sides, or as many as have room for batches of ``batch`` bytes."""
+    usual, free, each = usual_workers(torch.device("cuda"), 1), shared_memory_free(), PREFETCHED * batch
+    fitting = usual if free is None else min(usual, int(SHARE * free // each))
+    if free is not None and fitting < usual:
+        print(
+            f"/dev/shm has {free / 1e6:.0f} MB free, and {usual} loader workers may have {usual * each / 1e6:.0f} MB "
+            f"of batches there: both sides have {fitting}, and wait longer for data than where there is more (for a "
+            "container: docker run --shm-size 8g)",
+            file=sys.stderr,
+        )
+    return fitting
 
 
 class Clock:
@@ -56,6 +99,19 @@ class Clock:
             work()
         self.wait()
         return (time.perf_counter() - begun) / times
+
+    def stretch(self, work: Work, times: int, untimed: int) -> float:
+        """The same after ``untimed`` calls, and of `Fed` work with nothing read ahead before these."""
+        if isinstance(work, Fed):
+            work.drain()
+        for _ in range(untimed):
+            work()
+        return self.seconds(work, times)
+
+    def forget_peak(self) -> None:
+        """Count the peak of the device's memory from now on: while cuDNN tries its ways, it takes room for any."""
+        if self.gpu:
+            torch.cuda.reset_peak_memory_stats()
 
     def peak_mb(self) -> float:
         """The most that was allocated on the device; on a processor, what the process took beyond its imports."""

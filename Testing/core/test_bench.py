@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 
+import on_gpu
 import pytest
 import together
 import torch
@@ -82,3 +84,23 @@ def test_without_a_gpu_its_benchmarks_are_skipped():
     said = []
     found = together.run(together.HERE / "bench_gpu_step.py", [], said.append)
     assert found.skipped and not found.fault and "no GPU here" in said[-1]
+
+
+def test_what_was_read_ahead_is_taken_before_a_stretch_is_timed():
+    numbers, worked, timed = count(), [], []
+    clock = on_gpu.Clock("cpu")
+    clock.seconds = lambda work, times: [timed.append(work) or work() for _ in range(times)]
+    fed = on_gpu.Fed(lambda: worked.append(next(numbers)), numbers, ahead=4)
+    clock.stretch(fed, times=2, untimed=3)
+    assert worked == [4, 5, 6, 7, 8] and len(timed) == 2
+    clock.stretch(lambda: worked.append("plain"), times=1, untimed=1)
+    assert worked[5:] == ["plain"] * 2 and next(numbers) == 9
+
+
+@pytest.mark.parametrize(("free", "workers"), [(64_000, 8), (1000, 3), (64, 0), (None, 8)])
+def test_where_shared_memory_is_small_both_sides_have_fewer_workers(free, workers, monkeypatch, capsys):
+    monkeypatch.setattr(on_gpu, "usual_workers", lambda *_: 8)
+    monkeypatch.setattr(on_gpu, "shared_memory_free", lambda: free and free * 10**6)
+    assert on_gpu.loader_workers(40 * 10**6) == workers
+    said = capsys.readouterr().err
+    assert (f"{free} MB free" in said and f"have {workers}" in said) if workers < 8 else not said
