@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from baselines.monai_pipeline import MonaiTraining, loader
 from side_by_side import Row, full, in_turn, row, tell
-from torch import nn
+from torch import Tensor, nn
 
 from VoCoCore.data.cases import Case, Index, Source
 from VoCoCore.data.labelled import LabelledSamples
@@ -85,29 +85,34 @@ def network_of(size: Size, outputs: int, real: bool) -> nn.Module:
     )
 
 
-def ours(
-    cohort: Path, settings: FinetuneSettings, folder: Path, real: bool, workers: int = 0
-) -> Callable[[], None]:
-    """One epoch of ours."""
+def our_batches(
+    cohort: Path, settings: FinetuneSettings, folder: Path, workers: int = 0
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of our loader, one case each, without end; the cases are prepared in ``folder`` first."""
     images = sorted((cohort / "imagesTr").iterdir())
     cases = [Case(p.name, (Source(str(p)),), Source(str(cohort / "labelsTr" / p.name))) for p in images]
-    values = tuple(range(len(LABELS)))
-    size = settings.patches.size
-    assert size
-    wanted = Wanted(settings.prepare, (1, 1, 1), None, values, "int16")
+    wanted = Wanted(settings.prepare, (1, 1, 1), None, tuple(range(len(LABELS))), "int16")
     store = Store(folder / "store")
     keys = list(prepare_index(Index(tuple(cases)), wanted, store, workers=0).keys)
+    samples = LabelledSamples(store.root, keys, settings)
+    return make_loader(samples, Numbers(0, 1_000_000, 1), workers, settings.run.device == "cuda")
+
+
+def our_epoch(
+    batches: Iterator[dict[str, Tensor]], settings: FinetuneSettings, cases: int, real: bool
+) -> Callable[[], None]:
+    """One epoch of ours: as many batches as there are cases."""
+    size, values = settings.patches.size, range(len(LABELS))
+    assert size
     colours = palette(len(values))
     classes = [OutputClass(str(n), (n,), colour) for n, colour in zip(values, colours, strict=True)]
     machine, network = choose(settings.run), network_of(size, len(values), real)
     task = placed(Segmentation(settings, network, classes, "softmax"), machine).train()  # type: ignore[arg-type]
     updater = Updater(task.parameters(), settings.optim, machine)
-    samples = LabelledSamples(store.root, keys, settings)
-    batches = make_loader(samples, Numbers(0, 1_000_000, 1), workers, machine.device.type == "cuda")
 
     @kept_memory()
     def epoch() -> None:
-        for _ in keys:
+        for _ in range(cases):
             with machine.autocast():
                 loss = task(to_device(next(batches), machine.device)).loss
             updater.backward(loss)
@@ -116,13 +121,19 @@ def ours(
     return epoch
 
 
+def ours(cohort: Path, settings: FinetuneSettings, folder: Path, real: bool) -> Callable[[], None]:
+    """The same with a loader of its own, in this process."""
+    cases = len(list((cohort / "imagesTr").iterdir()))
+    return our_epoch(our_batches(cohort, settings, folder), settings, cases, real)
+
+
 def theirs(cohort: Path, settings: FinetuneSettings, real: bool, workers: int = 0) -> Callable[[], Any]:
     """One epoch of MONAI's pipeline with its cases in memory."""
     size = settings.patches.size
     assert size
     images = sorted((cohort / "imagesTr").iterdir())
     files = [{"image": str(p), "label": str(cohort / "labelsTr" / p.name)} for p in images]
-    batches = loader(files, WINDOW, size, CROPS, workers=workers)
+    batches = loader(files, WINDOW, size, CROPS, workers=workers, pin=settings.run.device == "cuda")
     training = MonaiTraining(network_of(size, len(LABELS), real), 3e-4, choose(settings.run))
     return lambda: training.epoch(batches)
 

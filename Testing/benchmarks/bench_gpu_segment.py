@@ -2,8 +2,10 @@
 
 Run: python Testing/benchmarks/bench_gpu_segment.py [--full] [--device cuda]
 Windows: 512 x 512 x 300 voxels in memory to a label map in memory, 14 labels, overlap 0.5, windows of 96^3. Epochs: as
-in bench_finetune.py, cases prepared or in MONAI's cache, loader workers as many for both. Without a GPU it ends with
-the code for "skipped"; --tiny --device cpu tries it out.
+in bench_finetune.py, cases prepared or in MONAI's cache, loader workers as many for both, kept from epoch to epoch, and
+fewer where /dev/shm is small. What ours has read ahead while MONAI's was timed is taken first, without a step, and one
+epoch of either goes by untimed (`on_gpu.Fed`). Without a GPU it ends with the code for "skipped"; --tiny --device cpu
+tries it out.
 """
 
 from __future__ import annotations
@@ -12,18 +14,19 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import bench_finetune
 import torch
 from baselines.monai_pipeline import predict
 from bench_windows import within
-from on_gpu import Clock, device_name, gpu_options, skip_without
+from on_gpu import Clock, Fed, device_name, gpu_options, loader_workers, skip_without
 from side_by_side import Row, in_turn, row, tell
 from torch import Tensor, nn
 
 from VoCoCore.data.phantom import make_cohort
-from VoCoCore.data.workers import usual_workers
+from VoCoCore.data.workers import PREFETCHED
 from VoCoCore.devices import Machine, choose
 from VoCoCore.inference.swift import swift
 from VoCoCore.inference.tiling import tile
@@ -33,6 +36,7 @@ from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.settings import RunSettings
 
 CLASSES = 14
+EPOCHS = 5  # of a stretch
 
 
 def ours(volume: Tensor, network: nn.Module, edge: int, machine: Machine) -> Tensor:
@@ -78,15 +82,20 @@ def windows(device: str, tiny: bool) -> Iterator[Row]:
 
 def epochs(device: str, tiny: bool) -> Iterator[Row]:
     """Both cohorts of bench_finetune."""
-    clock, workers = Clock(device), 0 if tiny else usual_workers(torch.device("cuda"), 1)
-    more, cases, rounds = {"device": device_name(device)}, *((2, 1) if tiny else (20, 3))
+    clock, cases, rounds, times = Clock(device), *((2, 1, 1) if tiny else (20, 3, EPOCHS))
+    # A batch of MONAI's is the larger one: image and label in float32.
+    largest = max(8 * bench_finetune.CROPS * prod(size) for _, size in bench_finetune.COHORTS.values())
+    workers = 0 if tiny else loader_workers(largest)
+    more = {"device": device_name(device, workers)}
     for name, (shape, size) in list(bench_finetune.COHORTS.items())[: 1 if tiny else 2]:
         with tempfile.TemporaryDirectory() as scratch:
             cohort = make_cohort(Path(scratch) / "cohort", cases, size=shape)
             settings = bench_finetune.settings_of(size, cases, device, "auto")
-            mine = bench_finetune.ours(cohort, settings, Path(scratch), True, workers)
-            peer = bench_finetune.theirs(cohort, settings, True, workers)
-            found = in_turn(mine, peer, rounds, clock=clock.seconds)
+            batches = bench_finetune.our_batches(cohort, settings, Path(scratch), workers)
+            epoch = bench_finetune.our_epoch(batches, settings, cases, True)
+            peer = bench_finetune.theirs(cohort, settings, True, workers)  # which begins anew in each epoch
+            stretch = partial(clock.stretch, times=times, untimed=1)
+            found = in_turn(Fed(epoch, batches, PREFETCHED * workers), peer, rounds, clock=stretch)
         title = f"fine-tuning epoch, {name}: {cases} cases, 2 crops of {' x '.join(map(str, size))} each"
         yield row(title, "s", found, "ratio >= 2", **more)
 

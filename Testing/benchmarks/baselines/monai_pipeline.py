@@ -70,15 +70,27 @@ def loader(
     crops: int,
     cache: Path | None = None,
     workers: int = 0,
+    pin: bool = False,
 ) -> DataLoader:
-    """Batches of ``crops`` crops of one case each; decoded cases stay in memory, or in the folder ``cache``."""
+    """Batches of ``crops`` crops of one case each; decoded cases stay in memory, or in the folder ``cache``.
+
+    ``workers`` stay from epoch to epoch, as a careful user has it; ``pin`` for a GPU.
+    """
     steps = Compose([*fixed_steps(window, size), *random_steps(size, crops)])
     data = (
         CacheDataset(list(files), steps, progress=False)
         if cache is None
         else PersistentDataset(list(files), steps, cache)
     )
-    return DataLoader(data, batch_size=1, shuffle=True, num_workers=workers, collate_fn=list_data_collate)
+    return DataLoader(
+        data,
+        batch_size=1,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=list_data_collate,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+    )
 
 
 class MonaiTraining:
