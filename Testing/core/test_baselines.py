@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from baselines import monai_pipeline, published_step
+from made_models import card_of
 from monai.networks.nets.swin_unetr import SwinTransformer
 from monai.transforms import Compose
 from torch import nn
@@ -17,9 +18,10 @@ from VoCoCore.data.places import places_of
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.sampling import TRAIN, draw
 from VoCoCore.data.store import Store
-from VoCoCore.devices import choose
+from VoCoCore.devices import Machine, choose
 from VoCoCore.downstream.losses import segmentation_loss
 from VoCoCore.evaluation.metrics import case_metrics
+from VoCoCore.inference.predict import Predictor
 from VoCoCore.inference.windows import slide
 from VoCoCore.models.encoders import SwinUnetrEncoder, build_encoder
 from VoCoCore.models.networks import SegmentationNetwork
@@ -27,8 +29,10 @@ from VoCoCore.models.placing import placed
 from VoCoCore.presets import resolve_pretrain
 from VoCoCore.pretext.voco import VoCo
 from VoCoCore.protocols import resolve_finetune
+from VoCoCore.settings import PrepareSettings
 from VoCoCore.training.updates import Updater
 
+HOST = Machine(torch.device("cpu"), "fp32", "")
 INPUT = (32, 32, 64)  # smaller than a user may choose: the lowest map is 1 x 1 x 2
 
 
@@ -197,6 +201,29 @@ def test_monais_windows_are_ours(overlap):
     ours = slide(volume, Shifted(), (16, 16, 16), overlap)
     theirs = monai_pipeline.predict(volume, Shifted(), (16, 16, 16), overlap)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [None, (1.5, 1.5, 1.5)])
+def test_monais_way_from_voxels_to_labels_is_ours(spacing):
+    """On a volume that lies turned; the network makes three classes of its intensities."""
+    prepare = PrepareSettings(
+        intensity="ct", window=(-100.0, 200.0), foreground=0.0, fit="pad", spacing=spacing
+    )
+    model = card_of(prepare=prepare.to_dict(), channels=("ct",), window=(16, 16, 16))
+    voxels = np.random.default_rng(0).integers(-150, 250, (1, 6, 7, 5), np.int16)
+    voxels, affine = voxels.repeat(8, 1).repeat(6, 2).repeat(7, 3), np.diag([-0.8, 0.8, 1.0, 1.0])
+
+    def by_intensity(x):
+        return torch.cat([x, 0.6 + 0 * x, 1 - x], dim=1)
+
+    predictor = Predictor([(nn.Identity(), model)], HOST)
+    predictor.networks = [by_intensity]
+    ours = predictor.segment(voxels, affine)
+    window = {"intensities": (-100.0, 200.0), "spacing": spacing}
+    read = torch.from_numpy(voxels).float()
+    theirs = monai_pipeline.segment(read, affine, by_intensity, (16, 16, 16), 0.5, HOST, **window)
+    assert ours.shape == theirs.shape == voxels.shape[1:] and ours.dtype == theirs.dtype
+    assert np.bincount(ours.ravel()).min() > 1000 and (ours == theirs).mean() > 0.999
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

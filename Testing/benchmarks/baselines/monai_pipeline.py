@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from monai.data import CacheDataset, DataLoader, PersistentDataset, list_data_collate
+from monai.data import CacheDataset, DataLoader, MetaTensor, PersistentDataset, list_data_collate
 from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 from monai.metrics import DiceMetric, HausdorffDistanceMetric, SurfaceDiceMetric
@@ -23,13 +24,16 @@ from monai.transforms import (
     CropForegroundd,
     EnsureChannelFirstd,
     LoadImaged,
+    Orientation,
     Orientationd,
     RandCropByPosNegLabeld,
     RandFlipd,
     RandRotate90d,
     RandScaleIntensityd,
     RandShiftIntensityd,
+    ScaleIntensityRange,
     ScaleIntensityRanged,
+    Spacing,
     SpatialPadd,
 )
 from torch import Tensor, nn
@@ -130,6 +134,48 @@ def predict(
 ) -> Tensor:
     """Logits (K, X, Y, Z) of a volume (C, X, Y, Z)."""
     return sliding_window_inference(volume[None], window, batch, network, overlap, mode="gaussian")[0]
+
+
+def labels_of(
+    volume: Tensor, network: nn.Module, window: Sequence[int], overlap: float, machine: Machine
+) -> np.ndarray:
+    """Label map (X, Y, Z), uint8, of a prepared volume (C, X, Y, Z), with volume and sums on the device."""
+    with machine.autocast():
+        logits = predict(volume.to(machine.device), network, window, overlap)
+    return _chosen(logits)
+
+
+@torch.no_grad()
+def segment(
+    voxels: Tensor,
+    affine: np.ndarray,
+    network: nn.Module,
+    window: Sequence[int],
+    overlap: float,
+    machine: Machine,
+    *,
+    intensities: tuple[float, float],
+    spacing: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Label map in the grid of ``voxels`` (C, X, Y, Z), float32 as `LoadImage` leaves them.
+
+    They are turned, resampled to ``spacing`` and scaled on the host; logits are led back on the device.
+    """
+    steps = Compose(
+        [
+            Orientation("RAS"),
+            *([] if spacing is None else [Spacing(spacing, mode="bilinear", dtype=np.float32)]),
+            ScaleIntensityRange(*intensities, 0.0, 1.0, clip=True),
+        ]
+    )
+    image: Any = steps(MetaTensor(voxels, torch.from_numpy(affine)))
+    with machine.autocast():
+        logits = predict(image.to(machine.device), network, window, overlap)
+    return _chosen(steps.inverse(logits))
+
+
+def _chosen(logits: Tensor) -> np.ndarray:
+    return torch.as_tensor(logits.argmax(0)).to(torch.uint8).cpu().numpy()
 
 
 def scores(
