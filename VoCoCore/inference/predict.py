@@ -28,6 +28,7 @@ from VoCoCore.settings import PrepareSettings
 Model = tuple[nn.Module, ModelCard]
 Sink = Callable[[int, tuple[int, int], tuple[int, int], np.ndarray], None]
 Tick = Callable[[int, int], None]
+_TOGETHER = 16  # planes of labels that leave a device at a time: each copy waits for all of its work
 # What must be the same in all networks of an ensemble.
 _SHARED = ("task", "window", "classes", "activation", "prepare", "channels", "body_part")
 
@@ -79,7 +80,11 @@ class Predictor:
         if batch is not None and batch < 1:
             raise SettingsError(f"--batch cannot be {batch}", "predict at least one window at a time")
         self.networks = [swift(network, machine) for network, _ in models]
-        self.values = torch.tensor(self.card.written_values(), device=machine.device)
+        written = self.card.written_values()
+        # As they leave the device: whole numbers of 64 bits would take eight times as long.
+        kind = torch.uint8 if max(self.card.combinations().values()) < 256 else torch.int32
+        self.values = torch.tensor(written, dtype=kind, device=machine.device)
+        self.together = 1 if machine.device.type == "cpu" else _TOGETHER
         self.regions = Regions(self.card)
         self.overlap, self.batch, self.largest = overlap, batch, largest
         self.say, self.scratch = say, scratch
@@ -98,7 +103,8 @@ class Predictor:
     def prepare(self, array: np.ndarray, affine: np.ndarray) -> Prepared:
         """Prepare a case to segment; after this, the memory of ``array`` may be let go."""
         plan = self.plan(array, affine)
-        return Prepared(torch.from_numpy(apply_plan(array, plan, np.float32)), plan)
+        turned = self.machine.device.type == "cpu"
+        return Prepared(torch.from_numpy(apply_plan(array, plan, np.float32, turned)), plan)
 
     def segment_prepared(
         self, case: Prepared, sink: Sink | None = None, tick: Tick = lambda done, total: None
@@ -113,17 +119,31 @@ class Predictor:
         found = np.zeros(plan.source_shape, np.uint8 if most < 256 else np.uint16)
         oriented, axis = plan.oriented(found), self.axis(plan)
         others = [other for other in range(3) if other != axis]
+        waiting: list[tuple[Any, Tensor, Tensor]] = []
         for at, (a, b), (c, d), logits in planes(self._pieces(case), plan, axis):
             where: list[Any] = [0, 0, 0]
             where[axis], where[others[0]], where[others[1]] = at, slice(a, b), slice(c, d)
-            oriented[tuple(where)] = self._labels(logits).cpu().numpy()
-            self._refuse_overflow(logits)  # behind a copy that has waited for the device anyway
+            waiting.append((tuple(where), self._labels(logits), logits.sum()))
+            if sink is not None or len(waiting) == self.together:
+                self._write(oriented, waiting)
             if sink is not None:
                 sink(at, (a, b), (c, d), self._probabilities(logits).cpu().numpy())
             tick(at + 1, oriented.shape[axis])
+        self._write(oriented, waiting)
         if self.largest:
             keep_largest(found, self.card)
         return found
+
+    def _write(self, oriented: np.ndarray, waiting: list[tuple[Any, Tensor, Tensor]]) -> None:
+        """Write the planes of labels that wait, and forget them."""
+        if not waiting:
+            return
+        found = torch.stack([labels for _, labels, _ in waiting]).cpu().numpy()
+        # Behind a copy that has waited for the device anyway.
+        self._refuse_overflow(torch.stack([total for *_, total in waiting]))
+        for (where, *_), labels in zip(waiting, found, strict=True):
+            oriented[where] = labels
+        waiting.clear()
 
     def axis(self, plan: Plan) -> int:
         """The axis of the oriented volume along which planes are finished one after the other."""
@@ -194,7 +214,7 @@ class Predictor:
         """Voxel values (u, v) of logits (K, u, v)."""
         if self.card.activation == "softmax":
             return self.values.to(logits.device)[logits.argmax(0)]
-        return self.regions.chosen(logits > 0)
+        return self.regions.chosen(logits > 0).to(self.values.dtype)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(0) if self.card.activation == "softmax" else logits.sigmoid()

@@ -60,17 +60,23 @@ class _Axis:
         self.low = np.minimum(np.floor(at).astype(np.int64), max(size - 2, 0))
         self.weight = (at - self.low).astype(np.float32)
         self.plain = bool(len(at)) and np.array_equal(at, np.arange(size))
+        self._there: tuple[Tensor, Tensor, Tensor] | None = None
 
     def sample(self, values: Tensor, dim: int) -> Tensor:
         """``values`` at the source's voxels along ``dim``."""
         if self.plain:
             return values
-        low = torch.from_numpy(self.low).to(values.device)
-        high = torch.clamp(low + 1, max=values.shape[dim] - 1)
+        low, high, weight = self._on(values.device, values.shape[dim])
         shape = [1] * values.ndim
         shape[dim] = -1
-        weight = torch.from_numpy(self.weight).to(values.device).view(shape)
-        return torch.lerp(values.index_select(dim, low), values.index_select(dim, high), weight)
+        return torch.lerp(values.index_select(dim, low), values.index_select(dim, high), weight.view(shape))
+
+    def _on(self, device: torch.device, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Lower and upper voxels and weights on ``device``: sent once, because each time makes the device wait."""
+        if self._there is None or self._there[0].device != device:
+            low = torch.from_numpy(self.low).to(device)
+            self._there = low, torch.clamp(low + 1, max=size - 1), torch.from_numpy(self.weight).to(device)
+        return self._there
 
 
 def to_source(oriented: np.ndarray, plan: Plan) -> np.ndarray:

@@ -129,9 +129,6 @@ class Sums:
         extent[self.tiling.axis] = self.depth
         while not self._try(channels, extent, last):
             self.holds.pop(0)
-        hold = self.totals.device if self.totals is not None else None
-        self.weights = self.weights.to(hold)
-        self.layer = self._layer().to(hold)
 
     def _try(self, channels: int, extent: list[int], last: bool) -> bool:
         """Make the sums where they are kept now; False, after saying so, where they do not fit."""
@@ -144,6 +141,7 @@ class Sums:
                 raise MemoryError
             self.totals = _shaped(torch.zeros(channels * prod(extent), device=hold), channels, extent, last)
             self.counts = torch.zeros(extent, device=hold)
+            self._weigh(hold)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -159,13 +157,20 @@ class Sums:
         folder = Path(self.scratch or tempfile.gettempdir())
         self.totals = _shaped(_mapped(folder, count), channels, extent, last)
         self.counts = torch.zeros(extent)
+        self._weigh(torch.device("cpu"))
+
+    def _weigh(self, hold: torch.device) -> None:
+        """Have the weights, and what a layer counts, where the sums are."""
+        self.weights = self.weights.to(hold)
+        self.layer = self._layer()
 
     def _layer(self) -> Tensor:
         """What the windows of one layer count together; the same for every layer."""
         axis, window = self.tiling.axis, self.tiling.window
         extent = list(self.tiling.padded)
         extent[axis] = window[axis]
-        layer, weights = torch.zeros(extent), self.weights.cpu()
+        # Where the sums are: the host would be at it for a twentieth of a second, and the device idle.
+        layer, weights = torch.zeros(extent, device=self.weights.device), self.weights
         for place in self.tiling.layer():
             x, y, z = (
                 slice(0, width) if other == axis else slice(place[other], place[other] + width)
