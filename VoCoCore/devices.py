@@ -68,7 +68,7 @@ def choose(run: RunSettings) -> Machine:
             f"use --device {kinds[0]}, or run 'voco doctor' to see why",
         )
     rank, ranks, local = _ranks()
-    device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    device = torch.device(kind, _card_of(local)) if kind == "cuda" else torch.device(kind)
     precision = _precision(run.precision, device)
     if ranks > 1:
         _join(device)
@@ -118,6 +118,12 @@ def _ranks() -> tuple[int, int, int]:
         shown = " ".join(f"{name}={value}" for name, value in found.items())
         raise EnvironmentFault(f"the variables of the ranks make no sense: {shown}", _HOW_TO_JOIN)
     return rank, ranks, local
+
+
+def _card_of(local: int) -> int:
+    """Number of the card of rank ``local``, among those that this process sees."""
+    alone = "SLURM_GPUS_PER_TASK" in os.environ and torch.cuda.device_count() == 1
+    return 0 if alone else local
 
 
 _HOW_TO_JOIN = "start several ranks with torchrun, and one without RANK and WORLD_SIZE in the environment"

@@ -77,5 +77,26 @@ def test_a_cudnn_without_half_precision_is_said_where_it_matters(card, cudnn, sl
         assert "cuDNN 9.10 has no 3D convolutions" in choose(RunSettings()).words
 
 
+@pytest.mark.parametrize(
+    ("count", "per_task", "number"), [(4, None, 2), (4, "4", 2), (1, "1", 0), (1, None, None)]
+)
+def test_each_rank_has_a_card_of_its_own(card, count, per_task, number, monkeypatch):
+    """With --gpus-per-task a cluster shows each of them its own alone; else each sees all and takes its number."""
+    card((9, 0))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(devices.dist, "init_process_group", lambda backend: None)
+    for name, value in (("RANK", "2"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_GPUS_PER_TASK", raising=False)
+    if per_task:
+        monkeypatch.setenv("SLURM_GPUS_PER_TASK", per_task)
+    if number is None:
+        with pytest.raises(EnvironmentFault, match="rank 2 of this machine has no GPU: there are 1"):
+            choose(RunSettings())
+    else:
+        assert choose(RunSettings()).device == torch.device("cuda", number)
+
+
 def test_cudnns_words_for_a_want_of_memory_are_known():
     assert is_out_of_memory(RuntimeError("FIND was unable to find an engine to execute this computation"))
