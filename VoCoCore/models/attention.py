@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 _CACHE_BYTES = 4 << 20  # of attention matrices at a time on a CPU
 _DEVICE_BYTES = 512 << 20  # on an accelerator, where few large pieces are faster
+# Products are quick where a head has so many channels, and where rows of scores begin at multiples of so many numbers:
+# what lacks is filled up. 343 keys, and heads of 4 channels, are neither.
+_CHANNELS, _KEYS = 16, 8
 _COPIES = 4  # that the backward pass makes of a piece: scores, weights and the gradients of both
 
 
@@ -74,8 +77,11 @@ class _Attention(torch.autograd.Function):
             added = _added(bias.detach(), mask, kinds).to(q.dtype)
             for crop in crops:
                 place = (crop, kinds)
-                one_q, one_k, one_v = (_piece(each, mask, place) for each in (q, k, v))
-                found = F.scaled_dot_product_attention(one_q, one_k, one_v, attn_mask=added, scale=1.0)
+                queries, keys, values = (
+                    _filled(q, mask, place),
+                    *(_filled(x, mask, place, _KEYS) for x in (k, v)),
+                )
+                found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=added, scale=1.0)
                 _put(out, mask, place, found)
         ctx.save_for_backward(q, k, v, bias, mask, out)
         return out
@@ -91,16 +97,15 @@ class _Attention(torch.autograd.Function):
             added = _added(bias, mask, kinds)
             for crop in crops:
                 place = (crop, kinds)
-                one_q, one_k, one_v, grad, off = (
-                    _piece(each, mask, place) for each in (q, k, v, grads[0], taken_off)
-                )
-                scores = one_q @ one_k.mT
+                queries, grad = (_filled(x, mask, place) for x in (q, grads[0]))
+                keys, values = (_filled(x, mask, place, _KEYS) for x in (k, v))
+                scores = queries @ keys.mT
                 weights = (scores + added).softmax(-1).to(scores.dtype)
                 _put(dv, mask, place, weights.mT @ grad)
-                d_scores = (grad @ one_v.mT).sub_(off).mul_(weights)
-                dbias += d_scores.view(-1, *bias.shape).sum(0, dtype=dbias.dtype)
-                _put(dq, mask, place, d_scores @ one_k)
-                _put(dk, mask, place, d_scores.mT @ one_q)
+                d_scores = (grad @ values.mT).sub_(_piece(taken_off, mask, place)).mul_(weights)
+                _add_up(d_scores, dbias)
+                _put(dq, mask, place, d_scores @ keys)
+                _put(dk, mask, place, d_scores.mT @ queries)
         return dq, dk, dv, dbias, None
 
 
@@ -132,12 +137,34 @@ def _piece(x: Tensor, mask: Tensor | None, place: tuple[slice, slice]) -> Tensor
     return _by_kind(x, mask)[place].flatten(1, 2)
 
 
+def _filled(x: Tensor, mask: Tensor | None, place: tuple[slice, slice], tokens: int = 1) -> Tensor:
+    """The same with zeros, up to `_CHANNELS` channels and a multiple of ``tokens``."""
+    lacking = max(0, _CHANNELS - x.shape[-1]), -x.shape[-2] % tokens
+    piece = _piece(x, mask, place)
+    return F.pad(piece, (0, lacking[0], 0, lacking[1])) if any(lacking) else piece
+
+
 def _put(x: Tensor, mask: Tensor | None, place: tuple[slice, slice], piece: Tensor) -> None:
-    """Write what was made of a piece where it was taken from."""
+    """Write what was made of a piece where it was taken from; what was filled up is left out."""
     into = _by_kind(x, mask)[place]
-    into.copy_(piece.view_as(into))
+    into.copy_(piece[..., : x.shape[-2], : x.shape[-1]].unflatten(1, into.shape[1:3]))
 
 
 def _added(bias: Tensor, mask: Tensor | None, kinds: slice) -> Tensor:
-    """What is added to the scores of some kinds of windows, in each crop the same: (1, kinds x heads, N, N)."""
-    return bias[None] if mask is None else (bias + mask[kinds].unsqueeze(1)).flatten(0, 1)[None]
+    """What is added to the scores of some kinds of windows, in each crop the same: (1, kinds x heads, N, N or more).
+
+    Keys that were filled up get minus infinity, and so no weight.
+    """
+    added = bias[None] if mask is None else (bias + mask[kinds].unsqueeze(1)).flatten(0, 1)[None]
+    lacking = -added.shape[-1] % _KEYS
+    return F.pad(added, (0, lacking), value=-torch.inf) if lacking else added
+
+
+def _add_up(d_scores: Tensor, dbias: Tensor) -> None:
+    """Add gradients (crops, kinds x heads, N, N or more) of scores to that of the bias (heads, N, N)."""
+    each = d_scores.unflatten(1, (-1, len(dbias)))[..., : dbias.shape[-1]].flatten(0, 1)
+    if d_scores.device.type == "cpu":  # few windows, all in the cache
+        for one in each:
+            dbias += one
+    else:
+        dbias += each.sum(0, dtype=dbias.dtype)
