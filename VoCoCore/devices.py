@@ -122,7 +122,8 @@ def _ranks() -> tuple[int, int, int]:
 
 def _card_of(local: int) -> int:
     """Number of the card of rank ``local``, among those that this process sees."""
-    alone = "SLURM_GPUS_PER_TASK" in os.environ and torch.cuda.device_count() == 1
+    by_srun = "SLURM_GPUS_PER_TASK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    alone = by_srun and torch.cuda.device_count() == 1
     return 0 if alone else local
 
 

@@ -179,6 +179,29 @@ def test_where_memory_runs_out_the_volume_leaves_the_card():
     assert sum(line.startswith("copy to the card") for line in card.waits) > 8
 
 
+@pytest.mark.parametrize("spacing", [1.0, 1.25])
+def test_sums_may_leave_the_card_when_some_planes_are_done(spacing):
+    """Memory runs out twice from some window on: the volume leaves, then the sums; labels stay the same."""
+    model = card_of(prepare={"spacing": [1.0, 1.0, spacing], "fit": "pad"})
+    image = np.random.default_rng(0).random((2, 70, 60, 150), np.float32)
+    expected = Predictor([(network_of(), model)], HOST, batch=1).segment(image, np.eye(4))
+    said, calls = [], []
+    with Card():
+        made = Predictor([(network_of(), model)], CARD, batch=1, say=said.append)
+        network = made.networks[0]
+
+        def narrow(x):
+            calls.append(x)
+            if len(calls) in (41, 42):
+                raise torch.OutOfMemoryError("no room")
+            return network(x)
+
+        made.networks = [narrow]
+        found = made.segment(image, np.eye(4))
+    assert (found == expected).mean() > 0.999
+    assert [line.split(":")[0] for line in said] == ["out of memory"] * 2 and "sums" in said[1]
+
+
 def test_logits_that_have_left_the_card_are_counted_where_they_are():
     settings = resolve_finetune({}, {"patches.size": "32,32,32", "model.encoder": "unet"})
     classes = [OutputClass("background", (0,), (0, 0, 0)), OutputClass("organ", (1,), (1, 0, 0))]

@@ -78,14 +78,24 @@ def test_a_cudnn_without_half_precision_is_said_where_it_matters(card, cudnn, sl
 
 
 @pytest.mark.parametrize(
-    ("count", "per_task", "number"), [(4, None, 2), (4, "4", 2), (1, "1", 0), (1, None, None)]
+    ("count", "per_task", "torchrun", "number"),
+    [
+        (4, None, True, 2),
+        (4, "4", False, 2),
+        (1, "1", False, 0),
+        (1, None, False, None),
+        (1, "1", True, None),
+    ],
 )
-def test_each_rank_has_a_card_of_its_own(card, count, per_task, number, monkeypatch):
+def test_each_rank_has_a_card_of_its_own(card, count, per_task, torchrun, number, monkeypatch):
     """With --gpus-per-task a cluster shows each of them its own alone; else each sees all and takes its number."""
     card((9, 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(devices.dist, "init_process_group", lambda backend: None)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     for name, value in (("RANK", "2"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "2")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SLURM_GPUS_PER_TASK", raising=False)

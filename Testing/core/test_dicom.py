@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,40 @@ def test_a_slice_cut_off_anywhere_is_refused_whatever_reads_the_pixels(tmp_path:
             assert np.array_equal(read_dicom_slice(str(path)).T, pixels_of(1) - 1024) and lost <= spare
         except ImageError as error:
             assert "a.dcm end early" in str(error) or lost <= spare
+
+
+def element(group: int, number: int, vr: bytes, value: bytes, undefined: bool = False) -> bytes:
+    """A data element, explicit and little endian, as it lies in a file."""
+    length = 0xFFFFFFFF if undefined else len(value)
+    size = struct.pack("<HI", 0, length) if vr == b"UN" else struct.pack("<H", length)
+    return struct.pack("<HH", group, number) + vr + size + value
+
+
+def odd_ones() -> dict[str, bytes]:
+    """Elements before the pixels that are not as the standard has them, which libraries read all the same."""
+    inside = element(0x2005, 0x1403, b"LO", b"ABCD")
+    begin, end = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF), struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+    items = begin + inside + end + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return {
+        "an unknown sequence, explicit inside": element(0x2005, 0x1402, b"UN", items, undefined=True),
+        "one that belongs behind the pixels": element(0x7FE1, 0x0010, b"LO", b"MAKER "),
+        "the end of an item that never began": struct.pack("<HHI", 0xFFFE, 0xE00D, 0),
+        "a length that leads beyond the file": struct.pack("<HH2sHI", 0x2005, 0x1402, b"UN", 0, 10**6),
+    }
+
+
+@pytest.mark.parametrize("what", odd_ones())
+def test_oddities_before_the_pixels_are_no_reason_to_refuse_them(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "a.dcm"
+    write_slice(path, pixels_of(1))
+    content = path.read_bytes()
+    at = content.rindex(struct.pack("<HH", 0x7FE0, 0x0010))
+    path.write_bytes(content[:at] + odd_ones()[what] + content[at:])
+    assert has_all_pixels(str(path))
+    if "length" not in what:
+        assert np.array_equal(read_dicom_slice(str(path)).T, pixels_of(1) - 1024)
+        path.write_bytes(path.read_bytes()[:-10])
+        assert not has_all_pixels(str(path))
 
 
 def test_pixel_data_shorter_than_the_picture_are_refused(tmp_path: Path) -> None:

@@ -55,19 +55,33 @@ pytestmark = [
 ]
 
 
+# What Python runs as it starts: ranks say when they keep their gradients to themselves.
+APART = """
+from torch.nn.parallel import DistributedDataParallel as Parallel
+no_sync = Parallel.no_sync
+Parallel.no_sync = lambda self: (print("<apart>", flush=True), no_sync(self))[1]
+"""
+
+
 @pytest.mark.parametrize(
     ("recipe", "encoder"), [("paper", "unet"), ("paper", "unetr"), ("v1", "unet"), ("v2", "unet")]
 )
 def test_two_ranks_equal_one(recipe, encoder, small_cohort, tmp_path):
     changes = {"optim__steps": 3, "run__precision": "fp32", "model__encoder": encoder}
-    if (recipe, encoder) == ("paper", "unet"):
+    twice = (recipe, encoder) == ("paper", "unet")
+    if twice:
         changes["optim__accumulate"] = 2  # ranks add up their gradients at the second batch of a step
     settings = small_cohort.settings(recipe, run__validation_rounds=3, **changes)
     alone = pretrain(settings, tmp_path / "one")
-    warned = {"PYTHONWARNINGS": "always::FutureWarning"}
+    (tmp_path / "sitecustomize.py").write_text(APART)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    warned = {"PYTHONWARNINGS": "always::FutureWarning", "PYTHONPATH": path}
     done = with_two_ranks(tmp_path / "one" / "settings.json", small_cohort, tmp_path / "two", **warned)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "FutureWarning" not in done.stderr
+    assert done.stdout.count("<apart>") == (6 if twice else 0), (
+        "two ranks, three steps, the first of two batches"
+    )
     # Terms are sums of float32 in another order; v2's inter-volume term is steep where volumes look alike.
     near = 2e-2 if recipe == "v2" else 1e-3
     for name, curve in losses(alone.run).items():

@@ -20,7 +20,7 @@ PATIENT_ID, BODY_PART, ECHO_TIME, B_VALUE = 0x00100020, 0x00180015, 0x00180081, 
 STUDY_UID, SERIES_UID, ACQUISITION, TEMPORAL = 0x0020000D, 0x0020000E, 0x00200012, 0x00200100
 POSITION, ORIENTATION, SAMPLES, PHOTOMETRIC = 0x00200032, 0x00200037, 0x00280002, 0x00280004
 FRAMES, ROWS, COLUMNS, PIXEL_SPACING = 0x00280008, 0x00280010, 0x00280011, 0x00280030
-BITS, PIXELS = 0x00280100, 0x7FE00010
+BITS, PIXELS, _ANY = 0x00280100, 0x7FE00010, 0xFFFFFFFF
 _WANTED = {SOP_CLASS, SOP_UID, IMAGE_TYPE, MODALITY, PATIENT_ID, BODY_PART, ECHO_TIME, B_VALUE, STUDY_UID}
 _WANTED |= {SERIES_UID, ACQUISITION, TEMPORAL, POSITION, ORIENTATION, SAMPLES, PHOTOMETRIC, FRAMES, ROWS}
 _WANTED |= {COLUMNS, PIXEL_SPACING}
@@ -31,6 +31,7 @@ _NUMBERS = {SAMPLES: "H", ROWS: "H", COLUMNS: "H", BITS: "H", B_VALUE: "d"}
 _MEDIA_SOP_CLASS, _TRANSFER_SYNTAX = 0x00020002, 0x00020010
 _IMPLICIT, _DEFLATED, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 _LONG_VRS = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+_VRS = {*b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split(), *_LONG_VRS}
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
@@ -59,11 +60,20 @@ def has_all_pixels(path: str) -> bool:
         if (opened := _opened(file)) is None:
             return False
         elements, _ = opened
-        sizes = _collected(elements, PIXELS - 1, _SIZES)
-        try:
-            return elements.pixels_fit(_bits(sizes))
-        except (struct.error, EOFError):
-            return False
+        sizes: Tags = {}
+        with suppress(struct.error, EOFError, RecursionError):
+            for tag, length in elements.until(_ANY):
+                if tag == PIXELS:
+                    return elements.pixels_fit(length, _bits(sizes))
+                elements.keep(tag, length, _SIZES, sizes)
+        # The header breaks off, or has something odd that a library may understand: that there are pixels must do.
+        elements.file.seek(0)
+        content = elements.file.read()
+        return (
+            0
+            <= content.find(struct.pack(elements.order + "HH", *divmod(PIXELS, 1 << 16)))
+            <= len(content) - 12
+        )
 
 
 def _bits(sizes: Tags) -> int:
@@ -150,21 +160,26 @@ class _Elements:
         else:
             self.file.seek(length, 1)
 
-    def pixels_fit(self, bits: int) -> bool:
-        """Whether pixel data of so many bits come next and end within the file. Raises EOFError."""
-        head = self._head()
-        if head is None or head[0] != PIXELS:
-            return False
-        if head[1] != _UNDEFINED:
-            return head[1] * 8 >= bits and self._left() >= head[1]
+    def pixels_fit(self, length: int, bits: int) -> bool:
+        """Whether pixel data of ``length``, at least so many bits, end within the file."""
+        if length != _UNDEFINED:
+            return length * 8 >= bits and self._left() >= length
         fragments = -1  # the first item tells where the frames begin
-        # Some files lack the mark that ends the fragments.
-        while (item := self._head()) and item[0] == _ITEM:
-            if self._left() < item[1]:
-                return False
-            self.file.seek(item[1], 1)
-            fragments += 1
+        with suppress(EOFError):
+            # Some files lack the mark that ends the fragments.
+            while (item := self._head()) and item[0] == _ITEM:
+                if self._left() < item[1]:
+                    return False
+                self.file.seek(item[1], 1)
+                fragments += 1
         return fragments > 0
+
+    def _is_explicit(self) -> bool:
+        """Whether the next element names its VR."""
+        here = self.file.tell()
+        start = self.file.read(6)
+        self.file.seek(here)
+        return start[4:] in _VRS
 
     def _left(self) -> int:
         """Bytes of the file from here to its end."""
@@ -199,13 +214,16 @@ class _Elements:
 
     def _skip_sequence(self) -> None:
         """Step over a sequence of undefined length, its items and what is nested in them."""
-        explicit = self.explicit
-        if self.vr == b"UN":  # such sequences are implicit inside, whatever is around them
+        explicit, unknown = self.explicit, self.vr == b"UN"
+        if unknown:  # such sequences are implicit inside, whatever is around them
             self.explicit = False
         while (head := self._head()) and head[0] != _SEQUENCE_END:
             if head[0] != _ITEM or head[1] != _UNDEFINED:
                 self.file.seek(head[1], 1)
                 continue
+            if unknown:
+                self.explicit = self._is_explicit()  # or should be
             while (inner := self._head()) and inner[0] != _ITEM_END:
                 self.keep(inner[0], inner[1], (), {})
+            self.explicit = explicit and not unknown
         self.explicit = explicit

@@ -123,6 +123,8 @@ class Predictor:
         for at, (a, b), (c, d), logits in planes(self._pieces(case), plan, axis):
             where: list[Any] = [0, 0, 0]
             where[axis], where[others[0]], where[others[1]] = at, slice(a, b), slice(c, d)
+            if waiting and waiting[0][1].device != logits.device:  # the sums have left the device meanwhile
+                self._write(oriented, waiting)
             waiting.append((tuple(where), self._labels(logits), logits.sum()))
             if sink is not None or len(waiting) == self.together:
                 self._write(oriented, waiting)

@@ -28,7 +28,7 @@ def planes(
     at, base = first.begin, 0
     for start, piece in pieces:
         moved = piece.movedim(axis + 1, 1)
-        known = moved if kept is None else torch.cat([kept, moved], dim=1)
+        known = moved if kept is None else torch.cat([kept.to(moved.device), moved], dim=1)
         base = start if kept is None else base
         last = base + known.shape[1] - 1
         ends = last == plan.size[axis] - 1

@@ -96,7 +96,9 @@ class Sums:
         if self.totals is None or len(self.holds) == 1:
             return False
         old = self.totals, self.counts
-        self.holds.pop(0)
+        left = self.holds.pop(0)
+        where = "memory" if left is None or left.type == "cpu" else left.type.upper()
+        self.say(f"out of memory: the sums of the windows leave the {where} (slower)")
         self._allocate(len(old[0]), old[0].is_contiguous(memory_format=_CHANNELS_LAST))
         self.totals.copy_(old[0])
         self.counts.copy_(old[1])

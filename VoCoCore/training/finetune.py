@@ -47,6 +47,7 @@ class Finetuning(Attempt):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self.since_best, self.source = 0, dict[str, str]()
+        self.said = set[str]()  # what has been said of memory
         self.first = not checkpoint.checkpoints(self.run.checkpoints)
 
     # Cases, and what was left open
@@ -183,6 +184,9 @@ class Finetuning(Attempt):
         return Look(better=self.is_best, enough=enough)
 
     def _say_slower(self, text: str) -> None:
+        if text in self.said:  # of each case anew
+            return
+        self.said.add(text)
         self.emit("warning", message=f"validation: {text}", hint="it takes longer; scores stay the same")
 
     def has_enough(self) -> bool:

@@ -118,12 +118,18 @@ def torch_facts() -> dict:
 
 def devices(torch) -> list[dict]:
     """The cards that torch can compute on, memory in bytes; each is tried."""
-    found = []
+    found, failed = [], None
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             facts = torch.cuda.get_device_properties(number)
-            float((torch.ones(2, device=f"cuda:{number}") + 1).sum())
+            try:
+                float((torch.ones(2, device=f"cuda:{number}") + 1).sum())
+            except Exception as error:  # an old card beside a good one, say
+                failed = error
+                continue
             found.append({"kind": "cuda", "name": facts.name, "memory": facts.total_memory})
+    if failed is not None and not found:
+        raise failed
     mps = getattr(torch.backends, "mps", None)
     if mps is not None and mps.is_available():
         found.append({"kind": "mps", "name": "Apple " + platform.machine(), "memory": memory()})
