@@ -9,9 +9,9 @@ import torch
 _CUDNN_WITHOUT_HALF = range(90800, 91500)
 
 
-def has_kernels(card: int = 0) -> bool:
-    """Whether this PyTorch holds programs for CUDA card number ``card``; `torch.cuda.is_available` does not ask."""
-    own = torch.cuda.get_device_capability(card)
+def has_kernels() -> bool:
+    """Whether this PyTorch holds programs for the first CUDA card; `torch.cuda.is_available` does not ask."""
+    own = torch.cuda.get_device_capability(0)
     built = [name.split("_") for name in torch.cuda.get_arch_list() if name.startswith(("sm_", "compute_"))]
     if torch.version.hip or not built:
         return True  # they are named otherwise there

@@ -19,10 +19,9 @@ import torch
 from side_by_side import options, peak_mb
 from torch.profiler import ProfilerActivity, profile
 
-from VoCoCore.data.workers import PREFETCHED, shared_memory_free, usual_workers
+from VoCoCore.data.workers import PREFETCHED, fitting, shared_memory_free, usual_workers
 
 SKIPPED = 77
-SHARE = 0.5  # of the shared memory that is free, for batches, as a job has it
 Work = Callable[[], Any]
 
 
@@ -69,15 +68,15 @@ def device_name(device: str, workers: int | None = None) -> str:
 def loader_workers(batch: int) -> int:
     """Loader workers of a job on a GPU, for both sides, or as many as have room for batches of ``batch`` bytes."""
     usual, free, each = usual_workers(torch.device("cuda"), 1), shared_memory_free(), PREFETCHED * batch
-    fitting = usual if free is None else min(usual, int(SHARE * free // each))
-    if free is not None and fitting < usual:
+    found = usual if free is None else fitting(usual, batch, free)
+    if free is not None and found < usual:
         print(
             f"/dev/shm has {free / 1e6:.0f} MB free, and {usual} loader workers may have {usual * each / 1e6:.0f} MB "
-            f"of batches there: both sides have {fitting}, and wait longer for data than where there is more (for a "
+            f"of batches there: both sides have {found}, and wait longer for data than where there is more (for a "
             "container: docker run --shm-size 8g)",
             file=sys.stderr,
         )
-    return fitting
+    return found
 
 
 class Clock:

@@ -69,11 +69,8 @@ def has_all_pixels(path: str) -> bool:
         # The header breaks off, or has something odd that a library may understand: that there are pixels must do.
         elements.file.seek(0)
         content = elements.file.read()
-        return (
-            0
-            <= content.find(struct.pack(elements.order + "HH", *divmod(PIXELS, 1 << 16)))
-            <= len(content) - 12
-        )
+        at = content.find(struct.pack(elements.order + "HH", *divmod(PIXELS, 1 << 16)))
+        return 0 <= at <= len(content) - 12  # bytes of the longest head
 
 
 def _bits(sizes: Tags) -> int:

@@ -35,8 +35,12 @@ def workers_with_room(samples: Any, numbers: Iterable[list[int]], workers: int, 
     sample = samples[batch[0]]
     if not isinstance(sample, dict):
         return workers  # a damaged volume, which the job is about to meet
-    ready = PREFETCHED * len(batch) * sum(value.nbytes for value in sample.values())
-    return min(workers, int(_SHARE * free / ranks // ready))
+    return fitting(workers, len(batch) * sum(value.nbytes for value in sample.values()), free / ranks)
+
+
+def fitting(workers: int, batch: int, free: float) -> int:
+    """So many of ``workers`` as have room in ``free`` bytes of shared memory for their batches of ``batch`` bytes."""
+    return min(workers, int(_SHARE * free // (PREFETCHED * batch)))
 
 
 def shared_memory_free() -> int | None:
