@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 _CACHE_BYTES = 4 << 20  # of attention matrices at a time on a CPU
 _DEVICE_BYTES = 512 << 20  # on an accelerator, where few large pieces are faster
-# Products are quick where a head has so many channels, and where rows of scores begin at multiples of so many numbers:
-# what lacks is filled up. 343 keys, and heads of 4 channels, are neither.
-_CHANNELS, _KEYS = 16, 8
+# Products are quick where a head has so many channels, and where rows of numbers begin at multiples of so many: what
+# lacks is filled up. 343 keys, and heads of 4 channels, are neither. A card's quick kernels take no others.
+_CHANNELS, _ROW = 16, 8
 _COPIES = 4  # that the backward pass makes of a piece: scores, weights and the gradients of both
 
 
@@ -79,30 +79,27 @@ class _Attention(torch.autograd.Function):
                 place = (crop, kinds)
                 queries, keys, values = (
                     _filled(q, mask, place),
-                    *(_filled(x, mask, place, _KEYS) for x in (k, v)),
+                    *(_filled(x, mask, place, _ROW) for x in (k, v)),
                 )
                 found = F.scaled_dot_product_attention(queries, keys, values, attn_mask=added, scale=1.0)
                 _put(out, mask, place, found)
-        ctx.save_for_backward(q, k, v, bias, mask, out)
+        ctx.save_for_backward(q, k, v, bias, mask)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, bias, mask, out = ctx.saved_tensors
-        # What softmax takes off each row of its gradient: sum(weights * d_weights) = sum(out * grad).
-        taken_off = (out * grads[0]).sum(-1, keepdim=True)
+        q, k, v, bias, mask = ctx.saved_tensors
         dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         dbias = torch.zeros_like(bias)
         for kinds, crops in _pieces(q, mask):
-            added = _added(bias, mask, kinds)
+            added = _added(bias, mask, kinds).to(q.dtype)  # rounded as in the forward pass
             for crop in crops:
                 place = (crop, kinds)
                 queries, grad = (_filled(x, mask, place) for x in (q, grads[0]))
-                keys, values = (_filled(x, mask, place, _KEYS) for x in (k, v))
-                scores = queries @ keys.mT
-                weights = (scores + added).softmax(-1).to(scores.dtype)
+                keys, values = (_filled(x, mask, place, _ROW) for x in (k, v))
+                weights = _scores(queries, keys, added).softmax(-1)
                 _put(dv, mask, place, weights.mT @ grad)
-                d_scores = (grad @ values.mT).sub_(_piece(taken_off, mask, place)).mul_(weights)
+                d_scores = torch._softmax_backward_data(grad @ values.mT, weights, -1, weights.dtype)
                 _add_up(d_scores, dbias)
                 _put(dq, mask, place, d_scores @ keys)
                 _put(dk, mask, place, d_scores.mT @ queries)
@@ -138,8 +135,9 @@ def _piece(x: Tensor, mask: Tensor | None, place: tuple[slice, slice]) -> Tensor
 
 
 def _filled(x: Tensor, mask: Tensor | None, place: tuple[slice, slice], tokens: int = 1) -> Tensor:
-    """The same with zeros, up to `_CHANNELS` channels and a multiple of ``tokens``."""
-    lacking = max(0, _CHANNELS - x.shape[-1]), -x.shape[-2] % tokens
+    """The same with zeros, up to `_CHANNELS` channels or a multiple of `_ROW`, and to a multiple of ``tokens``."""
+    channels = x.shape[-1]
+    lacking = max(_CHANNELS - channels, -channels % _ROW), -x.shape[-2] % tokens
     piece = _piece(x, mask, place)
     return F.pad(piece, (0, lacking[0], 0, lacking[1])) if any(lacking) else piece
 
@@ -156,8 +154,15 @@ def _added(bias: Tensor, mask: Tensor | None, kinds: slice) -> Tensor:
     Keys that were filled up get minus infinity, and so no weight.
     """
     added = bias[None] if mask is None else (bias + mask[kinds].unsqueeze(1)).flatten(0, 1)[None]
-    lacking = -added.shape[-1] % _KEYS
+    lacking = -added.shape[-1] % _ROW
     return F.pad(added, (0, lacking), value=-torch.inf) if lacking else added
+
+
+def _scores(queries: Tensor, keys: Tensor, added: Tensor) -> Tensor:
+    """q k^T + added of a piece: (crops, kinds x heads, N, N or more), rounded once."""
+    scores = added.expand(len(queries), -1, -1, -1).clone(memory_format=torch.contiguous_format)
+    scores.flatten(0, 1).baddbmm_(queries.flatten(0, 1), keys.flatten(0, 1).mT)
+    return scores
 
 
 def _add_up(d_scores: Tensor, dbias: Tensor) -> None:
