@@ -27,7 +27,12 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COLUMNS = ("name", "unit", "ours", "baseline", "ratio", "goal", "spread", "device")
-ALONE = ("bench_scale.py", "bench_gpu_step.py", "bench_gpu_segment.py")  # measured by the wall
+ALONE = (
+    "bench_busy.py",
+    "bench_scale.py",
+    "bench_gpu_step.py",
+    "bench_gpu_segment.py",
+)  # measured by the wall
 SKIPPED = 77  # the exit code of a benchmark that this machine cannot run
 Row = dict[str, Any]
 

@@ -308,3 +308,20 @@ def test_an_option_that_took_the_input_for_its_value_is_named_and_no_other(
     assert main(words.split()) == 2
     said = capsys.readouterr().err
     assert taken in said and ("was taken" in said) == bool(taken)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there PyTorch's threads are those of GNU's OpenMP")
+def test_threads_that_wait_soon_sleep_unless_the_user_says_otherwise(tmp_path, monkeypatch):
+    asked = {**os.environ, "OMP_DISPLAY_ENV": "VERBOSE", "VOCO_CONFIG_HOME": str(tmp_path)}
+    script = "from VoCoCore.cli import main; main(['--version']); import torch"
+    said = []
+    for own in ({}, {"GOMP_SPINCOUNT": "77"}):
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env={**asked, **own}
+        )
+        said += [line.strip() for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line]
+    assert said == ["GOMP_SPINCOUNT = '10000'", "GOMP_SPINCOUNT = '77'"]
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert main(["--version"]) == 0
+    assert "GOMP_SPINCOUNT" not in os.environ
