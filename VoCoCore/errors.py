@@ -9,6 +9,7 @@ VocoError (1: a defect of ours)
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -77,3 +78,17 @@ def counted(count: int, what: str, one: str = "", more: str = "") -> str:
     """How many of what, for a message, and the verb that goes with it: ``1 case is``, ``2 cases are``."""
     words = [str(count), f"{what}s" if what and count != 1 else what, one if count == 1 else more]
     return " ".join(word for word in words if word)
+
+
+def of_the_machine(error: Exception) -> VocoError | None:
+    """What the system or the user's words caused, where nobody has said it better; None for a defect."""
+    if isinstance(error, MemoryError):
+        return EnvironmentFault("there is not enough memory", "close other programs, or use a larger machine")
+    if not isinstance(error, OSError) or error.errno is None:
+        return None
+    name = "a file" if error.filename is None else str(error.filename)
+    if error.errno == errno.ENAMETOOLONG:
+        return SettingsError(f"{name[:60]}... is too long for the name of a file", "give a shorter one")
+    return EnvironmentFault(
+        f"{name} cannot be used: {error.strerror}", "check the path, the disk and permissions"
+    )

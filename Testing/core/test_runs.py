@@ -83,6 +83,11 @@ def test_what_is_not_a_run_is_named(tmp_path: Path) -> None:
         RunDirectory.create(file, {}, {})
 
 
+def test_a_name_that_looks_like_somebodys_home_is_a_folder() -> None:
+    assert RunDirectory("~nobody-is-called-so/run").path.parent.name.endswith("nobody-is-called-so")
+    assert RunDirectory("~/run").path == Path.home() / "run"
+
+
 def test_damaged_settings_are_said(run: RunDirectory) -> None:
     run.settings_file.write_text('{"seed": ')
     with pytest.raises(SettingsError, match=r"settings\.json is missing or damaged"):

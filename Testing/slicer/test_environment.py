@@ -232,6 +232,14 @@ def test_the_folder_of_a_virtual_environment_is_as_good_as_its_python(tmp_path):
     )
 
 
+@pytest.mark.parametrize("path", ["~nobody-is-called-so/venv", f"/{'long' * 80}/venv"])
+def test_a_path_that_the_system_refuses_is_a_python_that_does_not_start(path):
+    place = Environment({"python": path})
+    assert Path(place.python).name == "venv" and place.reason == "chosen here" and place.external
+    with pytest.raises(EnvironmentFault, match="could not be started"):
+        place.probe().start()
+
+
 def test_a_program_that_does_not_start_is_named_once():
     for reason in ("/p could not be started: Permission denied", "it said nothing"):
         (said, hint) = environment.unusable("/p", reason).sentences

@@ -165,6 +165,8 @@ def test_errors_are_said_in_one_place_with_hint_and_log(voco, host, tmp_path):
     assert not voco.ui.errorFrame.isVisible()
     voco.showError(StopRequested("cancelled"))
     assert not voco.ui.errorFrame.isVisible() and voco.ui.statusLabel.text == "cancelled"
+    voco.showError(PermissionError(13, "Permission denied", "/closed"))
+    assert voco.ui.errorLabel.text == "/closed cannot be used: Permission denied"
     voco.showError(DataError("no log here"))
     assert not voco.ui.showLogButton.isVisible() and not voco.ui.hintLabel.isVisible()
 

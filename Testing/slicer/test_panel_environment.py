@@ -171,6 +171,16 @@ def test_another_python_is_chosen_by_hand_remembered_and_taken_back(hand, python
     assert voco.logic.environment.python == str(other)
 
 
+@pytest.mark.parametrize("path", ["~nobody-is-called-so/venv", f"/{'long' * 80}/venv"])
+def test_a_path_that_the_system_refuses_can_be_put_right_in_the_next_session(python, voco, host, path):
+    voco.logic.store["python"] = path
+    hand = Hand(voco.parent, host)
+    hand.open("environmentSection")
+    assert "could not be started" in looked(hand) and "venv (chosen here)" in text(hand, "reasonLabel")
+    hand.type("pythonEdit", str(python))
+    assert str(python) in text(hand, "reasonLabel") and "Not installed yet" in looked(hand)
+
+
 def test_looking_can_be_cancelled_and_leaving_ends_it(hand, voco, host):
     hand.click("cancelInstallButton")
     assert hand.find("checkPythonButton").isEnabled() and "Not looked at yet" in text(hand, "factsLabel")

@@ -133,6 +133,14 @@ def test_a_stop_or_kill_that_failed_is_said_once(voco, panel, hand, tmp_path):
     assert not voco.ui.errorFrame.isVisible()
 
 
+def test_a_defect_at_a_button_is_shown_and_the_table_goes_on(voco, panel, hand, tmp_path, monkeypatch):
+    runKnown(tmp_path, "done")
+    choose(hand, panel, "done")
+    monkeypatch.setattr(voco.logic.jobs, "forget", lambda run: {}["gone"])
+    hand.click("forgetButton")
+    assert "KeyError" in voco.ui.errorLabel.text and [row[0] for row in hand.rows("runsTable")] == ["done"]
+
+
 def test_selection_stays_while_rows_come_and_go_and_is_remembered(voco, panel, hand, tmp_path):
     for name in ("one", "two"):
         runKnown(tmp_path, name)

@@ -183,6 +183,18 @@ def test_a_bare_name_is_a_folder_beside_the_runs(hand, voco, host, volume, tmp_p
     assert asked[0][2]["output"] == tmp_path / "VoCo" / "organs"
 
 
+def test_a_defect_at_the_button_is_shown(hand, voco, host, volume, tmp_path, monkeypatch):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors"))
+    hand.pick("volumeSelector", volume)
+    asked, _ = played(voco, monkeypatch, Progress("ended", finished=True))
+    hand.type("outputEdit", "~nobody-is-called-so/out")
+    hand.click("predictButton")
+    assert asked[0][2]["output"].parent.name.endswith("nobody-is-called-so")
+    monkeypatch.setattr("VoCoSlicerLib.logic.PredictJob", lambda *_, **__: {}["gone"])
+    hand.click("predictButton")
+    assert "KeyError" in voco.ui.errorLabel.text and hand.find("predictButton").isEnabled()
+
+
 def test_progress_results_and_single_failures_are_said(hand, voco, host, volume, tmp_path, monkeypatch):
     choose(hand, host, modelFile(tmp_path / "m.safetensors"))
     hand.pick("volumeSelector", volume)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import itertools
 import os
@@ -14,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from VoCoCore import __version__
-from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested, VocoError, nearest
+from VoCoCore.errors import SettingsError, StopRequested, VocoError, nearest, of_the_machine
 
 COMMANDS = {
     "demo": "make a small synthetic cohort, pre-train on it and show what came out (minutes on a laptop)",
@@ -162,7 +161,7 @@ def _guarded(words: list[str]) -> int:
     except Exception as error:
         if os.environ.get("VOCO_DEBUG"):
             raise
-        if fault := _of_the_machine(error):
+        if fault := of_the_machine(error):
             print(f"voco: error: {fault}", file=sys.stderr)
             return fault.exit_code
         print(
@@ -171,20 +170,6 @@ def _guarded(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-
-
-def _of_the_machine(error: Exception) -> VocoError | None:
-    """What the system or the user's words caused, where no command has said it better; None for a defect."""
-    if isinstance(error, MemoryError):
-        return EnvironmentFault("there is not enough memory", "close other programs, or use a larger machine")
-    if not isinstance(error, OSError) or error.errno is None:
-        return None
-    name = "a file" if error.filename is None else str(error.filename)
-    if error.errno == errno.ENAMETOOLONG:
-        return SettingsError(f"{name[:60]}... is too long for the name of a file", "give a shorter one")
-    return EnvironmentFault(
-        f"{name} cannot be used: {error.strerror}", "check the path, the disk and permissions"
-    )
 
 
 # Rounds that a thread of PyTorch's waits awake for the others, some 30 us; GNU's OpenMP has 300 000 unless told.

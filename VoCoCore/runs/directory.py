@@ -34,7 +34,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(os.path.abspath(Path(path).expanduser()))
+        self.path = Path(os.path.abspath(os.path.expanduser(path)))
         self.checkpoints, self.weights, self.private, self.validation = (
             self.path / name for name in _FOLDERS
         )

@@ -90,7 +90,7 @@ def export_run(
     cluster cannot be asked for that; EnvironmentFault where it cannot be written.
     """
     run, cluster = RunDirectory.open(path), cluster or Cluster()
-    folder = Path(os.path.abspath(Path(target).expanduser()))
+    folder = Path(os.path.abspath(os.path.expanduser(target)))
     check_usable(folder, begun=False)
     settings = _without_places(run.read_settings())
     cluster.check(settings)

@@ -42,7 +42,7 @@ class Line:
 def config_folder() -> Path:
     """Return the folder of this user's own settings; the variable VOCO_CONFIG_HOME names another one."""
     if chosen := os.environ.get("VOCO_CONFIG_HOME"):
-        return Path(chosen).expanduser()
+        return Path(os.path.expanduser(chosen))
     if sys.platform == "win32":
         return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming") / "vococore"
     if sys.platform == "darwin":

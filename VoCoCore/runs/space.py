@@ -163,7 +163,7 @@ def tree_size(folder: Path, skip: tuple[str, ...] = ()) -> int:
 
 def real(path: str | Path) -> Path:
     """``path`` in the one form in which paths are compared here."""
-    return Path(os.path.realpath(Path(path).expanduser()))
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def _use(path: Path) -> Use:

@@ -72,7 +72,7 @@ class JobList:
         Raises SettingsError where there is no such folder, EnvironmentFault where that cannot be remembered.
         """
         place = RunDirectory(folder).path
-        if not place.is_dir():
+        if not os.path.isdir(place):
             raise SettingsError(
                 f"{place} is not a folder", "choose the folder of a run, or one that holds runs"
             )

@@ -123,13 +123,13 @@ class JobTable:
     def report(self, path: str | Path) -> Path | None:
         """The report of a run, None where it has none yet."""
         report = _place(path) / REPORT
-        return report if report.is_file() else None
+        return report if os.path.isfile(report) else None
 
     def result(self, path: str | Path) -> tuple[str, Path] | None:
         """What a run left: ("model" or "encoder", file of weights); None where it left nothing yet."""
         for kind in RESULTS:
             file = RunDirectory(path).weights / f"{kind}.safetensors"
-            if file.is_file():
+            if os.path.isfile(file):
                 return kind, file
         return None
 

@@ -6,6 +6,7 @@ work is done, with the exit code that the command line would give.
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -93,7 +94,7 @@ class VoCoLogic:
         """A folder that does not exist yet: ``pretrain-2026-03-01-1430`` and the like, below `folder`."""
         stem = self.folder / f"{kind}-{time.strftime('%Y-%m-%d-%H%M')}"
         number, path = 1, stem
-        while path.exists():
+        while os.path.lexists(path):
             number, path = number + 1, stem.with_name(f"{stem.name}-{number + 1}")
         return path
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -51,7 +52,7 @@ class PredictJob(Steps):
         super().__init__()
         self.model = readModel(model)
         self.groups = [list(group) if isinstance(group, list | tuple) else [group] for group in groups]
-        self.output = Path(output).expanduser().absolute()
+        self.output = Path(os.path.abspath(os.path.expanduser(output)))
         self._check()
         self._logic, self._python = logic, python
         self._probabilities, self._show3d = probabilities, show3d

@@ -9,7 +9,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import StopRequested, VocoError
+from VoCoCore.errors import StopRequested, VocoError, of_the_machine
 from VoCoSlicerLib import adapter
 
 _TAIL = 2_000_000  # bytes of a log that are shown
@@ -63,8 +63,9 @@ class Messages:
 
 
 def _words(error: Exception) -> tuple[str, str]:
-    if isinstance(error, VocoError):
-        return error.message, error.hint
+    told = error if isinstance(error, VocoError) else of_the_machine(error)
+    if told is not None:
+        return told.message, told.hint
     logging.error("VoCo: unexpected error", exc_info=error)
     text = _("Unexpected error: {kind}: {text}").format(kind=type(error).__name__, text=error)
     return text, _("This is ours to mend: please report it with Slicer's own log.")

@@ -7,6 +7,7 @@ A safetensors file begins with the length of its head (8 bytes, little-endian) a
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class ModelInfo:
     @property
     def name(self) -> str:
         """What to call it: the run's folder, or the file's stem."""
-        return self.path.name if self.path.is_dir() else self.path.stem
+        return self.path.name if os.path.isdir(self.path) else self.path.stem
 
 
 def readModel(path: str | Path) -> ModelInfo:
@@ -45,7 +46,7 @@ def readModel(path: str | Path) -> ModelInfo:
 
     Raises DataError, with what to give instead, where there is none or it is damaged.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     files = tuple(model_paths(path))
     card = _cardOf(files[0])
     try:

@@ -15,6 +15,7 @@ from VoCoCore.geometry import Box
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib.core import coreFolder
+from VoCoSlicerLib.threads import asVocoError
 
 SCRIPT = "score_crop.py"
 
@@ -72,9 +73,9 @@ class CropScores:
                 self._ask(preview)
             elif not self._task.poll().running:
                 self._answer(preview)
-        except VocoError as error:
+        except Exception as error:  # a timer has nobody to raise to
             self.cancel()
-            self.error = error
+            self.error = asVocoError(error, "the question")
         return self.running
 
     def cancel(self) -> None:

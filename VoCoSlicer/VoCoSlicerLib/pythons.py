@@ -42,7 +42,7 @@ def choosePython(chosen: str = "") -> tuple[str, str]:
     """
     for word, why in ((chosen.strip(), "chosen"), (os.environ.get(VARIABLE, "").strip(), VARIABLE)):
         if word:
-            path = _program(Path(word).expanduser())
+            path = _program(Path(os.path.expanduser(word)))
             return (shutil.which(path) or path), why
     return pythonSlicer(), "Slicer"
 
@@ -55,7 +55,9 @@ def _program(path: Path) -> str:
         path / "Scripts" / "python.exe",
         path / "python.exe",
     )
-    return str(next((one for one in inside if one.is_file()), path) if path.is_dir() else path)
+    # Not Path.is_dir: it raises for a folder that may not be opened or a server that is gone, and then the section
+    # Environment, where another Python could be chosen, would not open.
+    return str(next(filter(os.path.isfile, inside), path) if os.path.isdir(path) else path)
 
 
 def isExternal(python: str | Path) -> bool:

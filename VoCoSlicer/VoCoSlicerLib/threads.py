@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from VoCoCore.errors import DataError, VocoError
+from VoCoCore.errors import DataError, VocoError, of_the_machine
 from VoCoSlicerLib.signals import Signal
 
 TURN = 0.002  # seconds, of a poll
@@ -73,5 +73,7 @@ def asVocoError(error: Exception, what: str) -> VocoError:
         return error
     if isinstance(error, MemoryError):
         return DataError(f"there is not enough memory for {what}", "close other programs")
+    if fault := of_the_machine(error):
+        return fault
     logging.error("VoCo: unexpected error", exc_info=error)
     return VocoError(f"{what} failed: {type(error).__name__}: {error}", "this is a defect of ours")

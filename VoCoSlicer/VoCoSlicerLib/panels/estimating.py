@@ -14,6 +14,7 @@ from VoCoCore.runs.narrate import duration
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.logic_estimate import EstimateJob, Needs, lacking
 from VoCoSlicerLib.logic_steps import EXPORTING
+from VoCoSlicerLib.threads import asVocoError
 
 _LOOK = 200  # milliseconds
 
@@ -59,8 +60,8 @@ class Estimating:
             self._job = make()
             if self._logic.facts is None or again:
                 self._probe = self._logic.environment.probe().start()
-        except VocoError as error:
-            self.error = error
+        except Exception as error:  # a timer has nobody to raise to
+            self.error = asVocoError(error, "the estimate")
         self._timer.start()
         self._changed()
 

@@ -9,7 +9,6 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import VocoError
 from VoCoCore.runs.narrate import size
 from VoCoSlicerLib import adapter, space
 from VoCoSlicerLib.tasks import Task
@@ -54,7 +53,7 @@ class JobSpace:
         task, then, self._task = self._task, self._then, None
         try:
             then(task)
-        except VocoError as error:
+        except Exception as error:  # a timer has nobody to raise to
             self._host.showError(error, task.log)
         self._enable()
 
@@ -117,7 +116,7 @@ class JobSpace:
             return True
         try:
             self._task = work()
-        except VocoError as error:
+        except Exception as error:  # nor has a button
             self._host.showError(error)
         self._then = then
         self._enable()

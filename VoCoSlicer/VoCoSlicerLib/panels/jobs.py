@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import qt
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import DataError, VocoError
+from VoCoCore.errors import DataError
 from VoCoCore.runs.narrate import duration, number
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import changeSetting
@@ -186,14 +187,14 @@ class JobsPanel(Panel):
         """Do what a button is for; what goes wrong is shown, and the table is read again."""
         try:
             work()
-        except VocoError as error:
+        except Exception as error:  # a button has nobody to raise to
             self.host.showError(error, self._logFile())
         self._timer.start()
         self.poll()
 
     def _logFile(self) -> Path | None:
         file = None if self.selected is None else self.selected / "log.txt"
-        return file if file is not None and file.is_file() else None
+        return file if file is not None and os.path.isfile(file) else None
 
     def _onSelection(self) -> None:
         self._remember()
@@ -215,7 +216,7 @@ class JobsPanel(Panel):
             error = self.logic.jobs.errorOf(row)
             if error is not None:
                 log = row.path / "log.txt"
-                self.host.showError(error, log if log.is_file() else None)
+                self.host.showError(error, log if os.path.isfile(log) else None)
             else:
                 self.host.say(_("{name} is {state}").format(name=row.name, state=stateWord(row.state)))
 

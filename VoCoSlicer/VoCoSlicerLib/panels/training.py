@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ class TrainingPanel(WorkingPanel):
 
     def _log(self, job: StartJob) -> Path | None:
         log = job.run / "log.txt"
-        return log if log.is_file() else None
+        return log if os.path.isfile(log) else None
 
     def _tell(self, job: StartJob) -> None:
         if self.parameters is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ class VolumesPanel(Panel):
         """Add a folder, dataset.json, CSV or list of cases: it is listed and checked in the background."""
         if not source or self.parameters is None:
             return
-        source = str(Path(source).expanduser().absolute())
+        source = os.path.abspath(os.path.expanduser(source))
         folders = [item for item in readFolders(self.parameters) if item.source != source]
         name = f"{Path(source).stem}-{hashlib.sha256(source.encode()).hexdigest()[:8]}.json"
         index = self.logic.folder / "lists" / name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from VoCoCore.errors import VocoError
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.panels.base import Panel
 
@@ -29,7 +29,7 @@ class WorkingPanel(Panel):
 
     def place(self, named: str) -> Path:
         """A folder as it is named by hand: a bare name is one beside the other runs, not where Slicer was started."""
-        return Path(self.logic.folder, Path(named.strip()).expanduser())
+        return Path(self.logic.folder, os.path.expanduser(named.strip()))
 
     def cleanup(self) -> None:
         """Stop everything but jobs that run already."""
@@ -44,7 +44,7 @@ class WorkingPanel(Panel):
         self.host.hideError()
         try:
             self._job = make()
-        except VocoError as error:
+        except Exception as error:  # a button has nobody to raise to
             self.host.showError(error)
             return
         self._timer.start()
