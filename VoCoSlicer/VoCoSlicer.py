@@ -118,20 +118,17 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self):
         """The user has come to the module."""
         self.initializeParameterNode()
-        for panel in self._panels.values():
-            panel.enter()
+        self._forEach(lambda panel: panel.enter())
 
     def exit(self):
         """The user goes to another module; jobs and starts go on."""
-        for panel in self._panels.values():
-            panel.exit()
+        self._forEach(lambda panel: panel.exit())
         self.setParameterNode(None)
 
     def cleanup(self):
         """The module is unloaded or reloaded."""
         self.setParameterNode(None)
-        for panel in self._panels.values():
-            panel.cleanup()
+        self._forEach(lambda panel: panel.cleanup())
         self._panels.clear()
         self.removeObservers()
         if self.logic is not None:
@@ -173,8 +170,15 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameterNode is self._parameterNode:
             return
         self._parameterNode = parameterNode
-        for panel in self._panels.values():
-            panel.setParameterNode(parameterNode)
+        self._forEach(lambda panel: panel.setParameterNode(parameterNode))
+
+    def _forEach(self, work):
+        """Do ``work(panel)``; what goes wrong in one section is shown, and keeps no other from it."""
+        for panel in list(self._panels.values()):
+            try:
+                work(panel)
+            except Exception as error:
+                self.showError(error)
 
     # What panels ask of their host
 

@@ -171,6 +171,19 @@ def test_errors_are_said_in_one_place_with_hint_and_log(voco, host, tmp_path):
     assert not voco.ui.showLogButton.isVisible() and not voco.ui.hintLabel.isVisible()
 
 
+@pytest.mark.parametrize("call", ["setParameterNode", "enter"])
+def test_a_section_that_fails_keeps_no_other_from_the_choices(voco, host, monkeypatch, call):
+    for name in SECTIONS:
+        voco.openSection(name)
+    entered = []
+    host.exit("VoCoSlicer")
+    monkeypatch.setattr(voco.panel(SECTIONS[0]), call, lambda *_: {}["gone"])
+    monkeypatch.setattr(voco.panel(SECTIONS[-1]), "enter", lambda: entered.append(1))
+    host.enter("VoCoSlicer")
+    assert voco.panel(SECTIONS[-1]).parameters is not None and entered
+    assert "KeyError" in voco.ui.errorLabel.text
+
+
 def test_closing_slicer_asks_once_what_becomes_of_jobs(host, monkeypatch):
     import qt
     import slicer

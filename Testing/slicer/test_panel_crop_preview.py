@@ -14,6 +14,7 @@ from hand import Hand
 from preview_scene import addView, chosen, composites, nodeIds, torso
 
 from VoCoCore.data.sampling import draw
+from VoCoCore.errors import SettingsError
 from VoCoSlicerLib.choices import CaseChoice, changeSetting, readSettings, writeCases
 from VoCoSlicerLib.preview_nodes import OWNER
 
@@ -243,6 +244,26 @@ def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path, monkeypatch)
     panel.parameters.previewRun = str(tmp_path / "gone")
     hand.settle()
     assert "gone" in hand.find("problemLabel").text and not panel.logic.preview.shown
+
+
+def test_a_run_that_cannot_be_read_is_asked_once_each_time_one_enters(
+    panel, hand, host, tmp_path, monkeypatch
+):
+    looks = []
+
+    def look(run):
+        looks.append(run)
+        raise SettingsError(f"{run} is gone", "choose another run")
+
+    monkeypatch.setattr("VoCoSlicerLib.panels.crop_run.runSettings", look)
+    panel.parameters.previewRun = str(tmp_path / "run")
+    for opacity in (0.1, 0.2, 0.3):
+        panel.parameters.previewOpacity = opacity
+        hand.settle()
+    assert len(looks) == 1 and "is gone" in hand.find("problemLabel").text
+    host.exit("VoCoSlicer")
+    host.enter("VoCoSlicer")
+    assert len(looks) == 2 and "is gone" in hand.find("problemLabel").text
 
 
 def test_the_panel_is_no_wider_for_what_it_says(panel, hand, host):

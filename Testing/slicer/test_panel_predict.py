@@ -106,6 +106,15 @@ def test_what_is_no_model_is_said_in_words(hand, host, tmp_path):
     assert "liver" in hand.find("cardLabel").text
 
 
+def test_a_scene_whose_model_cannot_be_reached_says_so_and_opens(hand, host, voco):
+    voco.openSection("jobs")
+    hand.panel.parameters.model = f"/{'long' * 80}/run"  # as a server that is gone: the system refuses it
+    assert "too long" in hand.find("problemLabel").text and not hand.find("predictButton").isEnabled()
+    host.exit("VoCoSlicer")
+    host.enter("VoCoSlicer")
+    assert voco.panel("jobs").parameters is not None and not voco.ui.errorFrame.isVisible()
+
+
 def test_a_model_that_is_trained_anew_in_its_place_is_read_anew(hand, host, voco, tmp_path):
     classes = [{"name": "background", "values": [0]}, {"name": "tumor", "values": [1]}]
     choose(hand, host, modelFile(tmp_path / "m.safetensors"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from VoCoCore.errors import VocoError
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.panels.choice_box import ChoiceBox
@@ -20,7 +21,7 @@ class CropRun:
 
     def __init__(self, logic: Any, host: Any, ui: Any, changed: Any) -> None:
         self._logic, self._host, self._ui = logic, host, ui
-        self._read: tuple[str, PretrainSettings | None] = ("", None)
+        self._read: tuple[str, PretrainSettings | VocoError | None] = ("", None)
         self._scores: CropScores | None = None
         self._timer = adapter.makeTimer(_POLL, self._poll)
         self._box = ChoiceBox(ui.runComboBox, "", _("none"), changed)
@@ -37,10 +38,13 @@ class CropRun:
         self._box.show(run, Path(run).name)
 
     def settings(self, run: str) -> PretrainSettings | None:
-        """The settings of ``run``, read once; None for "". Raises SettingsError where it has none."""
+        """The settings of ``run``, read once until `cancel`; None for "". Raises SettingsError where it has none."""
         if self._read[0] != run:
-            self._read = (run, runSettings(run) if run else None)
-        return self._read[1]
+            self._read = (run, _settingsOf(run) if run else None)
+        found = self._read[1]
+        if isinstance(found, VocoError):
+            raise found
+        return found
 
     def showState(self, run: str) -> None:
         """Let the button say what it can do now."""
@@ -58,8 +62,10 @@ class CropRun:
             self._poll()
 
     def cancel(self) -> None:
-        """Give a question up."""
+        """Give a question up, and forget what was wrong with a run."""
         self._timer.stop()
+        if isinstance(self._read[1], VocoError):
+            self._read = ("", None)
         if self._scores is not None:
             self._scores.cancel()
 
@@ -78,3 +84,11 @@ class CropRun:
                 self._host.say(_("The crop was moved meanwhile: ask again"))
         else:
             self._host.say(_("Predicted by step {step} of the run").format(step=self._scores.step))
+
+
+def _settingsOf(run: str) -> PretrainSettings | VocoError:
+    """The settings of a run, or why there are none: reading those of one that is gone may take seconds each time."""
+    try:
+        return runSettings(run)
+    except VocoError as error:
+        return error

@@ -8,7 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from VoCoCore.errors import DataError
+from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import readCases
 from VoCoSlicerLib.logic_cases import groupsOf
@@ -16,6 +16,7 @@ from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
 from VoCoSlicerLib.model_info import ModelInfo, readModel
 from VoCoSlicerLib.panels.choice_box import ChoiceBox
 from VoCoSlicerLib.panels.working import WorkingPanel
+from VoCoSlicerLib.threads import asVocoError
 from VoCoSlicerLib.titles import titleOf
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -173,8 +174,8 @@ class PredictionPanel(WorkingPanel):
         try:
             model = self._info(path)
             groups = self._groups()
-        except DataError as error:
-            return str(error)
+        except (VocoError, OSError) as error:  # a scene may name a place that cannot be read here
+            return str(asVocoError(error, _("the model")))
         if not groups:
             return _("Choose a volume, or check some in the section Volumes.")
         wanted = len(model.channels)
