@@ -9,6 +9,8 @@ from preview_scene import chosen, composites, nodeIds, sceneWithViews, torso, up
 from VoCoSlicerLib import preview_nodes
 from VoCoSlicerLib.preview_layers import layersOf
 from VoCoSlicerLib.preview_nodes import nodesByClass
+from VoCoSlicerLib.preview_places import SlicePlaces
+from VoCoSlicerLib.preview_scene import PreviewScene
 
 
 @pytest.fixture
@@ -38,8 +40,26 @@ def halfUp(scene, preview):
         yield new
 
 
-@pytest.mark.parametrize("end", ["hidden", "closed", "part deleted", "volume deleted", "cleanup"])
-def test_a_preview_that_ends_half_made_leaves_nothing(scene, preview, slowly, end):
+@pytest.fixture
+def fails(monkeypatch):
+    """While there is something in this list, each next step of making the nodes raises."""
+    build, wanted = PreviewScene.build, []
+
+    def failing(*arguments):
+        for step in build(*arguments):
+            yield step
+            if wanted:
+                raise KeyError("a defect")
+
+    monkeypatch.setattr(PreviewScene, "build", failing)
+    return wanted
+
+
+ENDS = ["hidden", "closed", "part deleted", "volume deleted", "cleanup", "a step that fails"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_preview_that_ends_half_made_leaves_nothing(scene, preview, slowly, fails, end):
     steps, was = 0, nodeIds(scene)
     for new in halfUp(scene, preview):
         steps += 1
@@ -51,6 +71,14 @@ def test_a_preview_that_ends_half_made_leaves_nothing(scene, preview, slowly, en
             scene.Clear(False)
         elif end == "part deleted":
             scene.RemoveNode(scene.GetNodeByID(max(new)))
+        elif end == "a step that fails":
+            fails.append(1)
+            assert not preview.poll() and "KeyError" in preview.error.message
+            assert not preview.ready and not new & set(nodeIds(scene)), (
+                "the nodes have not waited to be hidden"
+            )
+            fails.clear()
+            preview.hide()
         else:
             scene.RemoveNode(preview.volume)
         assert not preview.shown and not preview.busy and preview.nodes is None
@@ -61,6 +89,19 @@ def test_a_preview_that_ends_half_made_leaves_nothing(scene, preview, slowly, en
         else:
             assert left == set(was)
     assert steps >= 4
+
+
+def test_views_that_cannot_be_reached_end_the_preview_and_keep_no_node(scene, preview, monkeypatch):
+    was, layers = set(nodeIds(scene)), [layersOf(view) for view in composites(scene)]
+    up(preview)
+    with monkeypatch.context() as patch:
+        patch.setattr(SlicePlaces, "bring", lambda *_: {}["view"])
+        patch.setattr(SlicePlaces, "restore", lambda *_: {}["view"])
+        assert not preview.poll() and "KeyError" in preview.error.message
+    assert not preview.ready and set(nodeIds(scene)) == was
+    assert [layersOf(view) for view in composites(scene)] == layers
+    preview.hide()
+    assert up(preview) and preview.error is None
 
 
 def test_other_choices_while_nodes_are_made_are_those_that_come(scene, preview, slowly):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,12 +121,15 @@ class PreviewScene:
 
     def closing(self) -> Iterator[None]:
         """The same in steps. The first one lets go of the views."""
-        self._layers.restore()
-        self._places.restore()
-        self._cameras.restore()
-        for name in ("numbers", "roi"):
-            if (part := getattr(self, name, None)) is not None:
-                part.close()
+        parts = [getattr(self, name) for name in ("numbers", "roi") if hasattr(self, name)]
+        views = (self._layers, self._places, self._cameras)
+        for let in (*(one.restore for one in views), *(part.close for part in parts)):
+            try:
+                let()
+            except (
+                Exception
+            ) as error:  # a view that cannot be given back must not keep the nodes in the scene
+                logging.error("VoCo: unexpected error", exc_info=error)
         yield
         yield from self._nodes.removing()
 

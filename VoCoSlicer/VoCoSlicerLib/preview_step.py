@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from VoCoSlicerLib.preview_nodes import advance, renderedOnce
 from VoCoSlicerLib.preview_plan import Background, PrepareRequest, planOf, preparedOf, requestOf
 from VoCoSlicerLib.preview_scene import PreviewScene, SceneEvents, Shown
 from VoCoSlicerLib.signals import Signal
+from VoCoSlicerLib.threads import asVocoError
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,8 @@ class PreviewInStep:
         self._settings = resolve_pretrain()
         self._volumeId = ""
         self._caseIds: tuple[str, ...] = ()
-        self._sample, self._crop = 0, 0
-        self._on = False
-        self._shown = Shown()
-        self._heat = "labels"
+        self._sample, self._crop, self._on = 0, 0, False
+        self._shown, self._heat = Shown(), "labels"
         self._scores: dict[str, np.ndarray] = {}
         self._plans, self._prepared = Background(planOf), Background(preparedOf, kept=1)
         self._waiting = False  # for a thread: its result is in only once `_refresh` has taken it
@@ -124,7 +123,7 @@ class PreviewInStep:
                 background.turn()
             self._refresh()
             if self._nodes is not None:
-                self._nodes.bringViews()
+                self._attempt(self._nodes.bringViews)
         return self.busy
 
     def wait(self, timeout: float = 600.0) -> None:
@@ -152,19 +151,26 @@ class PreviewInStep:
         volume, self._waiting = self.volume, False
         if not self._on or volume is None:
             return
-        try:
-            request = requestOf(self.channels, self._settings)
-            plan = self._plans.ask(request)
-            if isinstance(plan, VocoError):
-                raise plan
-            self._error, self._waiting = None, plan is None
-            if plan is not None:
-                self._place(request, plan)
-        except VocoError as error:
-            self._error = error
-            self._takeDown()
+        self._attempt(self._follow)
         if (self._error, self._waiting) != before:
             self.changed.emit()  # who polls has to know that there is something to wait for
+
+    def _attempt(self, work: Callable[[], None]) -> None:
+        """Do ``work``; where it fails, say why and leave nothing half made: a timer has nobody to raise to."""
+        try:
+            work()
+        except Exception as error:
+            self._error, self._waiting = asVocoError(error, "the preview"), False
+            self._takeDown()
+
+    def _follow(self) -> None:
+        request = requestOf(self.channels, self._settings)
+        plan = self._plans.ask(request)
+        if isinstance(plan, VocoError):
+            raise plan
+        self._error, self._waiting = None, plan is None
+        if plan is not None:
+            self._place(request, plan)
 
     def _place(self, request: Any, plan: Plan) -> None:
         key = (request.key, self._settings, self._sample, self._crop)
