@@ -233,12 +233,15 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class VoCoSlicerLogic(VoCoLogic, ScriptedLoadableModuleLogic):
-    """The module's work, for panels and scripts; see VoCoSlicerLib.logic."""
+    """The module's work, for panels and scripts; see VoCoSlicerLib.logic.
+
+    Without a ``store`` it begins with what the user chose in the window, and what a script chooses is not kept.
+    """
 
     def __init__(self, scene=None, store=None):
         ScriptedLoadableModuleLogic.__init__(self)
         self.moduleName = "VoCoSlicer"
-        VoCoLogic.__init__(self, scene, store)
+        VoCoLogic.__init__(self, scene, adapter.settingsForScript() if store is None else store)
 
     def getParameterNode(self):
         """The scene's choices."""

@@ -264,6 +264,18 @@ def test_under_testing_nothing_is_asked_and_nothing_done(voco, host):
     assert adapter.ask("VoCo", "Kill it?", ["Kill", "Cancel"]) == -1 and host.answers.asked == []
 
 
+def test_a_script_begins_with_the_users_choices_and_writes_none(voco, monkeypatch):
+    Logic, environment = type(voco.logic), voco.logic.environment
+    environment.choose("/chosen/python")
+    monkeypatch.delenv("VOCO_PYTHON")
+    script = Logic()
+    assert script.environment.python == "/chosen/python" and Logic(store={}).environment.chosen == ""
+    script.environment.choose("/a script's/python")
+    assert (environment.chosen, script.environment.chosen) == ("/chosen/python", "/a script's/python")
+    monkeypatch.setenv("VOCO_PYTHON", sys.executable)
+    assert Logic().environment.python == sys.executable
+
+
 def test_a_finished_step_opens_the_next_section_once(voco, host):
     voco.advance("cropPreview")
     assert not voco.section("cropPreview").collapsed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -12,6 +13,8 @@ import vtk
 
 from VoCoSlicerLib import threads
 from VoCoSlicerLib.core import MODULE_FOLDER
+from VoCoSlicerLib.environment import SETTING
+from VoCoSlicerLib.pythons import VARIABLE
 
 PARAMETER = "SlicerParameterName"  # dynamic property in the .ui files: the parameter that a control shows
 _texts: list[Any] = []  # the last window of `showText`: without a main window nobody else holds it
@@ -127,6 +130,14 @@ class UserSettings(MutableMapping[str, str]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+
+def settingsForScript() -> dict[str, str]:
+    """A copy of the user's settings; of a Python chosen there and one that VOCO_PYTHON names, a script takes this."""
+    kept = dict(UserSettings())
+    if os.environ.get(VARIABLE, "").strip():
+        kept.pop(SETTING, None)
+    return kept
 
 
 def makeTimer(milliseconds: int, slot: Callable[[], Any]) -> Any:
