@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from types import MappingProxyType
 
 from made_jobs import makeRun, until
 
@@ -23,15 +24,15 @@ def volumesBeside(run):
     return folder
 
 
-def looked(run):
-    task = space.look([run])
+def looked(run, working=MappingProxyType({})):
+    task = space.look([run], working)
     until(lambda: not task.poll().running)
     return space.places(task)
 
 
-def freed(*places):
+def freed(*places, working=MappingProxyType({})):
     """The error of a deletion that has ended, None where all went well."""
-    task = space.free(places)
+    task = space.free(places, working=working)
     until(lambda: not task.poll().running)
     return task.error()
 
@@ -64,6 +65,27 @@ def test_volumes_that_a_job_uses_are_not_deleted(tmp_path):
     (found,) = [place for place in looked(run) if place.kind == "volumes"]
     assert found.busy == (run,)
     assert "is using" in freed(found).message and len(list(folder.iterdir())) == 3
+
+
+def test_volumes_that_something_under_way_needs_are_not_deleted(scene, tmp_path):
+    from made_scene import noise, volume
+
+    from VoCoSlicerLib.logic import VoCoLogic
+    from VoCoSlicerLib.logic_check import CheckJob
+    from VoCoSlicerLib.snapshots import SceneCase
+
+    logic = VoCoLogic(scene, {"folder": str(tmp_path / "runs")})
+    run = makeRun(tmp_path / "runs" / "one")
+    node = volume(scene, noise((16, 16, 16)), "chest")
+    work = CheckJob(logic, [SceneCase(volumeIds=(node.GetID(),))]).start()
+    until(lambda: work.poll().stage == "checking")
+    folder = logic.exportFolder(run)
+    (found,) = [place for place in looked(run, logic.volumesInUse()) if place.kind == "volumes"]
+    assert (found.path, found.work) == (folder, "the check")
+    error = freed(found, working=logic.volumesInUse())
+    assert "the check under way is using" in error.message and len(list(folder.glob("volume-*"))) == 1
+    work.cancel()
+    assert logic.volumesInUse() == {} and freed(found) is None and not folder.exists()
 
 
 def test_volumes_that_a_stopped_run_needs_are_deleted_on_consent_to_that_alone(tmp_path):

@@ -91,7 +91,7 @@ class PlayedLogic:
     """What a StartJob asks of the logic."""
 
     def __init__(self, export, launch):
-        self.export, self.launch, self.asked = export, launch, []
+        self.export, self.launch, self.asked, self.working = export, launch, [], set()
         self.jobs = SimpleNamespace(start=self._start, kill=lambda run: None)
 
     def exportFolder(self, run):

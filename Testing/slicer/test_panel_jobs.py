@@ -287,6 +287,26 @@ def test_space_is_listed_and_freed_on_consent(panel, hand, host, tmp_path):
     assert not hand.find("spaceFrame").isVisible()
 
 
+def test_space_that_a_prediction_needs_cannot_be_chosen_nor_deleted(voco, panel, hand, host, tmp_path):
+    from VoCoSlicerLib.export_writer import MARK, MARKER
+    from VoCoSlicerLib.logic_steps import Steps
+
+    runKnown(tmp_path, "one")
+    work = Steps()
+    work.what, work.volumes = "the prediction", tmp_path / "runs" / "exported volumes"
+    work.volumes.mkdir()
+    (work.volumes / MARKER).write_text(json.dumps({"what": MARK}))
+    hand.click("spaceButton")
+    hand.until(lambda: panel.poll() or hand.rows("spaceTable"))
+    hand.checkRow("spaceTable", 0)
+    voco.logic.working.add(work)  # it has begun since
+    host.answers.give("Delete")
+    hand.click("deleteButton")
+    hand.until(lambda: panel.poll() or "the prediction under way is using" in voco.ui.errorLabel.text)
+    hand.until(lambda: panel.poll() or "the prediction" in hand.find("spaceTable").item(0, 0).toolTip())
+    assert (work.volumes / MARKER).exists() and not hand.find("deleteButton").isEnabled()
+
+
 def test_the_timer_runs_only_while_it_must(voco, panel, hand, host, tmp_path):
     timer = panel._timer
     assert timer.isActive() and timer.interval == 1000

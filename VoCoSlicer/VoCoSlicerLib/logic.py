@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import slicer
 
@@ -29,7 +30,7 @@ from VoCoSlicerLib.logic_folds import laterFolds
 from VoCoSlicerLib.logic_predict import PredictJob
 from VoCoSlicerLib.logic_settings import named
 from VoCoSlicerLib.logic_start import StartJob
-from VoCoSlicerLib.logic_steps import PAUSE
+from VoCoSlicerLib.logic_steps import PAUSE, Steps
 from VoCoSlicerLib.logic_told import Told, changes, prefixed, silent
 from VoCoSlicerLib.tasks import Task, cancelAll, explain
 
@@ -46,6 +47,7 @@ class VoCoLogic:
     def __init__(self, scene: Any = None, store: MutableMapping[str, str] | None = None) -> None:
         self.scene = slicer.mrmlScene if scene is None else scene
         self.store: MutableMapping[str, str] = {} if store is None else store
+        self.working: WeakSet[Steps] = WeakSet()  # what has begun; some of it may have finished
         self.facts: Any = None  # what the last probe of the jobs' Python found (`environment.Facts`)
 
     @cached_property
@@ -101,6 +103,10 @@ class VoCoLogic:
     def exportFolder(self, run: Path) -> Path:
         """Where the volumes of the scene go that the job in ``run`` reads: one place, so that each is written once."""
         return run.parent / "exported volumes"
+
+    def volumesInUse(self) -> dict[Path, str]:
+        """The folders of exported volumes that something under way here writes or reads, and what that is."""
+        return {one.volumes: one.what for one in self.working if one.volumes and not one.finished}
 
     # Cases
 

@@ -31,7 +31,8 @@ class Steps:
     """The base of such work: `_step` does a few milliseconds of it at each call, and raises what goes wrong.
 
     Most begin with an export of nodes, ``_export``, which leaves its list of cases in ``_index``.
-    ``what``: the work in two words; ``warnings``: sentences on what was done otherwise than one might think.
+    ``what``: the work in two words; ``warnings``: sentences on what was done otherwise than one might think;
+    ``volumes``: the folder of exported volumes that it writes or reads, None without an export.
     """
 
     what = "the work"
@@ -39,8 +40,14 @@ class Steps:
     def __init__(self, index: str | Path | None = None) -> None:
         self._index = None if index is None else Path(index)
         self._export: Any = None
+        self.volumes: Path | None = None
         self.warnings: list[str] = []
         self._last = Progress(EXPORTING)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is over, as far as polled."""
+        return self._last.finished
 
     def poll(self) -> Progress:
         """Go on a little, and say how far it is; never raises for what can go wrong."""
@@ -81,8 +88,10 @@ class Steps:
         self, logic: Any, place: Path, cases: Sequence[Any], folders: Sequence[Path] = ()
     ) -> None:
         """Begin to write ``cases`` where a job in ``place`` reads them; `_awaitExport` goes on with it."""
-        self._export = logic.makeExport(cases, logic.exportFolder(place), folders)
+        self.volumes = logic.exportFolder(place)
+        self._export = logic.makeExport(cases, self.volumes, folders)
         self._export.start()
+        logic.working.add(self)
 
     def _awaitExport(self) -> Progress | None:
         """How far the export is, None once there is nothing to wait for. Raises what went wrong with it."""

@@ -44,7 +44,7 @@ class JobSpace:
         """Show the list, and measure in the background."""
         self._ui.spaceFrame.setVisible(True)
         self._ui.spaceLabel.setText(_("Measuring..."))
-        self._begin(lambda: space.look(self._runs()), self._onLooked)
+        self._begin(lambda: space.look(self._runs(), self._logic.volumesInUse()), self._onLooked)
 
     def poll(self) -> None:
         """Go on where a task has ended."""
@@ -72,7 +72,7 @@ class JobSpace:
             given=lost.format(runs=", ".join(runs)) + "\n\n" if runs else "",
         )
         if chosen and self._agreed(text):
-            self._free(lambda: space.free(chosen, runs=self._runs()))
+            self._free(lambda: space.free(chosen, (), self._runs(), self._logic.volumesInUse()))
 
     def deleteUnused(self) -> None:
         """Delete the cases of the checked stores that no known run needs, after a question."""
@@ -143,9 +143,10 @@ class JobSpace:
                     table.setItem(number, column, qt.QTableWidgetItem(text))
                 box = table.item(number, 0)
                 box.setCheckState(qt.Qt.Unchecked)
-                if place.busy:
+                if place.busy or place.work:
                     box.setFlags(qt.Qt.ItemIsSelectable)
-                    box.setToolTip(_("In use by the job in {run}").format(run=place.busy[0]))
+                    job = _("the job in {run}").format(run=place.busy[0]) if place.busy else place.work
+                    box.setToolTip(_("In use by {work}").format(work=job))
         table.resizeColumnsToContents()
 
     def _checked(self) -> list[space.Place]:

@@ -2,8 +2,9 @@
 
     python free_space.py FOLDER_OF_VOCOCORE look|free ORDER.json
 
-``ORDER.json``, which is deleted when it was read: ``runs``, the known ones; ``mark``, ``marker`` and ``ours``, by which
-a folder of volumes and the files in it are known; to free also ``whole`` and ``unused`` (stores and exports) and
+``ORDER.json``, which is deleted when it was read: ``runs``, the known ones; ``working``: folders of volumes in use by
+the Slicer that asks, and by what; ``mark``, ``marker`` and ``ours``, by which such a folder and the files in it are
+known; to free also ``whole`` and ``unused`` (stores and exports) and
 ``volumes``, by folder the runs that may lose it. ``look`` prints JSON.
 """
 
@@ -37,12 +38,14 @@ def look(order: dict[str, Any]) -> str:
     from VoCoCore.runs import space
 
     runs = [Path(run) for run in order["runs"]]
-    made = [{**place.to_dict(), "resumable": []} for place in space.find_places([])]
+    made = [{**place.to_dict(), "resumable": [], "work": ""} for place in space.find_places([])]
     for folder in sorted({place for run in runs for place in places_of(run, order)}):
         users = users_of(folder, runs)
         size = sum(file.stat().st_size for file in ours(folder, order))
         one = {"path": str(folder), "kind": "volumes", "size": size, "unused_size": 0, "runs": list(users)}
-        made.append({**one, "busy": active(users), "resumable": resumable(users)})
+        made.append(
+            {**one, "busy": active(users), "resumable": resumable(users), "work": work_in(folder, order)}
+        )
     return json.dumps(made)
 
 
@@ -92,6 +95,12 @@ def source_of(run: Path) -> Path | None:
     return Path(source) if isinstance(source, str) and source else None
 
 
+def work_in(folder: Path, order: dict[str, Any]) -> str:
+    """What the Slicer that asks is doing with the volumes in ``folder``; empty for nothing."""
+    real = os.path.realpath(folder)
+    return next((work for place, work in order["working"].items() if os.path.realpath(place) == real), "")
+
+
 def active(users: dict[str, str]) -> list[str]:
     """Those of the runs that a job is working on."""
     from VoCoCore.runs.status import ACTIVE
@@ -112,6 +121,8 @@ def check_volumes(folder: Path, given_up: list[str], order: dict[str, Any]) -> N
 
     if not is_ours(folder, order):
         raise SettingsError(f"{folder} holds no exported volumes", "look again: it may be gone already")
+    if work := work_in(folder, order):
+        raise SettingsError(f"{work} under way is using {folder}", "wait for it, or cancel it first")
     users = users_of(folder, list(map(Path, order["runs"])))
     if busy := active(users):
         raise SettingsError(f"the job in {busy[0]} is using {folder}", "wait for it, or stop it first")
