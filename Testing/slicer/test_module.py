@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import made_scene as made
 import numpy as np
@@ -182,78 +181,6 @@ def test_a_section_that_fails_keeps_no_other_from_the_choices(voco, host, monkey
     host.enter("VoCoSlicer")
     assert voco.panel(SECTIONS[-1]).parameters is not None and entered
     assert "KeyError" in voco.ui.errorLabel.text
-
-
-def test_closing_slicer_asks_once_what_becomes_of_jobs(host, monkeypatch):
-    import qt
-    import slicer
-
-    window = qt.QMainWindow()
-    monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
-    voco = host.loadModule(MODULE)
-    rows, stopped = [], []
-    monkeypatch.setattr(voco.logic, "stopRuns", stopped.append)
-    monkeypatch.setattr(voco.logic, "activeRuns", lambda: rows)
-    window.show()
-    window.close()
-    assert host.answers.asked == [] and not window.isVisible()
-    rows.append(SimpleNamespace(path="/runs/one", name="one", state="running", local=True, active=True))
-    host.answers.give("Escape")
-    window.show()
-    window.close()
-    assert stopped == [] and not window.isVisible(), "Escape lets them run"
-    voco.closeQuestion.asked = False
-    host.answers.asked.clear()
-    host.answers.give("Stop with a checkpoint")
-    window.show()
-    window.close()
-    assert stopped == [] and "one" in host.answers.asked[0].text and not window.isVisible()
-    window.close()
-    assert len(host.answers.asked) == 1
-    type(host.app).aboutToQuit.emit(host.app)
-    assert stopped == [["/runs/one"]]
-
-
-def test_a_closing_that_was_cancelled_is_asked_about_again(host, monkeypatch):
-    import qt
-    import slicer
-
-    class Window(qt.QMainWindow):
-        """As Slicer's, which asks whether to save and may then stay."""
-
-        def closeEvent(self, event):
-            if host.answers.asked[-1].text != "Save?":
-                box = qt.QMessageBox(self)
-                box.setText("Save?")
-                box.addButton("Cancel", qt.QMessageBox.AcceptRole)
-                box.exec()
-            event.ignore()
-
-    window = Window()
-    monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
-    voco = host.loadModule(MODULE)
-    rows = [SimpleNamespace(path="/runs/one", name="one", state="running", local=True, active=True)]
-    stopped = []
-    monkeypatch.setattr(voco.logic, "activeRuns", lambda: rows)
-    monkeypatch.setattr(voco.logic, "stopRuns", stopped.append)
-    window.show()
-    host.answers.give("Stop with a checkpoint")
-    window.close()
-    window.close()
-    assert [one.text == "Save?" for one in host.answers.asked] == [False, True], (
-        "Qt told twice of one closing"
-    )
-    hand = Hand(window, host)
-    hand.until(lambda: not voco.closeQuestion.asked, 60)
-    host.answers.give("Keep running")
-    window.close()
-    assert [one.text == "Save?" for one in host.answers.asked] == [False, True, False, True]
-    hand.until(lambda: not voco.closeQuestion.asked, 60)
-    rows[0].state = "stopping"
-    window.close()
-    assert len(host.answers.asked) == 4, "it has been asked to stop already"
-    type(host.app).aboutToQuit.emit(host.app)
-    assert stopped == [], "Slicer had stayed, and the last answer was another"
 
 
 def test_under_testing_nothing_is_asked_and_nothing_done(voco, host):

@@ -113,9 +113,11 @@ def test_after_a_cancelled_install_it_is_looked_what_there_is(
     host.answers.give("Install")
     hand.click("installButton")
     hand.until(lambda: text(hand, "installLabel") == "Installing...", 60)
+    assert voco.logic.lostWithSlicer() == ["the installation of packages"]
     unpack(tmp_path / "wheels" / "aaa-2.5-py3-none-any.whl", python)
     (site(python) / "aaa" / "more.py").unlink()
     hand.click("cancelInstallButton")
+    assert voco.logic.lostWithSlicer() == []
     assert "aaa is only half installed" in looked(hand)
 
 

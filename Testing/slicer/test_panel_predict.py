@@ -78,7 +78,7 @@ def played(voco, monkeypatch, *states, failed=None):
         job.groups = groups
         return job
 
-    job.start, job.cancel, job.states = (lambda: job), cancel, left
+    job.start, job.cancel, job.leave, job.states = (lambda: job), cancel, cancel, left
     monkeypatch.setattr("VoCoSlicerLib.logic.PredictJob", make)
     return asked, job
 

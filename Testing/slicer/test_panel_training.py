@@ -77,7 +77,7 @@ def played(voco, monkeypatch, *states):
         job.cancelled = True
         left[:] = [Progress("ended", finished=True, error=StopRequested("the start was cancelled"))]
 
-    job.cancel, job.states = cancel, left
+    job.cancel, job.leave, job.states = cancel, cancel, left
 
     def start(kind, run, values, **more):
         asked.append((kind, run, values, more))

@@ -48,6 +48,7 @@ class VoCoLogic:
         self.scene = slicer.mrmlScene if scene is None else scene
         self.store: MutableMapping[str, str] = {} if store is None else store
         self.working: WeakSet[Steps] = WeakSet()  # what has begun; some of it may have finished
+        self.installing: Task | None = None  # the last installation of packages, perhaps over
         self.facts: Any = None  # what the last probe of the jobs' Python found (`environment.Facts`)
 
     @cached_property
@@ -225,6 +226,15 @@ class VoCoLogic:
         error = failure(follower)
         print(f"voco: error: {error}")
         return error.exit_code
+
+    def lostWithSlicer(self) -> list[str]:
+        """What is under way here and would be lost if Slicer were closed now, in words: a prediction, a job whose
+        volumes are still being written, an installation.
+        """
+        task = self.installing
+        installing = task is not None and task.running and not task.cancelled
+        words = [one.lostWithSlicer for one in self.working]
+        return sorted({*filter(None, words), *(["the installation of packages"] if installing else [])})
 
     def activeRuns(self) -> list[Any]:
         """The rows of the jobs that run on this machine now, as far as the table knows of them; takes a moment."""

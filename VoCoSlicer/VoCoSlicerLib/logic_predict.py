@@ -79,6 +79,11 @@ class PredictJob(Steps):
         self._hashing = begin(self._hashWeights, "VoCo hash of weights")
         return self
 
+    @property
+    def lostWithSlicer(self) -> str:
+        """The whole prediction, as long as it is under way."""
+        return "" if self.finished else self.what
+
     def _giveUp(self) -> None:
         super()._giveUp()
         for work in (self._task, self._load):

@@ -67,6 +67,17 @@ class StartJob(Steps):
             self._beginExport(self._logic, self.run, self._cases, self._folders)
         return self
 
+    @property
+    def lostWithSlicer(self) -> str:
+        """The job, as long as its volumes are being written; later it is a process of its own."""
+        gone = self.finished or self._launch is not None
+        return "" if gone else f"the job {self.run.name}, whose volumes are still being written"
+
+    def leave(self) -> None:
+        """A job that is a process already goes on."""
+        if self._launch is None:
+            super().leave()
+
     def _giveUp(self) -> None:
         """No job is left, and what was exported stays for the next time."""
         super()._giveUp()

@@ -49,6 +49,15 @@ class Steps:
         """Whether it is over, as far as polled."""
         return self._last.finished
 
+    @property
+    def lostWithSlicer(self) -> str:
+        """What would be lost if Slicer were closed now, in words; empty where nobody would miss it."""
+        return ""
+
+    def leave(self) -> None:
+        """Slicer is closed, or the module goes: nobody polls any more, and what cannot go on alone is given up."""
+        self.cancel()
+
     def poll(self) -> Progress:
         """Go on a little, and say how far it is; never raises for what can go wrong."""
         if not self._last.finished:

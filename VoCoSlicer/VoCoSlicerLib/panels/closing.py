@@ -1,4 +1,6 @@
-"""Closing Slicer while jobs run: asked once, keep them running or stop them with a checkpoint."""
+"""Closing Slicer while something is under way: asked once, whether to stay for what would be lost, and what becomes of
+jobs: keep them running, or stop them with a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,21 @@ _LOOK = 500  # milliseconds
 
 
 class _Filter(qt.QObject):
-    """Tells `CloseQuestion` that the main window is about to close, and lets it."""
+    """Tells `CloseQuestion` that the main window is about to close, and lets it unless the user would rather stay."""
 
     question: Any = None
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Qt's call for every event of the main window."""
-        if event.type() == qt.QEvent.Close and self.question is not None:
-            self.question.ask()
+        if event.type() == qt.QEvent.Close and self.question is not None and self.question.ask():
+            event.ignore()
+            return True
         return False
 
 
 class CloseQuestion:
-    """Asks, when the main window closes and jobs of this machine run, what is to become of them.
+    """Asks, when the main window closes, whether to stay for what ends with Slicer, and then what is to become of jobs
+    of this machine that run.
 
     Qt may tell of one closing twice, so that it asks once (``asked``); again only after the user has thought better of
     closing. Jobs are stopped when Slicer quits: after this question comes Slicer's own, and with its *Cancel* it stays.
@@ -35,7 +39,7 @@ class CloseQuestion:
 
     def __init__(self, logic: Any) -> None:
         self._logic = logic
-        self.asked = False
+        self.asked = self._stays = False
         self._toStop: list[Any] = []
         self._window = slicer.util.mainWindow()
         self._timer = adapter.makeTimer(_LOOK, self._look)
@@ -45,15 +49,30 @@ class CloseQuestion:
             self._window.installEventFilter(self._filter)
             adapter.connect(slicer.app, "aboutToQuit()", weakly(self._stop))
 
-    def ask(self) -> None:
-        """Ask once a closing; nothing is asked where no job runs that has not been asked to stop already."""
+    def ask(self) -> bool:
+        """Ask once a closing; whether the user would rather stay.
+
+        Nothing is asked where nothing would be lost and no job runs that has not been asked to stop already.
+        """
         if self.asked:
-            return
+            return self._stays
+        lost = self._logic.lostWithSlicer()
         running = [row for row in self._logic.activeRuns() if row.state != "stopping"]
-        if not running:
-            return
+        if not lost and not running:
+            return False
         self.asked = True
         self._timer.start()
+        self._stays = bool(lost) and self._wouldStay(lost)
+        if running and not self._stays:
+            self._askOfJobs(running)
+        return self._stays
+
+    def _wouldStay(self, lost: list[str]) -> bool:
+        text = _("This is under way, and is given up when Slicer is closed:\n\n{work}")
+        text = text.format(work="\n".join(lost))
+        return adapter.ask(_("VoCo"), text, [_("Stay"), _("Close")], harmless=0) == 0
+
+    def _askOfJobs(self, running: list[Any]) -> None:
         text = _("{n} training jobs are running. They can go on while Slicer is closed.").format(
             n=len(running)
         )
@@ -77,7 +96,7 @@ class CloseQuestion:
         self._timer.stop()
         self.asked = self._window is None or not self._window.isVisible()
         if not self.asked:
-            self._toStop = []
+            self._stays, self._toStop = False, []
 
     def cleanup(self) -> None:
         """Listen no more."""

@@ -127,7 +127,7 @@ class EnvironmentPanel(Panel):
             return
         task = installer.install()
         if task is not None:
-            self._begin(task, lambda done: self._onInstalled(installer, done), _("Installing..."))
+            self._run(installer, task, _("Installing..."))
 
     def _consent(self, plan: Plan) -> bool:
         text = _("To be installed into the Python of the jobs ({python}):\n\n{changes}\n\nGo on?").format(
@@ -141,7 +141,11 @@ class EnvironmentPanel(Panel):
         except VocoError as error:
             self._fail(error)
             return
-        self._begin(task, lambda done: self._onInstalled(installer, done), _("Installing PyTorch..."))
+        self._run(installer, task, _("Installing PyTorch..."))
+
+    def _run(self, installer: Installer, task: Task, words: str) -> None:
+        self.logic.installing = task
+        self._begin(task, lambda done: self._onInstalled(installer, done), words)
 
     def _onInstalled(self, installer: Installer, task: Task) -> None:
         self._rounds -= 1

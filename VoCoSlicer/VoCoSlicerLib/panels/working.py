@@ -35,7 +35,7 @@ class WorkingPanel(Panel):
         """Stop everything but jobs that run already."""
         self._timer.stop()
         if self._job is not None:
-            self._job.cancel()
+            self._job.leave()
             self._job = None
         super().cleanup()
 
