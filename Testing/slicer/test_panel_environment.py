@@ -6,6 +6,7 @@ import pytest
 from hand import Hand
 from made_python import TORCH, makePython, offline, site, unpack, versionIn, wheel
 
+from VoCoCore.errors import EnvironmentFault
 from VoCoSlicerLib.packages import Installer
 from VoCoSlicerLib.tasks import Task
 
@@ -100,6 +101,19 @@ def test_an_install_that_changes_nothing_is_said_and_not_asked_again(hand, voco,
     assert "missing still" in text(hand, "errorLabel") and len(host.answers.asked) == 1
     hand.click("showLogButton")
     assert "all is well" in hand.readWindow()[1]
+
+
+@pytest.mark.parametrize("fault", [EnvironmentFault("the disk is full"), KeyError("the disk is full")])
+def test_what_goes_wrong_between_question_and_installing_is_shown(hand, voco, host, monkeypatch, fault):
+    def fails(self):
+        raise fault
+
+    looked(hand)
+    monkeypatch.setattr(Installer, "install", fails)
+    host.answers.give("Install")
+    hand.click("installButton")
+    hand.until(lambda: "the disk is full" in text(hand, "errorLabel"), 60)
+    assert hand.find("installButton").isEnabled() and not hand.find("installBar").isVisible()
 
 
 @pytest.mark.parametrize("rounds", [3, 1], ids=["the first round", "the last round"])

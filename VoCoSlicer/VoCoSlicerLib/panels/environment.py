@@ -13,6 +13,7 @@ from VoCoSlicerLib.environment import Facts, unusable
 from VoCoSlicerLib.packages import Installer, Plan
 from VoCoSlicerLib.panels.base import Panel
 from VoCoSlicerLib.tasks import Task
+from VoCoSlicerLib.threads import asVocoError
 
 _POLL = 200  # milliseconds
 _ROUNDS = 3  # of planning and installing: PyTorch, the rest, a repair
@@ -80,7 +81,7 @@ class EnvironmentPanel(Panel):
         self._rounds = _ROUNDS
         self._log = ""
         self.host.hideError()
-        self._plan()
+        self._guarded(self._plan)
 
     def cancel(self) -> None:
         """Stop what is under way."""
@@ -99,11 +100,7 @@ class EnvironmentPanel(Panel):
         installer = self._installer()
         if installer is None:
             return
-        try:
-            task = installer.plan()
-        except VocoError as error:
-            self._fail(error)
-            return
+        task = installer.plan()
         if task is None:
             self._ask(installer, None)
         else:
@@ -113,20 +110,14 @@ class EnvironmentPanel(Panel):
 
     def _ask(self, installer: Installer, task: Task | None) -> None:
         """Show what would be done, and do it on consent."""
-        try:
-            plan = installer.read(task)
-        except VocoError as error:
-            self._fail(error)
-            return
+        plan = installer.read(task)
         if not self._consent(plan):
             self._rounds = 0
             self._show(_("Nothing was installed."))
             return
         if plan.throughExtension:
-            self._installTorch(installer)
-            return
-        task = installer.install()
-        if task is not None:
+            self._run(installer, installer.installTorch(), _("Installing PyTorch..."))
+        elif (task := installer.install()) is not None:
             self._run(installer, task, _("Installing..."))
 
     def _consent(self, plan: Plan) -> bool:
@@ -134,14 +125,6 @@ class EnvironmentPanel(Panel):
             python=self.logic.environment.python, changes=plan.words()
         )
         return adapter.ask(_("VoCo"), text, [_("Install"), _("Cancel")]) == 0
-
-    def _installTorch(self, installer: Installer) -> None:
-        try:
-            task = installer.installTorch()
-        except VocoError as error:
-            self._fail(error)
-            return
-        self._run(installer, task, _("Installing PyTorch..."))
 
     def _run(self, installer: Installer, task: Task, words: str) -> None:
         self.logic.installing = task
@@ -184,9 +167,10 @@ class EnvironmentPanel(Panel):
             return
         try:
             task.start()
-        except VocoError as error:
-            self.facts = unusable(task.python, error.message)
-            self._fail(error)
+        except Exception as error:  # a button has nobody to raise to
+            fault = asVocoError(error, _("the start"))
+            self.facts = unusable(task.python, fault.message)
+            self._fail(fault)
             return
         self._task, self._then = task, then
         self._timer.start()
@@ -207,7 +191,14 @@ class EnvironmentPanel(Panel):
             return
         self._task = self._then = None
         self._timer.stop()
-        then(task)
+        self._guarded(lambda: then(task))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do the next step; what goes wrong is shown, and ends it: buttons and timers have nobody to raise to."""
+        try:
+            work()
+        except Exception as error:
+            self._fail(asVocoError(error, _("the last step")))
 
     def _fail(self, error: VocoError) -> None:
         self._rounds = 0
