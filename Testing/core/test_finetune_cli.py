@@ -116,7 +116,16 @@ def test_a_run_ends_with_scores_of_test_cases(finished) -> None:
 def test_the_report_shows_classes_and_pictures_but_nobodys_name(finished, labelled_cohort) -> None:
     text = (finished / "report.html").read_text(encoding="utf-8")
     assert len(re.findall("<svg", text)) >= 2, "curves and pictures"
-    for word in ("liver", "spleen", "reference", "prediction", "validation", "test", "Dice"):
+    for word in (
+        "liver",
+        "spleen",
+        "reference",
+        "prediction",
+        "validation",
+        "test",
+        "Dice",
+        "slices of patients",
+    ):
         assert word in text, word
     ids = {path.name.split(".")[0] for path in (labelled_cohort.source / "imagesTr").iterdir()}
     private = [*ids, str(labelled_cohort.source), str(labelled_cohort.store), str(finished), "torso_"]

@@ -223,6 +223,12 @@ def test_names_and_paths_stay_private(tmp_path):
     assert str(tmp_path) not in source and "[file]" in source
 
 
+def test_a_report_says_that_it_shows_patients_where_it_does(tmp_path):
+    run, shows = make_run(tmp_path / "run", events=whole_story()), "shows slices of patients' images"
+    assert shows not in read(run).text
+    assert shows in read(leave_pictures(run)).text
+
+
 def test_changed_settings_are_marked(tmp_path):
     run = make_run(tmp_path / "run", settings_dict=settings(**{"optim.lr": 5e-4}))
     page = read(run)
