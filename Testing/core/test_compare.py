@@ -289,6 +289,24 @@ def test_means_over_other_labels_are_not_compared(tmp_path):
         compare(read_runs([whole, parts], "dice", {}), "dice")
 
 
+def test_settings_in_which_runs_differ_are_told_but_for_those_that_are_compared(tmp_path):
+    scores, evaluation = made(8, 0.7, 1), scored(tmp_path / "evaluation", made(8, 0.7, 1))
+    same = {"init": "scratch", "data": {"labels": 3}, "run": {"seed": 0}, "patches": {"size": [32, 32, 32]}}
+    other = {"init": "x", "data": {"labels": 5}, "run": {"seed": 1}, "patches": {"size": [48, 32, 32]}}
+    for name, held in (("a", same), ("b", other), ("c", {**other, "patches": same["patches"]}), ("d", [])):
+        scored(tmp_path / name, scores, train_cases=3, init="scratch")
+        (tmp_path / name / "settings.json").write_text(json.dumps(held))
+
+    def told(*names: str) -> list[str]:
+        runs = read_runs([evaluation, *(tmp_path / name for name in names)], "dice", {})
+        return [note for note in compare(runs, "dice").notes if "trained alike" in note]
+
+    assert told("a", "c", "d") == []
+    assert [note.partition(": ")[2] for note in told("a", "b", "c", "d")] == [
+        "patches.size 32,32,32 (a, c) and 48,32,32 (b)"
+    ]
+
+
 def test_runs_and_evaluations_meet_by_what_runs_know_of_their_cases(tmp_path):
     """A run's table has hashes, an evaluation names; a copy of a run without its private folder still pairs."""
     scores = made(8, 0.7, 1)

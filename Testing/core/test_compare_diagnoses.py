@@ -62,9 +62,12 @@ def test_scores_of_drawn_cases_are_those_of_repeated_ones() -> None:
 
 def test_a_sharper_run_is_found_better(tmp_path, capsys) -> None:
     places = [run(tmp_path / n, 120, s, seed) for n, s, seed in (("a", 0.5, 1), ("b", 2.0, 2), ("c", 0.5, 3))]
+    for place, rate in zip(places, (0.1, 0.2, 0.1), strict=True):
+        (place / "settings.json").write_text(json.dumps({"optim": {"lr": rate}}))
     assert main(["compare", *map(str, places), "-o", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert text in capsys.readouterr().out and "120 cases" in text and "ill, unclear, well" in text
+    assert "not trained alike, and a difference may come from that: optim.lr 0.1 (a, c) and 0.2 (b)" in text
     with open(tmp_path / "out" / "comparison.csv", newline="") as file:
         rows = {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
     ours, base = three(*answers(120, 2.0, 2)), three(*answers(120, 0.5, 1))

@@ -13,6 +13,7 @@ import numpy as np
 
 from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import RunScores, averaged
+from VoCoCore.evaluation.compare_settings import settings_notes
 from VoCoCore.evaluation.statistics import Paired, column_means, holm, mean_of, paired
 from VoCoCore.training.intervals import bootstrap_interval
 
@@ -223,7 +224,7 @@ def _notes(runs: Sequence[RunScores], cases: Sequence[str], labels: Sequence[str
         )
         if without:
             notes.append(f"{', '.join(without)} has no label '{label}': it counts in the others' means only")
-    return notes
+    return notes + settings_notes([(run.name, run.path) for run in runs])
 
 
 def _unlike(groups: Sequence[Group], cases: Sequence[str], labels: Sequence[str]) -> list[str]:

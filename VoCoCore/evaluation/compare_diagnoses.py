@@ -14,6 +14,7 @@ import numpy as np
 
 from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import WHERE, facts_of_run, folds_of, named_places
+from VoCoCore.evaluation.compare_settings import settings_notes
 from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, read_diagnoses
 from VoCoCore.training.intervals import DRAWS
 
@@ -143,6 +144,7 @@ def compare_diagnoses(runs: Sequence[DiagnosisRun], baseline: str = "") -> Diagn
         notes.append(f"{lost} not in all runs and left out")
     if len({run.source for run in runs}) > 1:
         notes.append("not all of one kind: " + "; ".join(f"{run.name}: {run.source}" for run in runs))
+    notes += settings_notes([(run.name, run.path) for run in runs])
     return DiagnosisComparison(len(cases), runs[0].classes, tuple(groups), tuple(notes))
 
 
