@@ -6,11 +6,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
 from VoCoCore.evaluation.pages import COLOURS, png_bytes, styled, write_whole
+from VoCoCore.evaluation.statistics import FEWEST_PAIRS
 from VoCoCore.training.intervals import bootstrap_interval
 
 PAPER_6 = {"scratch": (80.53, 86.11), "L_pred": (82.96, 88.82), "L_pred + L_reg": (83.85, 90.54)}
@@ -65,12 +67,12 @@ def _verdict(found: Cells) -> list[str]:
         methods = sorted({cell["method"] for cell in cells} - {"scratch"})
         shown = [words for method in methods for words in _told(cells, method)]
         words = "; ".join(shown) or "no difference from scratch is told from chance at this budget"
-        lines.append(f"- {table}: {words}.")
+        lines += wrap(f"- {table}: {words}.", 118, subsequent_indent="  ")
     return lines
 
 
 def _told(cells: Cells, method: str) -> list[str]:
-    """The differences of a method from scratch whose interval leaves 0 out, in words."""
+    """The differences of a method from scratch whose interval leaves 0 out, in words; a test needs enough draws."""
     scores, shown = _scores(cells, ("method", "labels")), []
     counts = sorted({cell["labels"] for cell in cells if cell["method"] == method})
     by_count = [_gains(scores, method, n) for n in counts]
@@ -78,7 +80,11 @@ def _told(cells: Cells, method: str) -> list[str]:
     tried["over all numbers of labelled cases"] = _together(by_count)
     for where, gain in tried.items():
         low, high = bootstrap_interval(np.asarray(list(gain.values())))
-        if low > 0 or high < 0:
+        if not (low > 0 or high < 0):
+            continue
+        if len(gain) < FEWEST_PAIRS:
+            shown.append(f"{method} less scratch, {where}: {_difference(gain)}: too few draws for a test")
+        else:
             shown.append(f"{method} {'helps' if low > 0 else 'harms'} {where}")
     return shown
 

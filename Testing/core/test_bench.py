@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import count
 
+import evidence_page
 import on_gpu
 import pytest
 import together
@@ -104,3 +105,19 @@ def test_where_shared_memory_is_small_both_sides_have_fewer_workers(free, worker
     assert on_gpu.loader_workers(40 * 10**6) == workers
     said = capsys.readouterr().err
     assert (f"{free} MB free" in said and f"have {workers}" in said) if workers < 8 else not said
+
+
+@pytest.mark.parametrize(
+    ("draws", "told"), [(5, "+10.0 (10.0 to 10.0; n = 5), better in 5 of 5: too few draws"), (6, "helps")]
+)
+def test_the_page_of_evidence_says_helps_of_as_many_draws_as_a_test_takes(draws, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence_page, "TRIED", "")
+    (tmp_path / "evidence").mkdir()
+    for method, dice in (("scratch", 0.5), ("L_pred", 0.6)):
+        for draw in range(draws):
+            cell = {"table": "torso", "method": method, "grid": "4x4x1", "labels": 2, "draw": draw}
+            found = {**cell, "scores": {"dice": dice}, "device": "cpu", "steps": [1, 1]}
+            (tmp_path / "evidence" / f"{method}-{draw}.json").write_text(json.dumps(found))
+    said = evidence_page.write_page(tmp_path / "evidence").read_text(encoding="utf-8")
+    conclusion = " ".join(said.partition("## What this shows")[2].split())
+    assert told in conclusion and ("helps" in conclusion) == (told == "helps")
