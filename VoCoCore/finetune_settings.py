@@ -184,7 +184,7 @@ class FinetuneRunSettings(RunSettings):
     """How the job runs, how often it writes, and how cases are looked at."""
 
     hours: float | None = setting(
-        None, "time for training where no steps are given", unit="h", low=0.001, high=1e5
+        None, "time for training where neither steps nor epochs are given", unit="h", low=0.001, high=1e5
     )
     overlap: float = setting(0.5, "overlap of the windows in validation and test", low=0.0, high=0.9)
 

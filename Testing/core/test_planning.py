@@ -386,6 +386,14 @@ def test_a_crop_too_large_for_the_memory_is_made_smaller() -> None:
     assert made.patches.size == (32, 32, 32) and made.optim.batch == 1, "no smaller one can be"
 
 
+@pytest.mark.parametrize("length", [{"optim__steps": 100}, {"optim__epochs": 3}])
+def test_hours_beside_a_length_that_counts_change_nothing(length) -> None:
+    alone, _ = plan(need=needing(10_000), **length)
+    made, reasons = plan(need=needing(10_000, seconds=0.5), run__hours=0.1, **length)
+    assert (made.optim, made.patches) == (alone.optim, alone.patches)
+    assert not any(" h are enough" in reason for reason in reasons)
+
+
 def test_few_hours_give_fewer_crops_a_step() -> None:
     made, reasons = plan(need=needing(10_000, seconds=0.5), run__hours=0.25)
     assert (made.optim.batch, made.patches.per_case) == (1, 1), (

@@ -210,9 +210,10 @@ class Planner:
         self._choose(chosen, f"{counted(cases * ranks * each, 'crop')} a step, {why}")
 
     def _in_time(self, need: Need, accumulate: int) -> int:
-        """Crops a step with which the hours given are enough for the usual number of steps; at least one."""
-        hours = self.settings.run.hours
-        if hours is None or not need.seconds:
+        """Crops a step with which the hours are enough for the usual number of steps, where they say how many steps
+        there are; at least one."""
+        hours, optim = self.settings.run.hours, self.settings.optim
+        if hours is None or optim.steps is not None or optim.epochs is not None or not need.seconds:
             return 1 << 30
         return max(1, int(hours * 3600 * SHARE / STEPS[self.machine.device.type] / need.seconds / accumulate))
 
