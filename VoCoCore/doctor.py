@@ -18,17 +18,20 @@ from VoCoCore.runs.space import default_store
 from VoCoCore.training.estimate import estimate
 
 GB = 2**30
+# What each preset is judged with where no encoder is named: only a U-Net makes tiny what a laptop can do.
+ENCODERS = {**dict.fromkeys(PRESETS, "swin_unetr"), "tiny": "unet"}
 
 
 def examine(
     recipe: str = "v1",
-    encoder: str = "swin_unetr",
+    encoder: str | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, words: None,
 ) -> dict[str, Any]:
-    """Facts about this machine as plain values, with an estimate of every preset for ``recipe`` and ``encoder``.
+    """Facts about this machine as plain values, with an estimate of every preset for ``recipe`` and ``encoder``
+    (None: those of ENCODERS).
 
-    ``progress`` hears how many presets are estimated, of how many, and what comes next: the first one takes the
-    encoder through a step, which lasts some seconds.
+    ``progress`` hears how many presets are estimated, of how many, and what comes next: the first one of an encoder
+    takes it through a step, which lasts some seconds.
     """
     machine, presets = choose(resolve_pretrain({}, {"preset": "tiny"}).run), {}
     facts = {  # first: the trial takes memory
@@ -45,10 +48,11 @@ def examine(
         "versions": environment(),
     }
     for done, name in enumerate(PRESETS):
-        progress(done, len(PRESETS), f"a trial step of {encoder} for preset {name}")
-        presets[name] = _preset(name, recipe, encoder, machine)
+        kind = encoder or ENCODERS[name]
+        progress(done, len(PRESETS), f"a trial step of {kind} for preset {name}")
+        presets[name] = _preset(name, recipe, kind, machine)
     progress(len(PRESETS), len(PRESETS), "")
-    return {**facts, "presets": presets, "recipe": recipe, "encoder": encoder}
+    return {**facts, "presets": presets, "recipe": recipe}
 
 
 def _device(kind: str) -> dict[str, Any]:
@@ -71,6 +75,7 @@ def _preset(name: str, recipe: str, encoder: str, machine: Machine) -> dict[str,
     )
     total = torch.cuda.mem_get_info()[1] if machine.device.type == "cuda" else psutil.virtual_memory().total
     return {
+        "encoder": encoder,
         "parameters_m": round(made.parameters / 1e6, 1),
         "memory_mb": round(made.memory_mb),
         "fits": made.memory_mb * 2**20 < 0.9 * total,

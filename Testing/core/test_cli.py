@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,10 +236,32 @@ def test_counts_are_said_as_people_say_them():
     assert [counted(n, "", "was", "were") for n in (1, 2)] == ["1 was", "2 were"]
 
 
+def test_doctor_judges_tiny_with_the_encoder_that_a_laptop_can_train(monkeypatch, capsys):
+    from VoCoCore import doctor
+
+    def preset(name, recipe, encoder, machine):
+        return {
+            "encoder": encoder,
+            "parameters_m": 1,
+            "memory_mb": 1,
+            "fits": True,
+            "seconds_per_step": 1,
+            "steps": 9,
+        }
+
+    monkeypatch.setattr(doctor, "_preset", preset)
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0 and re.search(r"tiny +unet +1 M", out) and re.search(r"base +swin_unetr +1 M", out)
+    code, out, _ = call(capsys, "doctor", "--encoder", "unetr", "--json")
+    assert {name: need["encoder"] for name, need in json.loads(out)["presets"].items()} == dict.fromkeys(
+        ("tiny", "base", "large", "huge"), "unetr"
+    )
+
+
 def test_doctor_says_what_it_is_doing_beside_its_report(capsys):
     code, out, err = call(capsys, "doctor", "--encoder", "unet")
     assert code == 0 and "estimating presets 0/4  loading torch first" in err and "4/4" in err
-    assert "presets    (recipe v1, encoder unet; estimates)" in out and "estimating" not in out
+    assert "presets    (recipe v1; estimates)" in out and "estimating" not in out
     code, out, err = call(capsys, "doctor", "--encoder", "unet", "--json")
     assert (code, err) == (0, "") and set(json.loads(out)["presets"]) == {"tiny", "base", "large", "huge"}
 

@@ -23,7 +23,9 @@ def run(words: Sequence[str]) -> int:
         "--recipe", default="v1", choices=RECIPES, help="recipe that the presets are judged for"
     )
     parser.add_argument(
-        "--encoder", default="swin_unetr", choices=tuple(ENCODER_LIMITS), help="encoder likewise"
+        "--encoder",
+        choices=tuple(ENCODER_LIMITS),
+        help="encoder likewise; default: unet for tiny, swin_unetr for the others",
     )
     asked = parser.parse_args(list(words))
     with Progress("estimating presets", quiet=asked.json) as progress:
@@ -57,12 +59,11 @@ def _report(facts: dict[str, Any]) -> str:
     lines.append(
         f"disk       {facts['store']['free_gb']} GB free for prepared volumes in {facts['store']['folder']}"
     )
-    lines.append(f"presets    (recipe {facts['recipe']}, encoder {facts['encoder']}; estimates)")
+    lines.append(f"presets    (recipe {facts['recipe']}; estimates)")
     for name, need in facts["presets"].items():
         whole = duration(need["seconds_per_step"] * need["steps"])
         fits = "fits" if need["fits"] else "does NOT fit"
-        lines.append(
-            f"  {name:<6} {need['parameters_m']:>7} M parameters, {need['memory_mb'] / 1024:>7.1f} GB: {fits:<12} "
-            f"{need['seconds_per_step']:>8} s a step, {counted(need['steps'], 'step')} in {whole}"
-        )
+        size = f"{need['parameters_m']:>7} M parameters, {need['memory_mb'] / 1024:>7.1f} GB"
+        steps = f"{need['seconds_per_step']:>8} s a step, {counted(need['steps'], 'step')} in {whole}"
+        lines.append(f"  {name:<6}{need['encoder']:<11}{size}: {fits:<12} {steps}")
     return "\n".join(lines)
