@@ -11,25 +11,13 @@ from VoCoCore.data.phantom import make_cohort
 from VoCoCore.errors import SettingsError
 from VoCoCore.evaluation.preview import draw_preview
 from VoCoCore.evaluation.report import write_report
-from VoCoCore.presets import resolve_pretrain
+from VoCoCore.presets import DEMO, resolve_pretrain
 from VoCoCore.runs.environment import environment
 from VoCoCore.runs.events import read_events
 from VoCoCore.training.pretrain import pretrain
 from VoCoCore.training.reporter import Listener
 
 CASES = 48
-# What a laptop's two cores do in four minutes: chosen for time, not for the best network.
-SETTINGS: dict[str, Any] = {
-    "recipe": "paper",
-    "preset": "tiny",
-    "model.encoder": "unet",
-    "optim.steps": 240,
-    "optim.batch": 1,
-    "crops.random_crops": 4,
-    "data.val_fraction": 0.25,
-    "run.log_every": 10,
-    "run.validate_every": 60,
-}
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ def demonstrate(
 
     cohort = make_cohort(folder / "cohort", CASES, labels=False, progress=tell)
     settings = resolve_pretrain(
-        SETTINGS, {"data.source": str(cohort), "data.store": str(folder / "store"), **changes}
+        DEMO, {"data.source": str(cohort), "data.store": str(folder / "store"), **changes}
     )
     first = next(iter(sorted((cohort / "imagesTr").iterdir())))
     picture = draw_preview(first, settings, folder / "crops.png").path

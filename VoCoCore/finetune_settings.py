@@ -45,7 +45,8 @@ class LabelledDataSettings(DataSettings):
     )
     labels: float | None = setting(
         None,
-        "labelled cases to train on: a share below 1, or a number; default: all",
+        "labelled cases to train on: a share below 1, or a number; default: all "
+        "(patterns of label files go to 'voco data index --labels')",
         low=0.0,
         high=1e9,
     )

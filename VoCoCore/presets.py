@@ -116,6 +116,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     "huge": {"model.feature_size": 192, **_PUBLISHED_SIZES},
 }
 
+# `voco demo`: what a laptop's two cores do in four minutes, chosen for time, not for the best network.
+DEMO: dict[str, Any] = {
+    "recipe": "paper",
+    "preset": "tiny",
+    "model.encoder": "unet",
+    "optim.steps": 240,
+    "optim.batch": 1,
+    "crops.random_crops": 4,
+    "data.val_fraction": 0.25,
+    "run.log_every": 10,
+    "run.validate_every": 60,
+}
+
 
 def resolve_pretrain(
     config: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None

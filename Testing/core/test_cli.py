@@ -65,6 +65,21 @@ def test_help_of_everything(capsys):
         assert code == 0 and name in capsys.readouterr().out
 
 
+def test_the_help_says_what_is_asked_for(capsys):
+    for command, told in (
+        (
+            "pretrain",
+            ["--init RUN|FILE|scratch", "--data SOURCE", "--store FOLDER", "command line overrides it"],
+        ),
+        ("finetune", ["--init RUN|FILE|scratch", "--fold N|all"]),
+        ("demo", ["steps (240)", "volumes per step, over all ranks (1)", "form of the method (paper)"]),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = " ".join(capsys.readouterr().out.split())
+        assert all(words in said for words in told) and "TEXT" not in said, said
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -74,6 +89,8 @@ def test_help_of_everything(capsys):
         (["pretrain", "--run", "x", "--data", "d", "--recipe", "v9"], 2, "one of paper, v1, v2"),
         (["pretrain", "--run", "x", "--data", "d", "--config", "absent.yaml"], 2, "absent.yaml"),
         (["pretrain", "--data", "d"], 2, "--run"),
+        (["finetune", "--run", "x", "--data", "d", "--labels", "*_truth"], 2, "'voco data index --labels'"),
+        (["data", "prepare", "d", "--data", "other"], 2, "unknown argument '--data'"),
         (["pretrain", "--run", "no-such-run", "--resume"], 2, "does not exist"),
         (["pretrain", "--run", "x", "--data", "no-such-folder"], 3, "no-such-folder"),
         (["pretrain", "--run", "x"], 2, "--data"),
@@ -145,7 +162,7 @@ def test_prepared_volumes_go_to_a_folder_below_home(small_cohort, capsys, tmp_pa
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    words = ["--preset", "tiny", "--crops.counts", "2,2,1", "--data.limit", "1", "--workers", "0"]
+    words = ["--preset", "tiny", "--crops.counts", "2,2,1", "--workers", "0"]
     assert call(capsys, "data", "prepare", small_cohort.source, "--store=~/kept", *words)[0] == 0
     assert (tmp_path / "kept").is_dir() and not (tmp_path / "~").exists()
 

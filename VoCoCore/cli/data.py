@@ -134,7 +134,8 @@ def _prepare(words: list[str]) -> int:
     parser.add_argument("source", help="folder, dataset.json, CSV, JSON list, DICOM folder or index.json")
     parser.add_argument("--config", metavar="FILE", help="settings in YAML or JSON")
     parser.add_argument("--sheet", metavar="FILE.png", help="also draw a contact sheet of the first cases")
-    add_settings(parser, PretrainSettings, only=("recipe", "preset", "data.", "prepare.", "crops."))
+    ours = ("data.store", "data.body_part", "data.skip_bad", "data.workers")
+    add_settings(parser, PretrainSettings, only=("recipe", "preset", *ours, "prepare.", "crops."))
     asked = parser.parse_args(words)
     _is_picture(asked.sheet, "--sheet")
     from VoCoCore.cli.interrupts import interrupts

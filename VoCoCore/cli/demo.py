@@ -9,8 +9,16 @@ from pathlib import Path
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings
 from VoCoCore.errors import StopRequested, counted
+from VoCoCore.fields import as_typed
+from VoCoCore.presets import DEMO, resolve_pretrain
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
+
+# 'voco pretrain' on the cohort that is made takes all settings.
+SHOWN = (
+    *("recipe", "crops.counts", "model.encoder", "optim.steps", "optim.batch"),
+    *("run.seed", "run.device", "run.threads"),
+)
 
 
 def run(words: Sequence[str]) -> int:
@@ -22,8 +30,8 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument(
         "--folder", default="voco-demo", help="new folder for everything that is made (voco-demo)"
     )
-    shown = ("recipe", "model.", "crops.", "pretext.", "optim.", "run.")
-    add_settings(parser, PretrainSettings, only=shown, own=True)
+    values = resolve_pretrain(DEMO).flat()
+    add_settings(parser, PretrainSettings, SHOWN, {name: as_typed(values[name]) for name in SHOWN})
     asked = parser.parse_args(list(words))
     began = time.monotonic()
     from VoCoCore.cli.console import listener

@@ -32,7 +32,7 @@ def run_parser(name: str, description: str) -> Parser:
         "--detach", action="store_true", help="run in the background; 'voco jobs follow' shows it"
     )
     made.add_argument(
-        "--config", metavar="FILE", help="settings in YAML or JSON; the command line goes before it"
+        "--config", metavar="FILE", help="settings in YAML or JSON; the command line overrides it"
     )
     return made
 

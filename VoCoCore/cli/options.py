@@ -33,15 +33,22 @@ SHORT = {
 }
 
 
+# What the values of settings that are any text stand for.
+PLACES = {"init": "RUN|FILE|scratch", "data.source": "SOURCE", "data.store": "FOLDER", "data.fold": "N|all"}
+
+
 def add_settings(
-    parser: argparse.ArgumentParser, settings: type[Group], only: tuple[str, ...] = (), *, own: bool = False
+    parser: argparse.ArgumentParser,
+    settings: type[Group],
+    only: tuple[str, ...] = (),
+    usual: Mapping[str, str] | None = None,
 ) -> None:
     """Add one option per setting of ``settings`` (those whose names begin with one of ``only``), by group.
 
-    ``own``: the command has values of its own, so that the help does not tell the usual ones.
+    ``usual``: what the help tells to hold where nobody gives a setting, by dotted name; else what `defaults_of` tells.
     """
     groups: dict[str, Any] = {}
-    usual = {} if own else defaults_of(settings)
+    usual = defaults_of(settings) if usual is None else usual
     for option in settings.options():
         if only and not option.name.startswith(only):
             continue
@@ -62,6 +69,8 @@ def add_settings(
 
 
 def _metavar(option: Option) -> str:
+    if option.name in PLACES:
+        return PLACES[option.name]
     if option.facts["choices"]:
         return "|".join(option.facts["choices"])
     if option.plain is bool:
