@@ -80,6 +80,17 @@ def test_the_help_says_what_is_asked_for(capsys):
         assert all(words in said for words in told) and "TEXT" not in said, said
 
 
+def test_a_defect_says_where_to_report_it(monkeypatch, capsys):
+    from VoCoCore.cli import doctor
+
+    def fail(words):
+        raise KeyError("x")
+
+    monkeypatch.setattr(doctor, "run", fail)
+    code, _, err = call(capsys, "doctor")
+    assert code == 1 and "report it to those you have VoCo from" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -166,7 +166,8 @@ def _guarded(words: list[str]) -> int:
             return fault.exit_code
         print(
             f"voco: defect: {type(error).__name__}: {' '.join(str(error).split())}  "
-            "(this is ours to mend: please report it; with VOCO_DEBUG=1 in the environment the trace is shown)",
+            "(this is ours to mend: please report it to those you have VoCo from, with the trace that is shown with "
+            "VOCO_DEBUG=1 in the environment)",
             file=sys.stderr,
         )
         return 1
