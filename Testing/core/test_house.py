@@ -188,7 +188,9 @@ def test_version_licence_and_changelog_agree() -> None:
     released = re.findall(
         r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
     )
-    assert released[0] == VoCoCore.__version__
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert released[0] == VoCoCore.__version__ == cited["version"]
+    assert cited["license"] == PROJECT["license"]
 
 
 # Folders of somebody's machine, and options that would name a package host. Tests may speak of /home/someone.
