@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 # These turn 3D convolutions in half precision away, unless channels are innermost, and torch's own way takes ten times
-# as long. PyTorch 2.10 comes with 9.10, later ones with newer ones.
+# as long. PyTorch 2.10 comes with 9.10, and later ones too where they are built for CUDA 12.
 _CUDNN_WITHOUT_HALF = range(90800, 91500)
 
 
@@ -39,11 +39,14 @@ def left_out() -> str:
 
 
 def slow_half() -> str:
-    """What is slow about half precision on this machine's CUDA cards: words to add, or ""."""
+    """What is slow about half precision on this machine's CUDA cards: words to add, or "".
+
+    Networks then have their channels innermost (`models/placing.py`), which each of their norms undoes and does again.
+    """
     version = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
     if torch.version.hip or version is None or version not in _CUDNN_WITHOUT_HALF:
         return ""
     return (
-        f"slow, because cuDNN {version // 10000}.{version // 100 % 100} has no 3D convolutions in half precision "
-        "(install PyTorch 2.11 or newer)"
+        f"slower than need be, because cuDNN {version // 10000}.{version // 100 % 100} has no 3D convolutions in half "
+        "precision for the usual order of numbers (install a PyTorch built for CUDA 13)"
     )

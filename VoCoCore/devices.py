@@ -59,7 +59,8 @@ def choose(run: RunSettings) -> Machine:
 
     Raises EnvironmentFault when the device or precision asked for is not there.
     """
-    kinds = available()
+    # A job of the processor leaves the card alone: asking for its programs would start CUDA.
+    kinds = ["cpu"] if run.device == "cpu" else available()
     kind = kinds[0] if run.device == "auto" else run.device
     if kind not in kinds:
         why = left_out() if kind == "cuda" else ""
@@ -76,6 +77,8 @@ def choose(run: RunSettings) -> Machine:
         torch.set_num_threads(run.threads)
     # Crops and windows keep their size: the first of them may try which algorithms are the fastest.
     torch.backends.cudnn.benchmark = True
+    # torch rounds what a card convolves to 10 bits unless told; whoever asks for fp32 wants its 23.
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
     name = (
         torch.cuda.get_device_name(device) if kind == "cuda" else counted(torch.get_num_threads(), "thread")
     )

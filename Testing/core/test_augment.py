@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from VoCoCore.data import augment_intensity as augment_intensity_module
 from VoCoCore.data.augment_intensity import augment_intensity, blurred, raised
 from VoCoCore.data.augment_space import OUTSIDE, augment_space, nearest
 
@@ -190,6 +191,22 @@ def test_intensities_by_numpy(seed, shape):
 def test_nothing_asked_for_changes_nothing(at_once):
     images = crops(np.random.default_rng(0), (6, 5, 4))[0] - 0.2
     assert torch.equal(augment_intensity(images, **settings_of(3), at_once=at_once), images)
+
+
+@pytest.mark.parametrize("at_once", WAYS)
+@pytest.mark.parametrize("absent", [("blur",), ("gamma",), ("noise",), ("blur", "gamma", "noise")])
+def test_what_no_crop_has_is_not_computed(absent, at_once, monkeypatch):
+    images = crops(np.random.default_rng(0), (6, 5, 4))[0]
+    given = {"scale": [1.2, 0.8, 1], "gamma": [0.7, 1.5, 1], "noise": [0.1, 0, 0.2], "blur": [1, 0, 2]}
+    options = settings_of(3, **{name: value for name, value in given.items() if name not in absent})
+    expected = augment_intensity(images, **options, at_once=at_once)
+    for name, work in (("blur", "blurred"), ("gamma", "raised"), ("noise", "_normal")):
+        if name in absent:
+            monkeypatch.setattr(
+                augment_intensity_module, work, lambda *_: pytest.fail("computed for nothing")
+            )
+    found = augment_intensity(images, **{**options, **dict.fromkeys(absent)}, at_once=at_once)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_power_is_exact_at_its_ends():

@@ -8,6 +8,7 @@ import torch
 from VoCoCore import cards, devices
 from VoCoCore.devices import available, choose, is_out_of_memory
 from VoCoCore.errors import EnvironmentFault
+from VoCoCore.models.placing import placed
 from VoCoCore.settings import RunSettings
 
 TODAY = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
@@ -75,6 +76,30 @@ def test_a_cudnn_without_half_precision_is_said_where_it_matters(card, cudnn, sl
     assert "slow" not in choose(RunSettings(precision="fp32")).words
     if cudnn == 91002:
         assert "cuDNN 9.10 has no 3D convolutions" in choose(RunSettings()).words
+
+
+@pytest.mark.parametrize(("cudnn", "last"), [(91002, True), (91900, False)])
+def test_such_a_cudnn_gets_networks_in_the_order_that_it_can_convolve(card, cudnn, last, monkeypatch):
+    card((9, 0), cudnn=cudnn)
+    network = torch.nn.Conv3d(2, 2, 3)
+    to = network.to
+    monkeypatch.setattr(network, "to", lambda *device, **order: to(**order))  # there is no card to go to
+    weight = placed(network, devices.Machine(torch.device("cuda"), "bf16", "")).weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) == last
+
+
+def test_float32_is_float32_on_a_card_too(card):
+    card((9, 0))
+    for precision, rounded in (("fp32", False), ("bf16", True)):
+        choose(RunSettings(precision=precision))
+        assert torch.backends.cudnn.allow_tf32 == rounded
+
+
+def test_a_job_of_the_processor_asks_nothing_of_a_card(card, monkeypatch):
+    card((9, 0))
+    monkeypatch.setattr(cards, "has_kernels", lambda: pytest.fail("that starts CUDA"))
+    monkeypatch.setattr(devices, "has_kernels", lambda: pytest.fail("that starts CUDA"))
+    assert choose(RunSettings(device="cpu")).device.type == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -18,18 +18,19 @@ def augment_intensity(
     *,
     scale: Tensor,
     shift: Tensor,
-    gamma: Tensor,
-    noise: Tensor,
+    gamma: Tensor | None,
+    noise: Tensor | None,
     seeds: Sequence[int],
-    blur: Tensor,
+    blur: Tensor | None,
     at_once: bool | None = None,
 ) -> Tensor:
     """Blur each crop, then x -> max(x, 0)^gamma, then x -> scale x + shift, then add normal noise.
 
     ``images`` (M, C, X, Y, Z) in [0, 1]; the others (M,), the same for all channels of a crop: ``blur`` the Gaussian's
     standard deviation in voxels (0: none; at the border its weights are scaled to sum 1), ``gamma`` above 0 (1: values
-    stay as they are, also below 0), ``noise`` the standard deviation of noise (0: none). The noise of a crop
-    follows from its own number in ``seeds`` (M whole numbers); every kind of device has its own noise.
+    stay as they are, also below 0), ``noise`` the standard deviation of noise (0: none); None in place of any of these
+    three: no crop has it. The noise of a crop follows from its own number in ``seeds`` (M whole numbers); every kind of
+    device has its own noise.
 
     ``at_once`` treats all crops together, so that nothing waits for an accelerator (the default there); otherwise only
     crops with something to do cost anything. Returns a new float32 tensor.
@@ -37,20 +38,28 @@ def augment_intensity(
     at_once = images.device.type != "cpu" if at_once is None else at_once
     images = images.float()
     if at_once:
-        soft = torch.where(_wide(blur >= SHARP), blurred(images, blur), images)
-        out = torch.where(_wide(gamma != 1), raised(soft, gamma), soft)
-        grain = torch.stack([_normal(crop, seed) for crop, seed in zip(images, seeds, strict=True)])
-        return (out * _wide(scale) + _wide(shift)).addcmul_(grain, _wide(noise))
+        out = images
+        if blur is not None:
+            out = torch.where(_wide(blur >= SHARP), blurred(out, blur), out)
+        if gamma is not None:
+            out = torch.where(_wide(gamma != 1), raised(out, gamma), out)
+        out = out * _wide(scale) + _wide(shift)
+        if noise is not None:
+            grain = torch.stack([_normal(crop, seed) for crop, seed in zip(images, seeds, strict=True)])
+            out.addcmul_(grain, _wide(noise))
+        return out
     out = torch.empty_like(images)
-    singly = (v.tolist() for v in (blur, gamma, noise))
-    for m, (width, power, spread) in enumerate(zip(*singly, strict=True)):
-        crop = images[m : m + 1]
-        crop = blurred(crop, blur[m : m + 1]) if width >= SHARP else crop
-        crop = raised(crop, gamma[m : m + 1]) if power != 1 else crop
-        torch.mul(crop, scale[m], out=out[m : m + 1])
+    for m, seed in enumerate(seeds):
+        one = slice(m, m + 1)
+        crop = images[one]
+        if blur is not None and blur[m] >= SHARP:
+            crop = blurred(crop, blur[one])
+        if gamma is not None and gamma[m] != 1:
+            crop = raised(crop, gamma[one])
+        torch.mul(crop, scale[m], out=out[one])
         out[m] += shift[m]
-        if spread > 0:
-            out[m].addcmul_(_normal(images[m], seeds[m]), noise[m])
+        if noise is not None and noise[m] > 0:
+            out[m].addcmul_(_normal(images[m], seed), noise[m])
     return out
 
 

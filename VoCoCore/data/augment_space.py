@@ -19,7 +19,7 @@ def augment_space(
     flips: Tensor,
     turns: Tensor,
     matrix: Tensor,
-    warped: Tensor,
+    warped: Tensor | None,
     at_once: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Flip, then turn, then warp each crop and its labels alike.
@@ -27,8 +27,8 @@ def augment_space(
     ``images`` (M, C, X, Y, Z) float32; ``labels`` (M, X, Y, Z) signed whole numbers below 2^24. ``flips`` (M, 3) bool;
     ``turns`` (M,) quarter turns in the xy plane as numpy.rot90 turns (where X and Y differ, an odd one is done as the
     half turn below it); ``matrix`` (M, 3, 3) takes offsets of output voxels from the crop's centre to those of the
-    input, in voxels, and is used where ``warped`` (M,) bool holds. Images are interpolated linearly and go on beyond
-    the border with its value; labels are taken from the nearest voxel and are -1 outside.
+    input, in voxels, and is used where ``warped`` (M,) bool holds (None: nowhere). Images are interpolated linearly and
+    go on beyond the border with its value; labels are taken from the nearest voxel and are -1 outside.
 
     ``at_once`` treats all crops together, so that nothing waits for an accelerator (the default there); otherwise only
     crops with something to do cost anything. Returns new tensors of the same shapes and kinds.
@@ -39,11 +39,13 @@ def augment_space(
     flips, swap = as_flips_and_swap(flips, turns)
     if at_once:
         images, labels = (_oriented(x, flips, swap) for x in (images, labels.unsqueeze(1)))
+        if warped is None:
+            return images, labels.squeeze(1)
         moved, kinds = _warp(images, labels, matrix.float())
         which = warped.view(-1, 1, 1, 1, 1)
         return torch.where(which, moved, images), torch.where(which, kinds, labels).squeeze(1)
     images, labels = (_oriented_singly(x, flips, swap) for x in (images, labels.unsqueeze(1)))
-    for m in warped.nonzero().flatten().tolist():
+    for m in () if warped is None else warped.nonzero().flatten().tolist():
         one = slice(m, m + 1)
         images[one], labels[one] = _warp(images[one], labels[one], matrix[one].float())
     return images, labels.squeeze(1)

@@ -62,6 +62,7 @@ class LabelledSamples(ByNumber):
         crops = np.stack([self._cut(volume, start, settings.patches.size) for start in drawn.starts])
         arrays = {name: value for name, value in vars(drawn).items() if name != "starts"}
         arrays["host_seeds"] = arrays.pop("seeds")
+        arrays["host_needed"] = drawn.needed()
         arrays["images"] = crops if self.targets is not None else crops[:, :-1]
         if self.targets is None:
             arrays["labels"] = crops[:, -1]

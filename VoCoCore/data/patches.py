@@ -14,6 +14,8 @@ from VoCoCore.data.places import Places
 from VoCoCore.data.sampling import TRAIN, generator
 from VoCoCore.finetune_settings import FinetuneAugmentSettings, PatchSettings
 
+# What many batches have none of: nothing is computed for it then, and a card is not asked either.
+OPTIONAL = ("warped", "gamma", "noise", "blur")
 LEAST_DEVIATION = 0.3  # voxels; a blur below it does nothing
 
 
@@ -38,6 +40,10 @@ class Patches:
     noise: np.ndarray
     blur: np.ndarray
     seeds: np.ndarray
+
+    def needed(self) -> np.ndarray:
+        """Which of `OPTIONAL` any crop has: (4,) bool."""
+        return np.array([self.warped.any(), (self.gamma != 1).any(), self.noise.any(), self.blur.any()])
 
 
 def draw_patches(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from VoCoCore.data.apply import LEVELS
 from VoCoCore.data.augment_intensity import augment_intensity
 from VoCoCore.data.augment_space import augment_space
+from VoCoCore.data.patches import OPTIONAL
 from VoCoCore.downstream.losses import deep_loss, segmentation_loss
 from VoCoCore.downstream.scores import confusion_counts, dice, region_counts
 from VoCoCore.finetune_settings import FinetuneSettings
@@ -21,6 +22,7 @@ from VoCoCore.models.teacher import Teacher
 from VoCoCore.pretext.task import Outcome
 
 Batch = Mapping[str, Tensor]
+_SPACE = ("flips", "turns", "matrix", "warped")
 _INTENSITY = ("scale", "shift", "gamma", "noise", "blur")
 
 
@@ -38,12 +40,12 @@ class Downstream(nn.Module):
         labels = batch["labels"].flatten(0, 1) if "labels" in batch else None
         if not self.training:
             return images, labels
-        space: dict[str, Any] = {
-            name: batch[name].flatten(0, 1) for name in ("flips", "turns", "matrix", "warped")
-        }
+        given: dict[str, Any] = {name: batch[name].flatten(0, 1) for name in (*_SPACE, *_INTENSITY)}
+        for name, needed in zip(OPTIONAL, batch["host_needed"].any(0).tolist(), strict=True):
+            given[name] = given[name] if needed else None
         none = labels if labels is not None else torch.zeros_like(images[:, 0], dtype=torch.int16)
-        images, moved = augment_space(images, none, **space)
-        values: dict[str, Any] = {name: batch[name].flatten(0, 1) for name in _INTENSITY}
+        images, moved = augment_space(images, none, **{name: given[name] for name in _SPACE})
+        values = {name: given[name] for name in _INTENSITY}
         images = augment_intensity(images, **values, seeds=batch["host_seeds"].flatten().tolist())
         return images, None if labels is None else moved
 

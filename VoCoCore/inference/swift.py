@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from VoCoCore.devices import Machine
 from VoCoCore.models.convolutions import is_pointwise, quick_convolutions
 from VoCoCore.models.norms_half import half_norm_
+from VoCoCore.models.placing import placed
 from VoCoCore.models.rows import LAST, WIDE, row_products, row_sums, wide_rows
 
 
@@ -30,7 +31,7 @@ def swift(network: nn.Module, machine: Machine) -> nn.Module:
     mode; to be called within the machine's autocast.
     """
     if machine.device.type != "cpu":
-        return network.to(machine.device).eval()
+        return placed(network, machine).eval()
     made = copy.deepcopy(network).eval().requires_grad_(False)
     quick_convolutions(made)
     for module in list(made.modules()):
