@@ -104,69 +104,6 @@ def test_a_sheared_volume_is_resampled_to_straight_axes(scene, tmp_path):
         assert (place >= -1e-6).all() and (place <= np.array(image.array.shape) - 1 + 1e-6).all()
 
 
-def read(scene, path):
-    logic = slicer.vtkSlicerVolumesLogic()
-    logic.SetMRMLScene(scene)
-    return logic.AddArchetypeVolume(str(path), Path(path).name.split(".")[0])
-
-
-@pytest.mark.parametrize("ending", [".nrrd", ".nii.gz", ".mha"])
-@pytest.mark.parametrize("geometry", ["lps", "oblique", "sagittal"])
-def test_an_unchanged_file_is_passed_by_path(scene, tmp_path, ending, geometry):
-    from test_nrrd import affineOf
-
-    from VoCoCore.data.images import write_image
-
-    path = tmp_path / f"scan{ending}"
-    write_image(path, noise().T, affineOf(geometry))
-    node = read(scene, path)
-    node.SetName("renamed")
-    [case] = exported(scene, [node], tmp_path / "out").cases
-    assert case.images[0].path == str(path) and not files(tmp_path / "out") and case.id == "renamed"
-    found = read_image(case.images[0])
-    for ijk, ras in corners(node):
-        assert np.allclose((found.affine @ [*ijk, 1])[:3], ras, atol=1e-3)
-
-
-def test_a_file_that_slicer_reads_in_another_order_is_exported(scene, tmp_path):
-    from test_nrrd import affineOf
-
-    from VoCoCore.data.images import write_image
-
-    write_image(tmp_path / "scan.nrrd", noise().T, affineOf("left-handed"))
-    node = read(scene, tmp_path / "scan.nrrd")  # Slicer turns its slices round, so that axes are right-handed
-    [case] = exported(scene, [node], tmp_path / "out").cases
-    assert len(files(tmp_path / "out")) == 1
-    assert np.allclose((read_image(case.images[0]).affine @ [3, 4, 5, 1])[:3], world(node, (3, 4, 5)))
-
-
-@pytest.mark.parametrize("change", ["voxels", "spacing", "transform", "gone", "replaced", "series"])
-def test_anything_else_is_exported(scene, tmp_path, change):
-    from VoCoCore.data.images import write_image
-
-    path = tmp_path / "scan.nrrd"
-    write_image(path, noise().T, np.eye(4))
-    node = read(scene, path)
-    if change == "voxels":
-        slicer.util.arrayFromVolume(node)[2, 3, 4] = 77
-        slicer.util.arrayFromVolumeModified(node)
-    elif change == "spacing":
-        node.SetSpacing(1, 1, 2)
-    elif change == "transform":
-        transform(scene, turn(10), node)
-    elif change == "gone":
-        path.unlink()
-    elif change == "replaced":
-        write_image(path, noise().T, np.diag([1, 1, 1.5, 1]))
-    else:
-        node.GetStorageNode().AddFileName(str(tmp_path / "other.nrrd"))
-    [case] = exported(scene, [node], tmp_path / "out").cases
-    assert [Path(case.images[0].path).name] == files(tmp_path / "out")
-    found = read_image(case.images[0])
-    assert np.array_equal(found.array.T, slicer.util.arrayFromVolume(node))
-    assert np.allclose((found.affine @ [5, 6, 7, 1])[:3], world(node, (5, 6, 7)), atol=1e-6)
-
-
 def test_the_same_content_is_written_once(scene, tmp_path):
     node, twin = volume(scene, noise(), "one"), volume(scene, noise(), "two")
     first = exported(scene, [node, twin], tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 
 import nibabel
@@ -14,7 +15,7 @@ from made_scene import GEOMETRIES, noise
 from VoCoCore.data.images import read_image, write_image
 from VoCoCore.data.segmentations import write_segmentation
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
-from VoCoSlicerLib.image_files import fileGrid, isGridOf
+from VoCoSlicerLib.image_files import fileImage, holdsVolume
 from VoCoSlicerLib.nifti import readNifti, readNiftiHeader, readNiftiVolumes
 from VoCoSlicerLib.nrrd import readNrrd, readNrrdHeader, writeNrrd
 
@@ -113,7 +114,7 @@ def test_damaged_files_are_named(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"bad\.nrrd"):
         readNrrdHeader(path)
-    assert not isGridOf(path, (2, 2, 2), np.eye(4))
+    assert not holdsVolume(path, np.zeros((2, 2, 2)), np.eye(4))
 
 
 def test_files_that_end_early_are_said(tmp_path):
@@ -130,14 +131,35 @@ def test_files_that_end_early_are_said(tmp_path):
 def test_the_grid_of_a_file_is_the_trainers(tmp_path, geometry, ending):
     path = tmp_path / f"a{ending}"
     write_image(path, noise().T, affineOf(geometry))
-    shape, affine = fileGrid(path)
-    theirs = read_image(path)
-    assert shape == theirs.array.shape and np.allclose(affine, theirs.affine, atol=1e-4)
-    assert isGridOf(path, shape, affineOf(geometry))
-    assert not isGridOf(path, shape[::-1], affineOf(geometry))
+    found, theirs = fileImage(path), read_image(path)
+    assert found.shape == theirs.array.shape and np.allclose(found.affine, theirs.affine, atol=1e-4)
+    assert holdsVolume(path, noise(), affineOf(geometry))
+    assert not holdsVolume(path, noise().T, affineOf(geometry))
     moved = affineOf(geometry)
     moved[0, 3] += 0.01
-    assert not isGridOf(path, shape, moved)
+    assert not holdsVolume(path, noise(), moved)
+
+
+def test_values_of_files_are_compared_however_they_are_stored(tmp_path):
+    array, affine, other = noise().astype(np.float32), np.eye(4), noise().astype(np.float32)
+    array[2, 3, 4] = other[2, 3, 4] = np.nan
+    other[-1, -1, -1] += 1
+    big = nibabel.Nifti1Image(array.T.astype(">f4"), affine, nibabel.Nifti1Header(endianness=">"))
+    nibabel.save(big, tmp_path / "big.nii")
+    raw = (tmp_path / "big.nii").read_bytes()
+    parts = [gzip.compress(raw[start : start + 3001]) for start in range(0, len(raw), 3001)]
+    (tmp_path / "parts.nii.gz").write_bytes(b"".join(parts))
+    writeNrrd(tmp_path / "packed.nrrd", array, affine, compress=True)
+    writeNrrd(tmp_path / "whole.nrrd", array, affine)
+    for path in tmp_path.iterdir():
+        done = []
+        assert holdsVolume(path, array, affine, done.append) and sum(done) == array.nbytes, path
+        assert not holdsVolume(path, other, affine), path
+        path.write_bytes(path.read_bytes()[:-500])
+        assert not holdsVolume(path, array, affine), path
+    text = (tmp_path / "whole.nrrd").read_bytes().replace(b"encoding: raw", b"encoding: hex")
+    (tmp_path / "whole.nrrd").write_bytes(text)
+    assert not holdsVolume(tmp_path / "whole.nrrd", array, affine)
 
 
 @pytest.mark.parametrize("factor", [1, -1])
@@ -161,4 +183,4 @@ def test_nifti_voxels_and_their_scale(tmp_path):
     assert np.array_equal(both[1].T * 0.5 + 2, np.asarray(stored)[..., 2]) and len(both) == 2
     with pytest.raises(DataError, match="no volume number 3"):
         readNifti(tmp_path / "f.nii.gz", 3)
-    assert not isGridOf(tmp_path / "f.nii.gz", (24, 20, 9), np.eye(4))  # of several volumes
+    assert not holdsVolume(tmp_path / "f.nii.gz", noise() * 0.5 + 2, np.eye(4))  # of several volumes

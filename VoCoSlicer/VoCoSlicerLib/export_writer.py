@@ -21,7 +21,7 @@ import numpy as np
 from VoCoCore.data.cases import Source
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.runs.files import write_json, writing
-from VoCoSlicerLib.image_files import isGridOf, sameGrid
+from VoCoSlicerLib.image_files import holdsVolume, sameGrid
 from VoCoSlicerLib.nrrd import CHUNK, nrrdHeader, writeNrrd
 from VoCoSlicerLib.resample import exportGrid, linear
 from VoCoSlicerLib.segments import drawLabels
@@ -32,6 +32,7 @@ OURS = re.compile(r"(volume|label)-[0-9a-f]{32}\.nrrd|index(-\d+)?\.json|" + re.
 _LEFT = re.compile(r"\.\d+-(volume|label)-[0-9a-f]{32}\.nrrd")
 Step = Callable[[int], None]
 _WRITING = threading.Lock()
+_COMPARED: set[tuple] = set()  # files, as they were, that hold a volume, as it was
 
 
 class Writer:
@@ -74,8 +75,8 @@ class Writer:
         first = case.volumes[0]
         shape, affine = exportGrid(first.shape, first.affine)
         there = sameGrid(volume.shape, volume.affine, shape, affine)
-        if there and volume.file and isGridOf(volume.file, volume.shape, volume.affine):
-            self.step(2 * volume.array.nbytes)
+        if there and volume.file and self._isInFile(volume):
+            self.step(volume.array.nbytes)
             return volume.file
         self.say(f"writing {volume.name}")
         if there:
@@ -84,6 +85,23 @@ class Writer:
             self.warnings.append(f"{volume.name} is resampled onto the grid of {first.name}")
         moved = linear(volume.array, volume.affine, shape, affine, lambda done: self.step(0))
         return str(self._once("volume", moved, affine))
+
+    def _isInFile(self, volume: VolumeSnapshot) -> bool:
+        """Whether the file that a volume was read from holds it to this day; a file at rest is compared once."""
+        try:
+            facts = os.stat(volume.file)
+        except OSError:
+            return False
+        state = (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+        known = (volume.file, *state, volume.stamp, volume.affine.tobytes())
+        if known in _COMPARED:
+            self.step(volume.array.nbytes)
+            return True
+        self.say(f"comparing {volume.name} with its file")
+        if not holdsVolume(volume.file, volume.array, volume.affine, self.step):
+            return False
+        _COMPARED.add(known)
+        return True
 
     def _once(self, kind: str, array: np.ndarray, affine: np.ndarray, *, compress: bool = False) -> Path:
         """Write an array where no file holds it yet."""

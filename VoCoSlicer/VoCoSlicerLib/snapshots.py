@@ -42,6 +42,7 @@ class VolumeSnapshot:
     """A volume apart from its node. ``array`` (k, j, i) is a view of VTK's memory, which ``owner`` keeps.
 
     ``affine`` (4, 4): IJK to world RAS mm. ``file``: the file it was read from, where it may still be the same.
+    ``stamp``: VTK's time of the voxels; no others of this process have it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class VolumeSnapshot:
     affine: np.ndarray
     file: str
     owner: object
+    stamp: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -121,15 +123,16 @@ def _node(scene, identity: str):
 
 
 def _takeVolume(node) -> VolumeSnapshot:
-    image = vtk.vtkImageData()
-    image.ShallowCopy(node.GetImageData())
-    return VolumeSnapshot(node.GetName() or "", voxels(image), rasMatrix(node), unchangedFile(node), image)
+    image, there = vtk.vtkImageData(), node.GetImageData()
+    image.ShallowCopy(there)
+    name, file = node.GetName() or "", unchangedFile(node)
+    return VolumeSnapshot(name, voxels(image), rasMatrix(node), file, image, there.GetMTime())
 
 
 def unchangedFile(node) -> str:
     """The file that holds exactly this volume, as far as the node knows; empty where there is none.
 
-    Whether the file has the node's geometry, its transforms included, is for `image_files.isGridOf` to say.
+    Whether the file still does, and has the node's transforms too, is for `image_files.holdsVolume` to say.
     """
     storage = node.GetStorageNode()
     if storage is None or node.GetModifiedSinceRead():
