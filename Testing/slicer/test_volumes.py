@@ -14,6 +14,7 @@ from made_scene import GEOMETRIES, noise, segmentation, transform, turn, volume,
 
 from VoCoCore.errors import DataError
 from VoCoSlicerLib import volumes
+from VoCoSlicerLib.logic_cases import casesOf
 from VoCoSlicerLib.volume_table import VolumeTable
 from VoCoSlicerLib.volumes import describeVolume, groupChannels, listVolumes, rasMatrix, suggestSegmentation
 
@@ -135,6 +136,30 @@ def test_a_segmentation_is_found_by_reference_then_by_name(scene):
     assert suggestSegmentation(scene, image) is drawn
     assert suggestSegmentation(scene, other) is elsewhere
     assert describeVolume(image).segmentationId == drawn.GetID()
+
+
+def test_volumes_of_one_name_get_no_segmentation_of_each_other(scene):
+    first, second = volume(scene, ct(), "CT"), volume(scene, ct(), "CT.nii.gz")
+    drawn = segmentation(scene, first, {}, "CT segmentation")
+    assert suggestSegmentation(scene, first) is drawn and suggestSegmentation(scene, second) is None
+    with pytest.raises(DataError, match="no segmentation belongs to CT") as raised:
+        casesOf(scene, [first, second], labelled=True)
+    assert "no other" in raised.value.hint
+    loose = segmentation(scene, first, {}, "CT")
+    loose.SetNodeReferenceID(loose.GetReferenceImageGeometryReferenceRole(), None)
+    assert suggestSegmentation(scene, second) is None  # it may be of either
+    scene.RemoveNode(first)
+    assert suggestSegmentation(scene, second) is drawn
+    table = VolumeTable(scene)
+    table.refresh()
+    assert [row.segmentationId for row in table.rows] == [drawn.GetID()]
+
+
+def test_a_hidden_volumes_segmentation_is_not_another_ones_of_its_name(scene):
+    hidden, shown = volume(scene, ct(), "CT"), volume(scene, ct(), "CT")
+    hidden.SetHideFromEditors(True)
+    segmentation(scene, hidden, {}, "CT_seg")
+    assert suggestSegmentation(scene, shown) is None
 
 
 def test_many_volumes_find_their_segmentations_with_one_look_at_each_name(scene, monkeypatch):

@@ -40,8 +40,9 @@ def casesOf(
 ) -> list[SceneCase]:
     """A SceneCase of each volume (node, ID or name; a list of them is one case of several channels).
 
-    ``labelled`` takes the segmentation whose name fits where none is given. Raises SettingsError for lists of
-    different lengths and for what is no list, DataError where a segmentation is wanted and none found.
+    ``labelled`` takes the segmentation that was drawn on a volume, or whose name fits, where none is given. Raises
+    SettingsError for lists of different lengths and for what is no list, DataError where a segmentation is wanted and
+    none found.
     """
     volumes = listed(volumes)
     given: dict[str, list[Any]] = {}
@@ -127,7 +128,8 @@ def _suggested(suggestions: Suggestions, volume: Any) -> Any:
     found = suggestions.of(volume)
     if found is None:
         raise DataError(
-            f"no segmentation belongs to {titleOf(volume)}", "name it like the volume, or give it by hand"
+            f"no segmentation belongs to {titleOf(volume)}",
+            "name it like the volume, whose name no other may have, or give it by hand",
         )
     return found
 

@@ -30,14 +30,15 @@ class VolumeTable:
         marks = {node.GetID(): _mark(node) for node in nodes}
         self._kept = {key: kept for key, kept in self._kept.items() if key in marks}
         stale = [node for node in nodes if self._kept.get(node.GetID(), (None,))[0] != marks[node.GetID()]]
-        for node in stale[:1]:
-            self._kept[node.GetID()] = (marks[node.GetID()], describeVolume(node))
         self.pending = max(0, len(stale) - 1)
         signature = (tuple(marks.items()), len(stale), tuple(self.labelNodes().items()))
         changed = signature != self._signature
         self._signature = signature
         if changed:
             suggestions = Suggestions(self._scene)
+            for node in stale[:1]:
+                row = describeVolume(node, suggestions=suggestions)
+                self._kept[node.GetID()] = (marks[node.GetID()], row)
             self.rows = [self._row(node, suggestions.of(node)) for node in nodes]
         return changed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,10 +71,12 @@ def _isListed(node) -> bool:
     return not node.IsA("vtkMRMLLabelMapVolumeNode")
 
 
-def describeVolume(node, counts: Sequence[int] = (4, 4, 1)) -> VolumeRow:
+def describeVolume(
+    node, counts: Sequence[int] = (4, 4, 1), suggestions: Suggestions | None = None
+) -> VolumeRow:
     """What a user should know about a volume. Looks at a regular sample of its voxels, so it is cheap.
 
-    ``counts``: base crops along R, A, S that it must have room for.
+    ``counts``: base crops along R, A, S that it must have room for; ``suggestions``: those of the scene as it is.
     """
     image = node.GetImageData()
     size = image.GetDimensions() if image is not None else (0, 0, 0)
@@ -87,7 +90,9 @@ def describeVolume(node, counts: Sequence[int] = (4, 4, 1)) -> VolumeRow:
         warnings += _geometryWarnings(size, matrix, counts)
         modality, notes = _look(node)
         warnings += notes
-    segmentation = suggestSegmentation(node.GetScene(), node) if node.GetScene() is not None else None
+    if suggestions is None and node.GetScene() is not None:
+        suggestions = Suggestions(node.GetScene())
+    segmentation = suggestions.of(node) if suggestions is not None else None
     return VolumeRow(
         node.GetID() or "",
         node.GetName() or "",
@@ -229,27 +234,40 @@ class Suggestions:
         found = scene.GetNodesByClass("vtkMRMLSegmentationNode")
         found.UnRegister(None)
         role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        self._names = {node.GetID(): plainName(node.GetName()) for node in volumeNodes(scene)}
+        self._volumes = Counter(self._names.values())
         self._drawn: dict[str, list] = {}  # (node, plain name), by the volume that it was drawn on
-        self._named: dict[str, list] = {}  # node, by plain name
+        self._named: dict[
+            str, list
+        ] = {}  # node, by plain name; those of another volume of that name left out
         for number in range(found.GetNumberOfItems()):
             node = found.GetItemAsObject(number)
             if node.GetHideFromEditors() or node.GetAttribute(RESULT):
                 continue
             name = plainName(node.GetName())
+            volume = node.GetNodeReference(role)
             self._drawn.setdefault(node.GetNodeReferenceID(role), []).append((node, name))
-            self._named.setdefault(name, []).append(node)
+            if volume is None or self._nameOf(volume) != name:
+                self._named.setdefault(name, []).append(node)
 
     def of(self, node):
         """As `suggestSegmentation`."""
-        name, drawn = plainName(node.GetName()), self._drawn.get(node.GetID(), [])
+        name, drawn = self._nameOf(node), self._drawn.get(node.GetID(), [])
         both = [each for each, own in drawn if own == name]
-        return next(iter(both or [each for each, _ in drawn] or self._named.get(name, [])), None)
+        # Names tell nothing where several volumes have one, as the series of several patients.
+        named = self._named.get(name, []) if self._volumes[name] <= 1 else []
+        return next(iter(both or [each for each, _ in drawn] or named), None)
+
+    def _nameOf(self, volume) -> str:
+        known = self._names.get(volume.GetID())
+        return plainName(volume.GetName()) if known is None else known
 
 
 def suggestSegmentation(scene, node):
     """The segmentation node that most likely belongs to a volume; None where none does.
 
-    One that was drawn on the volume comes first, then one of the same name ("ct" and "ct_seg", "ct segmentation").
+    One that was drawn on the volume comes first, then one of the same name ("ct" and "ct_seg", "ct segmentation"),
+    where no other volume has that name.
     """
     return Suggestions(scene).of(node)
 
