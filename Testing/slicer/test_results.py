@@ -20,7 +20,8 @@ from VoCoCore.inference import results as written
 from VoCoCore.models.card import ModelCard, OutputClass
 from VoCoSlicerLib import results_load
 from VoCoSlicerLib.export import CaseExport, SceneCase
-from VoCoSlicerLib.results import addProbability, addSegmentation, segmentVolumes, showOverlay
+from VoCoSlicerLib.overlays import overlayLabels
+from VoCoSlicerLib.results import addProbability, addSegmentation, segmentVolumes
 from VoCoSlicerLib.results_load import PredictionLoad, loadPredictions
 from VoCoSlicerLib.results_tables import classTable
 from VoCoSlicerLib.volumes import describeVolume, listVolumes
@@ -333,11 +334,7 @@ def test_probabilities_overlay_their_volume(scene, tmp_path, moved):
     assert (display.GetLevel(), display.GetWindow(), display.GetApplyThreshold()) == (0.5, 1.0, 1)
     assert display.GetColorNode().GetNumberOfColors() == 256 and display.GetLowerThreshold() == 0.05
     assert [row.nodeId for row in listVolumes(scene)] == [node.GetID()]
-    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
-    showOverlay(scene, made[0])
-    assert view.GetForegroundVolumeID() == made[0].GetID() and view.GetForegroundOpacity() == 0.5
-    showOverlay(scene, None)
-    assert view.GetForegroundVolumeID() is None
+    assert overlayLabels(scene) == ["liver", "left kidney"]
     one = addProbability(
         scene, path, node, {1: "liver", 2: "left kidney"}, PROVENANCE, wanted=["left kidney"]
     )

@@ -86,6 +86,15 @@ class VoCoLogic:
                 getattr(self, name).cleanup()
         cancelAll()
 
+    def showOverlay(self, label: str, *, bring: bool = True) -> None:
+        """Show the predicted probabilities of ``label`` in each slice view over the volume that they belong to.
+
+        "" takes them away. ``bring``: where no view shows such a volume, the latest one comes into all of them.
+        """
+        from VoCoSlicerLib import overlays
+
+        overlays.showOverlay(self.scene, label, bring=bring)
+
     # Folders
 
     @property

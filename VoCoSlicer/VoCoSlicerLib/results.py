@@ -17,6 +17,7 @@ import vtk
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import spacing_of
 from VoCoSlicerLib.image_files import sameGrid
+from VoCoSlicerLib.overlays import belongsTo
 from VoCoSlicerLib.results_read import LabelMap, LabelNames, Probability, readLabelMap, readProbabilities
 from VoCoSlicerLib.results_surfaces import BINARY, drawnOnce, identityOf, surfaces
 from VoCoSlicerLib.segments import takeSegments
@@ -127,18 +128,10 @@ def addProbabilityVolume(scene, probability: Probability, volumeNode, provenance
     display.SetThreshold(_HIDDEN, 1.0)
     display.ApplyThresholdOn()
     display.SetAndObserveColorNodeID(_heat(scene).GetID())
-    node.SetAttribute(RESULT, "probability")
+    belongsTo(node, probability.name, [volumeNode.GetID()] if volumeNode is not None else [])
     sign(node, provenance)
     putBeside(scene, node, volumeNode)
     return node
-
-
-def showOverlay(scene, node, opacity: float = 0.5) -> None:
-    """Show a volume over what is in all slice views; ``node`` None takes the overlay away."""
-    for number in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
-        composite = scene.GetNthNodeByClass(number, "vtkMRMLSliceCompositeNode")
-        composite.SetForegroundVolumeID(node.GetID() if node is not None else None)
-        composite.SetForegroundOpacity(opacity if node is not None else 0.0)
 
 
 def placeUnder(node, volumeNode, shape: Sequence[int], affine: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 from VoCoCore.data.names import file_names
 from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib import results_read as files
+from VoCoSlicerLib.overlays import belongsTo
 from VoCoSlicerLib.results import addProbabilityVolume, addSegmentation
 from VoCoSlicerLib.results_surfaces import surfaces
 from VoCoSlicerLib.results_tables import caseTitle, classTable, volumeOf, volumesTable
@@ -168,14 +169,15 @@ class PredictionLoad:
         if self.show3d:
             yield from surfaces(node, found, known)
         if self.probabilities and self._mapBytes <= MOST_MAPS:
-            yield from self._probabilities(name, known, volume)
+            yield from self._probabilities(case, name, known)
 
     def _mustBeThere(self, volume: Any) -> None:
         """Raise DataError for a volume that has gone since: what is in its place now may be another patient's."""
         if volume is not None and not isStillThere(self.scene, volume):
             raise DataError("its volume is no longer in the scene", f"its result is in {self.folder}")
 
-    def _probabilities(self, name: str, names: files.LabelNames, volume: Any) -> Iterator[None]:
+    def _probabilities(self, case: str, name: str, names: files.LabelNames) -> Iterator[None]:
+        volume, ids = self._nodes[case], self.volumesById[case]
         path = self.folder / files.PROBABILITIES / f"{name}.nii.gz"
         maps = files.readProbabilities(path, list(names.labels.values()))
         while (each := (yield from inThread(lambda: next(maps, None), f"reading {path}"))) is not None:
@@ -188,6 +190,7 @@ class PredictionLoad:
                 )
                 return
             node = addProbabilityVolume(self.scene, each, volume, self.provenance)
+            belongsTo(node, each.name, () if isinstance(ids, str) else ids[1:])  # the other channels
             self.probabilityNodes.append(node)
             yield
 

@@ -15,6 +15,7 @@ from VoCoSlicerLib.logic_cases import groupsOf
 from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
 from VoCoSlicerLib.model_info import ModelInfo, readModel
 from VoCoSlicerLib.panels.choice_box import ChoiceBox
+from VoCoSlicerLib.panels.overlay_box import OverlayBox
 from VoCoSlicerLib.panels.working import WorkingPanel
 from VoCoSlicerLib.threads import asVocoError
 from VoCoSlicerLib.titles import titleOf
@@ -32,6 +33,7 @@ class PredictionPanel(WorkingPanel):
         ui = self.ui
         self._model: ModelInfo | None = None
         self._read: Any = None  # path, times and sizes of what `_model` was read from
+        self._overlay = OverlayBox(ui.overlayCombo, logic)
         self._models = ChoiceBox(ui.modelCombo, "", _("choose a model"), self._onModel)
         for device in DEVICES:
             ui.deviceCombo.addItem(device)
@@ -70,6 +72,11 @@ class PredictionPanel(WorkingPanel):
         """Choose a fine-tuned run or file; what "use result" of a job does."""
         if self.parameters is not None:
             self.parameters.model = str(path)
+
+    def cleanup(self) -> None:
+        """The module goes away."""
+        self._overlay.cleanup()
+        super().cleanup()
 
     def predict(self) -> None:
         """Export what must be and predict it in the background; returns at once."""
@@ -165,6 +172,7 @@ class PredictionPanel(WorkingPanel):
         self.ui.problemLabel.setText(problem)
         self.ui.problemLabel.setVisible(bool(problem))
         self.ui.predictButton.setEnabled(not problem and self._job is None)
+        self._overlay.show()
 
     def _problem(self) -> str:
         path = self.parameters.model

@@ -1,0 +1,176 @@
+"""Probabilities over the volumes in the slice views: which view gets which, what stays, the control for it."""
+
+from __future__ import annotations
+
+import made_scene as made
+import numpy as np
+import pytest
+from hand import Hand
+from preview_scene import addView, composites, countObservers
+from test_results import exportOf, predicted, probabilityFile
+
+from VoCoSlicerLib.overlays import belongsTo, overlayLabels, shownOverlay, showOverlay
+from VoCoSlicerLib.results import addProbabilityVolume
+from VoCoSlicerLib.results_load import loadPredictions
+from VoCoSlicerLib.results_read import Probability
+
+
+def image(scene, name):
+    return made.volume(scene, made.noise((16, 16, 16)), name)
+
+
+def probability(scene, volume, label):
+    values = Probability(label, np.full((16, 16, 16), 0.5, np.float32), np.eye(4))
+    return addProbabilityVolume(scene, values, volume, {})
+
+
+def foregrounds(views):
+    return [view.GetForegroundVolumeID() for view in views]
+
+
+@pytest.fixture
+def cases(scene):
+    """Two volumes with probabilities of two labels, and a view of each."""
+    volumes = [image(scene, name) for name in ("one", "two")]
+    maps = {each: [probability(scene, each, label) for label in ("liver", "spleen")] for each in volumes}
+    views = [addView(scene, name) for name in ("Red", "Green")]
+    for view, volume in zip(views, volumes, strict=True):
+        view.SetBackgroundVolumeID(volume.GetID())
+    return volumes, maps, views
+
+
+def test_each_view_shows_the_label_over_its_own_volume(scene, cases):
+    volumes, maps, views = cases
+    assert overlayLabels(scene) == ["liver", "spleen"] and shownOverlay(scene) == ""
+    showOverlay(scene, "spleen")
+    assert foregrounds(views) == [maps[each][1].GetID() for each in volumes]
+    assert views[0].GetForegroundOpacity() == 0.5 and shownOverlay(scene) == "spleen"
+    views[0].SetForegroundOpacity(0.8)
+    latest = probability(scene, volumes[0], "liver")
+    showOverlay(scene, "liver")
+    assert foregrounds(views) == [latest.GetID(), maps[volumes[1]][0].GetID()]
+    assert views[0].GetForegroundOpacity() == 0.8  # as the user has set it
+    showOverlay(scene, "")
+    assert foregrounds(views) == [None, None] and views[0].GetForegroundOpacity() == 0
+
+
+def test_overlays_of_others_stay(scene, cases):
+    volumes, _, views = cases
+    pet, plain = image(scene, "pet"), image(scene, "not predicted")
+    views[1].SetBackgroundVolumeID(plain.GetID())
+    views[1].SetForegroundVolumeID(pet.GetID())
+    showOverlay(scene, "liver")
+    assert foregrounds(views)[1] == pet.GetID() and shownOverlay(scene) == "liver"
+    showOverlay(scene, "")
+    assert foregrounds(views) == [None, pet.GetID()]
+    assert [view.GetBackgroundVolumeID() for view in views] == [volumes[0].GetID(), plain.GetID()]
+
+
+def test_a_volume_that_no_view_shows_comes_into_them(scene, cases):
+    volumes, maps, views = cases
+    other = image(scene, "other")
+    for view in views:
+        view.SetBackgroundVolumeID(other.GetID())
+    showOverlay(scene, "liver", bring=False)
+    assert foregrounds(views) == [None, None]
+    showOverlay(scene, "liver")
+    assert [view.GetBackgroundVolumeID() for view in views] == [volumes[1].GetID()] * 2
+    assert foregrounds(views) == [maps[volumes[1]][0].GetID()] * 2
+
+
+def test_what_is_gone_is_not_offered(scene, cases):
+    volumes, maps, views = cases
+    showOverlay(scene, "spleen")
+    for each in volumes:
+        scene.RemoveNode(maps[each][1])
+    assert overlayLabels(scene) == ["liver"] and shownOverlay(scene) == ""
+    showOverlay(scene, "spleen")
+    assert foregrounds(views) == [None, None]
+    for each in volumes:
+        scene.RemoveNode(each)
+    assert overlayLabels(scene) == []
+    showOverlay(scene, "liver")
+
+
+def test_any_channel_of_a_case_has_its_overlay(scene, tmp_path):
+    node = made.volume(scene, made.noise())
+    second = made.volume(scene, made.noise(), "flair")
+    index, byId = exportOf(scene, [node], tmp_path / "in")
+    probabilityFile(tmp_path / "out", np.eye(4))
+    byId = {name: (*((ids,) if isinstance(ids, str) else ids), second.GetID()) for name, ids in byId.items()}
+    loadPredictions(scene, predicted(tmp_path / "out", index), byId, probabilities=True, show3d=False)
+    view = addView(scene, "Red")
+    view.SetBackgroundVolumeID(second.GetID())
+    showOverlay(scene, "liver")
+    assert "liver probability" in scene.GetNodeByID(view.GetForegroundVolumeID()).GetName()
+
+
+@pytest.fixture
+def hand(voco, host):
+    voco.openSection("prediction")
+    made_hand = Hand(voco.panel("prediction").widget, host)
+    made_hand.settle()
+    return made_hand
+
+
+@pytest.fixture
+def shown(voco, host, hand):
+    """Two volumes with probabilities, the first of them in all views."""
+    volumes = [image(host.scene, name) for name in ("one", "two")]
+    assert not hand.find("overlayCombo").isEnabled() and "Probabilities" in hand.find("overlayCombo").toolTip
+    maps = [probability(host.scene, each, "liver") for each in volumes]
+    voco.panel("prediction").enter()
+    for view in composites(host.scene):
+        view.SetBackgroundVolumeID(volumes[0].GetID())
+        view.SetForegroundVolumeID(None)
+    return volumes, maps, composites(host.scene)
+
+
+def test_a_label_is_chosen_and_follows_the_volumes_of_the_views(hand, host, shown):
+    volumes, maps, views = shown
+    hand.choose("overlayCombo", "liver")
+    assert foregrounds(views) == [maps[0].GetID()] * 3
+    views[0].SetBackgroundVolumeID(volumes[1].GetID())
+    assert foregrounds(views) == [maps[1].GetID(), maps[0].GetID(), maps[0].GetID()]
+    for view in views:
+        view.SetBackgroundVolumeID(image(host.scene, "other").GetID())
+    assert foregrounds(views) == [None] * 3 and hand.find("overlayCombo").currentText == "liver"
+    views[2].SetBackgroundVolumeID(volumes[1].GetID())
+    assert foregrounds(views) == [None, None, maps[1].GetID()]
+    hand.choose("overlayCombo", "none")
+    assert foregrounds(views) == [None] * 3
+
+
+def test_the_control_tells_what_others_show(hand, shown):
+    _, maps, views = shown
+    hand.choose("overlayCombo", "liver")
+    for view in views:
+        view.SetForegroundVolumeID(None)
+    assert hand.find("overlayCombo").currentText == "none"
+    views[0].SetForegroundVolumeID(maps[0].GetID())
+    assert hand.find("overlayCombo").currentText == "liver"
+
+
+def test_nodes_that_are_deleted_and_closed_scenes_do_no_harm(voco, hand, host, shown):
+    _, maps, views = shown
+    hand.choose("overlayCombo", "liver")
+    host.scene.RemoveNode(maps[0])
+    host.scene.RemoveNode(maps[1])
+    hand.settle()
+    assert foregrounds(views) == [None] * 3 and hand.find("overlayCombo").currentText == "none"
+    hand.choose("overlayCombo", "liver")  # still offered: nobody has looked since
+    assert hand.find("overlayCombo").currentText == "none" and not hand.find("overlayCombo").isEnabled()
+    host.scene.Clear(0)
+    hand.settle()
+    belongsTo(image(host.scene, "loose"), "liver", ())  # its volume is not there
+    voco.panel("prediction").enter()
+    assert not hand.find("overlayCombo").isEnabled()
+
+
+def test_the_views_are_let_go_with_the_module(voco, hand, host):
+    counts = [countObservers(addView(host.scene, name)) for name in ("Compare1", "Compare2")]
+    for _ in range(3):
+        voco.panel("prediction").enter()
+    assert [count() for count in counts] == [1, 1]
+    voco.panel("prediction").cleanup()
+    assert [count() for count in counts] == [0, 0]
