@@ -88,6 +88,14 @@ class Hand:
         self._key(line, "Return")
         self.settle()
 
+    def insert(self, control, text: str, position: int) -> None:
+        """Put the cursor of a line after so many letters, and type."""
+        line = self._reach(control)
+        line.setCursorPosition(position)
+        for letter in text:
+            self._key(line, letter)
+        self.settle()
+
     def _key(self, widget, key: str) -> None:
         import qt
 

@@ -204,6 +204,32 @@ def test_a_defect_at_the_button_is_shown(hand, voco, host, volume, tmp_path, mon
     assert "KeyError" in voco.ui.errorLabel.text and hand.find("predictButton").isEnabled()
 
 
+@pytest.mark.parametrize(
+    ("section", "control", "name"),
+    [("prediction", "outputEdit", "predictions"), ("finetuning", "runEdit", "finetuneRun")],
+)
+def test_a_text_can_be_mended_in_its_middle_and_undone(voco, host, section, control, name):
+    voco.openSection(section)
+    panel, hand = voco.panel(section), Hand(voco.panel(section).widget, host)
+    hand.settle()
+    hand.type(control, "organs")
+    hand.insert(control, "xy", 2)
+    line = hand.find(control)
+    assert (line.text, line.cursorPosition) == ("orxygans", 4)
+    assert getattr(panel.parameters, name) == "orxygans"
+    line.undo()
+    assert (line.text, getattr(panel.parameters, name)) == ("organs", "organs")
+    setattr(panel.parameters, name, "elsewhere")
+    assert line.text == "elsewhere"
+    parameters = panel.parameters
+    host.exit("VoCoSlicer")
+    parameters.parameterNode.Modified()
+    setattr(parameters, name, "later")
+    assert line.text == "elsewhere"
+    host.enter("VoCoSlicer")
+    assert line.text == "later"
+
+
 def test_progress_results_and_single_failures_are_said(hand, voco, host, volume, tmp_path, monkeypatch):
     choose(hand, host, modelFile(tmp_path / "m.safetensors"))
     hand.pick("volumeSelector", volume)

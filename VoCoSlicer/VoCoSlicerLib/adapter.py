@@ -58,13 +58,16 @@ def bindGui(parameters: Any, ui: Any) -> Callable[[], None]:
     """Bind the controls of ``ui`` that name a parameter to it, both ways; returns what undoes it completely.
 
     `connectGui` of Slicer leaves its observer on the parameter node behind when disconnected, one for each time that
-    a module is entered, and does not give its tag in every version: both are taken care of here.
+    a module is entered, and does not give its tag in every version: both are taken care of here. So are lines of text,
+    which it writes anew at each letter: the cursor went to the end, and what could be undone was lost.
     """
     controls = {}
     for widget in vars(ui).values():
         name = widget.property(PARAMETER) if hasattr(widget, "property") else None
         if name:
             controls[str(name)] = widget
+    lines = {name: widget for name, widget in controls.items() if isinstance(widget, qt.QLineEdit)}
+    undo = [_bindLine(parameters, name, controls.pop(name)) for name in lines]
     observers: list[int] = []
     add = parameters.AddObserver
 
@@ -83,6 +86,30 @@ def bindGui(parameters: Any, ui: Any) -> Callable[[], None]:
         for observer in observers:
             parameters.RemoveObserver(observer)
         observers.clear()
+        for each in undo:
+            each()
+
+    return release
+
+
+def _bindLine(parameters: Any, name: str, line: Any) -> Callable[[], None]:
+    """Bind a QLineEdit to a parameter, both ways; returns what undoes it."""
+
+    def store(*_: Any) -> None:
+        setattr(parameters, name, str(read(line, "text")))
+
+    def show() -> None:
+        if (text := getattr(parameters, name)) != read(line, "text"):
+            line.setText(text)
+
+    watch = Observed(show)
+    show()
+    watch.follow(parameters)
+    line.textChanged.connect(store)
+
+    def release() -> None:
+        line.textChanged.disconnect(store)
+        watch.follow(None)
 
     return release
 

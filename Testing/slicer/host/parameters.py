@@ -185,6 +185,12 @@ class _Connector:
         disconnect(self._widget, self._signal, self._slot)
 
 
+class _LineConnector(_Connector):
+    def write(self, value) -> None:
+        """As Slicer's, also where the text is the same: the cursor goes to the end, and nothing can be undone."""
+        self._widget.text = value
+
+
 class _NodeConnector(_Connector):
     def read(self):
         return self._widget.currentNode()
@@ -218,11 +224,12 @@ def _connector(widget, parameter: _Parameter):
         ("QDoubleSpinBox", float): ("value", "valueChanged(double)"),
         ("ctkSliderWidget", float): ("value", "valueChanged(double)"),
         ("ctkDoubleSpinBox", float): ("value", "valueChanged(double)"),
-        ("QLineEdit", str): ("text", "textChanged(QString)"),
     }
     if (where, kind) in simple:
         _limit(widget, parameter)
         return _Connector(widget, *simple[where, kind])
+    if (where, kind) == ("QLineEdit", str):
+        return _LineConnector(widget, "text", "textChanged(QString)")
     if isinstance(widget, STAND_INS["qMRMLNodeComboBox"]) and kinds.isNodeType(kind):
         return _NodeConnector(widget, "currentNodeID", "currentNodeChanged(vtkMRMLNode*)")
     if where in ("QComboBox", "ctkComboBox") and choice is not None:
@@ -235,7 +242,7 @@ def _limit(widget, parameter: _Parameter) -> None:
     high = [one.maximum for one in parameter.validators if hasattr(one, "maximum")]
     if type(widget).__name__ in ("ctkSliderWidget", "QSlider") and not (low and high):
         raise RuntimeError(f"{parameter.name}: a slider needs a range (WithinRange)")
-    if type(widget).__name__ in ("QCheckBox", "QPushButton", "QLineEdit"):
+    if type(widget).__name__ in ("QCheckBox", "QPushButton"):
         return
     whole = parameter.kind is int
     widget.minimum = low[0] if low else (-(2**31) if whole else float("-inf"))
