@@ -238,6 +238,40 @@ def test_a_label_map_volume_serves_as_well(scene, tmp_path):
     assert np.array_equal(label, (array == 3) + 2 * (array == 9))
 
 
+def test_a_label_map_of_64_bits_is_looked_through_by_numpy_2_0_too(scene, tmp_path, monkeypatch):
+    real = np.bincount
+
+    def strict(values, *args, **words):
+        if not np.can_cast(values.dtype, np.intp, "safe"):
+            raise TypeError("Cannot cast array data from dtype('uint64') to dtype('int64')")
+        return real(values, *args, **words)
+
+    monkeypatch.setattr(np, "bincount", strict)
+    node, labelmap = volume(scene, noise()), scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    array = np.zeros(SHAPE, np.uint64)
+    array[1:3], array[5:7] = 3, 9
+    labelmap.SetAndObserveImageData(imageOf(array))
+    label, _, _ = labelOf(scene, node, labelmap, tmp_path)
+    assert np.array_equal(label, (array == 3) + 2 * (array == 9))
+
+
+def test_colours_without_a_name_name_no_label(scene, tmp_path):
+    node, labelmap = volume(scene, noise()), scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    array = np.zeros(SHAPE, np.uint8)
+    array[1], array[2], array[3], array[4] = 1, 2, 3, 4
+    labelmap.SetAndObserveImageData(imageOf(array))
+    labelmap.CreateDefaultDisplayNodes()
+    colours = scene.AddNewNodeByClass("vtkMRMLColorTableNode", "colours")
+    colours.SetTypeToUser()
+    colours.SetNumberOfColors(4)
+    colours.SetColor(1, "liver", 1, 0, 0)
+    colours.SetColor(2, "(none)", 0, 1, 0)
+    colours.SetColor(3, "invalid", 0, 0, 1)
+    labelmap.GetDisplayNode().SetAndObserveColorNodeID(colours.GetID())
+    _, labels, _ = labelOf(scene, node, labelmap, tmp_path)
+    assert labels == {"background": 0, "liver": 1, "label 2": 2, "label 3": 3, "label 4": 4}
+
+
 def test_labels_of_a_sheared_volume_lie_on_the_straight_grid(scene, tmp_path):
     node = volume(scene, noise())
     made = segmentation(scene, node, {"part": box((2, 6), (4, 15), (5, 18))})

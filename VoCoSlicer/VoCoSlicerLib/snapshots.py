@@ -20,6 +20,10 @@ from VoCoSlicerLib.titles import titleOf
 from VoCoSlicerLib.volumes import rasMatrix, usableVolume, voxels
 
 UNNAMED = "case"  # whose volume has no name
+_NO_NAMES = (
+    "(none)",
+    "invalid",
+)  # what Slicer calls colours without a name, and those that a table does not have
 
 
 @dataclass(frozen=True)
@@ -168,14 +172,13 @@ def _takeLabel(node) -> Callable[[], tuple[Segment, ...]]:
     colours = display.GetColorNode() if display is not None else None
     names = [colours.GetColorName(value) for value in range(colours.GetNumberOfColors())] if colours else []
 
+    def nameOf(value: int) -> str:
+        name = names[value] if value < len(names) else ""
+        return name if name and name not in _NO_NAMES else f"label {value}"
+
     @cache
     def segments() -> tuple[Segment, ...]:
-        return tuple(
-            Segment(
-                (names[value] if value < len(names) else "") or f"label {value}", array, affine, value, image
-            )
-            for value in _values(array)
-        )
+        return tuple(Segment(nameOf(value), array, affine, value, image) for value in _values(array))
 
     return segments
 
@@ -184,8 +187,11 @@ def _values(array: np.ndarray) -> list[int]:
     """The values above 0 of ``array`` (k, j, i), slice by slice: no call may hold Python's lock for long."""
     found: set[int] = set()
     for plane in array:
-        small = plane.max() < 1 << 16
-        there = np.flatnonzero(np.bincount(np.clip(plane, 0, None).ravel())) if small else np.unique(plane)
+        if plane.max() < 1 << 16:
+            # As intp: numpy 2.0, Slicer 5.10's, counts no uint64.
+            there = np.flatnonzero(np.bincount(np.clip(plane, 0, None).ravel().astype(np.intp)))
+        else:
+            there = np.unique(plane)
         found.update(there.tolist())
     return sorted(value for value in found if value > 0)
 
