@@ -18,7 +18,7 @@ from made_scene import GEOMETRIES, corners, finish, imageOf, noise, transform, t
 from VoCoCore.data.cases import Case, Index, Source, load_index, save_index
 from VoCoCore.data.images import read_case, read_image
 from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, StopRequested
-from VoCoSlicerLib import export_writer
+from VoCoSlicerLib import export, export_writer
 from VoCoSlicerLib.export import CaseExport, SceneCase
 from VoCoSlicerLib.snapshots import patientOf
 
@@ -188,6 +188,54 @@ def test_channels_share_the_first_grid(scene, tmp_path):
     assert np.array_equal(array[1], noise(seed=2).T)
     assert np.allclose(array[2, 1:, 2:, :], ramp((9, 20, 24)).T[:-1, :-2, :], atol=1e-3)
     assert np.allclose((affine @ [3, 4, 5, 1])[:3], world(first, (3, 4, 5)))
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """The caller's thread takes one case at a time; returns the names of those that were taken."""
+    taken, real = [], export.takeCase
+    monkeypatch.setattr(export, "_SLICE", 0)
+    monkeypatch.setattr(export, "takeCase", lambda *args: taken.append(args[1].name) or real(*args))
+    return taken
+
+
+def begun(scene, nodes, folder):
+    job = CaseExport(scene, [SceneCase((node.GetID(),), name=node.GetName()) for node in nodes], folder)
+    job.start()
+    return job
+
+
+def test_many_cases_are_taken_a_few_at_a_time(scene, tmp_path, patient):
+    nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(5)]
+    job = begun(scene, nodes, tmp_path)
+    for number in range(1, 6):
+        assert patient == [f"v{n}" for n in range(number)] and files(tmp_path) == []
+        job.poll()
+    slicer.util.arrayFromVolume(nodes[2])[:] = noise(seed=9)
+    slicer.util.arrayFromVolumeModified(nodes[2])
+    assert finish(job).error is None
+    cases = load_index(job.index).cases
+    assert [case.id for case in cases] == [f"v{n}" for n in range(5)]
+    assert np.array_equal(read_image(cases[2].images[0]).array, noise(seed=9).T)
+
+
+def test_what_cannot_be_taken_later_is_told_before_anything_is_written(scene, tmp_path, patient):
+    nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
+    warp(scene, nodes[2])
+    state = finish(begun(scene, nodes, tmp_path / "out"))
+    assert "v2 cannot be used" in str(state.error) and not (tmp_path / "out").exists()
+    job = begun(scene, nodes, tmp_path / "out")
+    job.cancel()
+    assert isinstance(finish(job).error, StopRequested) and not (tmp_path / "out").exists()
+
+
+def test_a_scene_that_is_closed_while_cases_are_taken_gives_no_other_volume(scene, tmp_path, patient):
+    nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
+    job = begun(scene, nodes, tmp_path / "out")
+    scene.Clear(0)
+    others = [volume(scene, noise(seed=9), "other") for _ in range(3)]
+    assert [each.GetID() for each in others] == [each.GetID() for each in nodes]
+    assert "the scene has changed" in str(finish(job).error) and not (tmp_path / "out").exists()
 
 
 def test_cases_need_the_same_number_of_channels(scene, tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from VoCoSlicerLib.threads import asVocoError, begin, giveTurn
 __all__ = ["CaseExport", "ExportProgress", "SceneCase"]
 
 _ROUNDS = 3  # how often a case that is changed meanwhile is written again
+_SLICE = 0.01  # seconds of the caller's thread at a time
 
 
 @dataclass(frozen=True)
@@ -81,30 +82,34 @@ class CaseExport:
         self._cohorts: list = []
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._done, self._total, self._text, self._rounds = 0, 0, "", 0
+        self._turn: Iterator[None] | None = None  # what the caller's thread has to do first
+        self._nodes: list[list] = []
+        self._done, self._total, self._text, self._rounds = 0, 1, "", 0
         self._error: VocoError | None = None
         self._finished = False
 
     def start(self) -> None:
-        """Take what is needed of the scene, and begin to write.
+        """Begin to take what is needed of the scene, which `poll` goes on with, and then to write.
 
-        Raises DataError for nodes that cannot be exported, SettingsError where there is nothing to do.
+        Raises SettingsError where there is nothing to do, DataError for nodes that cannot be exported, as far as it has
+        come to them in a moment; `poll` tells of the others, before anything is written.
         """
         if not self.cases and not self.folders:
             raise SettingsError("no volume is chosen", "choose volumes, or add a folder")
-        self._snapshots = [takeCase(self.scene, case) for case in self.cases]
-        _checkChannels(self._snapshots)
-        self._total = sum(map(workOf, self._snapshots)) + 1
+        self._nodes = [[self.scene.GetNodeByID(one) for one in case.volumeIds] for case in self.cases]
         self._text = "looking for what is there"
-        self._begin(self._writeAll)
+        self._turn = self._takeAll()
+        self._goOn()
+        if self._error is not None:
+            raise self._error
 
     def poll(self) -> ExportProgress:
         """How far it is; call this several times a second until it is finished. Never waits."""
-        if self._thread is None:
+        if self._thread is None and self._turn is None and not self._finished:
             raise SettingsError("this export was not started", "call start() first")
-        if not self._finished:
+        if self._thread is not None and not self._finished:
             giveTurn(self._thread)
-        if not self._finished and not self._thread.is_alive():
+        if not self._finished and (self._thread is None or not self._thread.is_alive()):
             self._goOn()
         with self._lock:
             warnings = tuple(self._writer.warnings) if self._writer and self._finished else ()
@@ -141,23 +146,50 @@ class CaseExport:
         self._thread = begin(partial(self._guarded, work), "VoCo export")
 
     def _goOn(self) -> None:
-        """The thread has ended: write what changed meanwhile again, then the list, then finish."""
-        if self._error is not None or self.index is not None:
+        """No thread is at work: a slice of what is to be done here before the next one begins, or the end."""
+        if self._turn is None and (self._error is not None or self.index is not None):
             self._finish()
             return
+        self._turn = self._turn or self._takeChanged()
+        until = time.perf_counter() + _SLICE
         try:
-            again = [number for number in self._written if self._changed(number)]
-            if again and self._rounds >= _ROUNDS:
-                name = self._snapshots[again[0]].name
-                raise DataError(f"{name} keeps changing while it is exported", "try again when it is at rest")
-            for number in again:
-                self._snapshots[number] = takeCase(self.scene, self.cases[number])
-                del self._written[number]
-                self._total += workOf(self._snapshots[number])
+            for _ in self._turn:
+                self._step(0)
+                if time.perf_counter() >= until:
+                    return
         except Exception as error:  # nor has a timer
             self._error = asVocoError(error, "the export")
             self._finish()
-            return
+        self._turn = None
+
+    def _takeAll(self) -> Iterator[None]:
+        for case, nodes in zip(self.cases, self._nodes, strict=True):
+            now = [self.scene.GetNodeByID(one) for one in case.volumeIds]
+            if any(node is not one for node, one in zip(now, nodes, strict=True)):
+                # A closed scene gives the IDs of its nodes to those of another.
+                raise DataError("the scene has changed since the export began", "choose the volumes again")
+            self._snapshots.append(takeCase(self.scene, case))
+            yield
+        self._nodes = []
+        _checkChannels(self._snapshots)
+        self._total = sum(map(workOf, self._snapshots)) + 1
+        self._begin(self._writeAll)
+
+    def _takeChanged(self) -> Iterator[None]:
+        """What changed while it was written is taken once more; then the list is made."""
+        again = []
+        for number in list(self._written):
+            if self._changed(number):
+                again.append(number)
+            yield
+        if again and self._rounds >= _ROUNDS:
+            name = self._snapshots[again[0]].name
+            raise DataError(f"{name} keeps changing while it is exported", "try again when it is at rest")
+        for number in again:
+            self._snapshots[number] = takeCase(self.scene, self.cases[number])
+            del self._written[number]
+            self._total += workOf(self._snapshots[number])
+            yield
         self._rounds += 1
         self._begin(self._writeAll if again else self._writeIndex)
 
