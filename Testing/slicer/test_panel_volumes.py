@@ -313,3 +313,26 @@ def test_a_check_can_be_cancelled_and_needs_something_to_check(hand, voco):
     hand.click("checkButton")
     hand.click("cancelButton")
     assert not hand.find("workLabel").isVisible() and not hand.find("cancelButton").isEnabled()
+
+
+def test_many_rows_are_made_a_few_at_a_time_and_filled_where_they_are_others(hand, voco, host, monkeypatch):
+    nodes = [made.volume(host.scene, made.noise((6, 16, 16)), f"case {number}") for number in range(50)]
+    made.segmentation(host.scene, nodes[0], {}, "drawn")
+    panel, table = voco.panel("volumes"), hand.find("volumesTable")
+    panel.refresh()
+    assert table.rowCount >= 50 and table.item(45, 0) is None
+    table.selectRow(45)  # there is nothing yet to be selected
+    hand.until(lambda: table.item(table.rowCount - 1, 0) is not None)
+    names = [line[0] for line in hand.rows("volumesTable")]
+    assert names[-50:] == [node.GetName() for node in nodes]
+    hand.until(lambda: panel.refresh() or all(line[KIND] for line in hand.rows("volumesTable")))
+    from VoCoSlicerLib import adapter
+
+    filled, real = [], adapter.plainTip
+    monkeypatch.setattr(adapter, "plainTip", lambda text: filled.append(text) or real(text))
+    nodes[7].SetName("renamed")
+    panel.refresh()
+    assert hand.rows("volumesTable")[names.index("case 7")][0] == "renamed"
+    assert 0 < len(filled) < 10  # the cells of one row
+    hand.checkRow("volumesTable", names.index("case 8"))
+    assert readCases(panel.parameters.parameterNode)[nodes[8].GetID()].chosen

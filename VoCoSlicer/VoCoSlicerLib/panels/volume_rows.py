@@ -14,6 +14,9 @@ from VoCoSlicerLib.logic_check import CheckJob
 
 NAME, SIZE, SPACING, KIND, SEGMENTATION, CLASS, NOTES = range(7)
 ID_ROLE = 0x0100  # Qt.UserRole
+_AT_ONCE = (
+    20  # rows that are made in one call: each is some fifty calls of Qt, and a list of all segmentations
+)
 _MOST_HIGH = 10  # rows that are seen without scrolling
 _WIDEST_NAME = 150  # pixels: the other columns are to be seen too in a panel of usual width
 
@@ -45,6 +48,12 @@ class VolumeRows:
         self._structure: Any = None
         self._filled: Any = None  # the structure, and which rows were described when columns got their widths
         self._combos: list[Any] = []
+        self._rows: list[Shown] = []
+        self._labelNodes: dict[str, str] = {}
+        self._classes = False
+        self._made = 0  # rows that have their items
+        self._lines: list[Shown | None] = []  # what each row shows; None: a user has changed it since
+        self._timer = adapter.makeTimer(0, self._goOn)
         headers = [_("Volume"), _("Size\n[voxels]"), _("Spacing\n[mm]"), _("Kind"), _("Segmentation")]
         headers += [_("Class"), _("Notes")]
         table.setColumnCount(len(headers))
@@ -57,23 +66,50 @@ class VolumeRows:
     def show(self, rows: Sequence[Shown], labelNodes: Mapping[str, str], classes: bool = False) -> None:
         """Show ``rows``; ``labelNodes``: names by ID of what can be chosen as segmentation.
 
-        ``classes``: whether classes are wanted. Columns that say nothing are hidden: a panel is narrow.
+        ``classes``: whether classes are wanted. Columns that say nothing are hidden: a panel is narrow. Of many
+        new rows some are made at once, and the others between what else the window does.
         """
         structure = ([(row.key, row.segmentation is None) for row in rows], list(labelNodes.items()))
+        self._rows, self._labelNodes, self._classes = list(rows), dict(labelNodes), classes
+        if structure != self._structure:
+            self._structure, self._made = structure, 0
+            self._combos, self._lines = [], [None] * len(rows)
+            with adapter.blocked(self._table):
+                self._table.setRowCount(0)
+                self._table.setRowCount(len(rows))
+        self._goOn()
+
+    def cleanup(self) -> None:
+        """Make no more rows."""
+        self._timer.stop()
+
+    def _goOn(self) -> None:
+        made, self._made = self._made, min(len(self._rows), self._made + _AT_ONCE)
         with adapter.blocked(self._table):
-            if structure != self._structure:
-                self._structure = structure
-                self._build(rows, labelNodes)
-            for number, row in enumerate(rows):
-                self._fill(number, row, labelNodes)
+            for number in range(made, self._made):
+                self._make(number, self._rows[number])
+            for number, row in enumerate(self._rows[: self._made]):
+                if row != self._lines[number]:
+                    self._fill(number, row)
+                    self._lines[number] = row
+        whole = self._made == len(self._rows)
+        if whole:
+            self._timer.stop()
+        else:
+            self._timer.start()
+        self._fit(whole)
+
+    def _fit(self, whole: bool) -> None:
+        """Hide the columns that say nothing; give the others their widths when there is something new to see."""
+        rows = self._rows
         hidden = (
-            not labelNodes,
-            not (classes or any(row.classLabel for row in rows)),
+            not self._labelNodes,
+            not (self._classes or any(row.classLabel for row in rows)),
             not any(row.notes for row in rows),
         )
         for column, hide in zip((SEGMENTATION, CLASS, NOTES), hidden, strict=True):
             self._table.setColumnHidden(column, hide)
-        filled = (structure, [bool(row.size) for row in rows], hidden)
+        filled = (self._structure, [bool(row.size) for row in rows], hidden, whole)
         if filled != self._filled:  # else the widths are the user's
             self._filled = filled
             self._table.resizeColumnsToContents()
@@ -87,35 +123,33 @@ class VolumeRows:
     def selectedKeys(self) -> list[str]:
         """Keys of the rows that are selected."""
         lines = {index.row() for index in self._table.selectionModel().selectedRows()}
+        lines = {line for line in lines if line < self._made}
         return [str(self._table.item(line, NAME).data(ID_ROLE)) for line in sorted(lines)]
 
-    def _build(self, rows: Sequence[Shown], labelNodes: Mapping[str, str]) -> None:
-        self._table.setRowCount(0)
-        self._table.setRowCount(len(rows))
-        self._combos = []
-        for number, row in enumerate(rows):
-            for column in range(7):
-                item = qt.QTableWidgetItem("")
-                item.setData(ID_ROLE, row.key)
-                self._table.setItem(number, column, item)
-            if row.segmentation is not None:
-                self._table.setCellWidget(number, SEGMENTATION, self._combo(row.key, labelNodes))
+    def _make(self, number: int, row: Shown) -> None:
+        for column in range(7):
+            item = qt.QTableWidgetItem("")
+            item.setData(ID_ROLE, row.key)
+            self._table.setItem(number, column, item)
+        if row.segmentation is not None:
+            self._table.setCellWidget(number, SEGMENTATION, self._combo(number, row.key))
 
-    def _combo(self, key: str, labelNodes: Mapping[str, str]) -> Any:
+    def _combo(self, number: int, key: str) -> Any:
         combo = qt.QComboBox()
         combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(8)
-        combo.addItem(_("none"))
-        for name in labelNodes.values():
-            combo.addItem(name)
-        ids = ["", *labelNodes]
-        combo.connect(
-            "currentIndexChanged(int)", lambda index: self._changed(key, "segmentation", ids[max(0, index)])
-        )
+        combo.addItems([_("none"), *self._labelNodes.values()])
+        ids = ["", *self._labelNodes]
+
+        def chosen(index: int) -> None:
+            self._lines[number] = None
+            self._changed(key, "segmentation", ids[max(0, index)])
+
+        combo.connect("currentIndexChanged(int)", chosen)
         self._combos.append(combo)  # PythonQt: a widget without another reference may lose its connections
         return combo
 
-    def _fill(self, number: int, row: Shown, labelNodes: Mapping[str, str]) -> None:
+    def _fill(self, number: int, row: Shown) -> None:
         notes = "; ".join(row.notes)
         texts = {NAME: row.name, SIZE: row.size, SPACING: row.spacing, KIND: row.kind, NOTES: notes}
         for column, text in {**texts, CLASS: row.classLabel}.items():
@@ -129,11 +163,11 @@ class VolumeRows:
         self._table.item(number, NAME).setCheckState(box)
         combo = self._table.cellWidget(number, SEGMENTATION)
         if combo is not None and row.segmentation is not None:
-            ids = list(labelNodes)
+            ids = list(self._labelNodes)
             what = _(
                 "Segmentation or label map that belongs to the volume; for fine-tuning. Suggested by its name."
             )
-            name = labelNodes.get(row.segmentation)
+            name = self._labelNodes.get(row.segmentation)
             combo.setToolTip(adapter.plainTip(f"{name}\n{what}" if name else what))
             with adapter.blocked(combo):
                 combo.setCurrentIndex(1 + ids.index(row.segmentation) if row.segmentation in ids else 0)
@@ -150,6 +184,7 @@ class VolumeRows:
 
     def _onItem(self, item: Any) -> None:
         key = str(item.data(ID_ROLE))
+        self._lines[item.row()] = None
         if item.column() == NAME:
             self._changed(key, "chosen", item.checkState() == qt.Qt.Checked)
         elif item.column() == CLASS:

@@ -70,6 +70,7 @@ class VolumesPanel(Panel):
     def cleanup(self) -> None:
         """Stop everything."""
         self._look.stop()
+        self._rows.cleanup()
         self.cancel()
         super().cleanup()
 
