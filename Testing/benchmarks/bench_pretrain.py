@@ -195,7 +195,7 @@ def main() -> None:
     torch.set_num_threads(1)
     whole = full(__doc__)
     rounds = 9 if whole else 3
-    machine = choose(resolve_pretrain({}, {"preset": "tiny", "run.threads": 1}).run)
+    machine = choose(resolve_pretrain({}, {"preset": "tiny", "run.threads": 1, "run.device": "cpu"}).run)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         rows = [*pipeline(folder, machine, rounds), *equations(), *teacher(), *starts(folder)]

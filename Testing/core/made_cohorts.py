@@ -26,6 +26,7 @@ SMALL = {
     "run.validation_rounds": 1,
     "run.checkpoint_every": 3,
     "run.threads": 1,
+    "run.device": "cpu",
     "data.workers": 0,
 }
 
@@ -57,6 +58,7 @@ SMALL_FINETUNE = {
     "run.validate_every": 3,
     "run.checkpoint_every": 3,
     "run.threads": 1,
+    "run.device": "cpu",
     "data.workers": 0,
 }
 

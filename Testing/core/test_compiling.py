@@ -16,6 +16,7 @@ from VoCoCore.models.interface import Encoder
 from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.models.placing import placed
 from VoCoCore.pretext.build import build_task, encoder_factory
+from VoCoCore.training.finetune import finetune
 from VoCoCore.training.pretrain import pretrain
 
 
@@ -71,6 +72,24 @@ def test_fine_tuning_goes_through_what_was_compiled(name, size, edge, monkeypatc
     compile_encoders(network, silent)
     network(torch.empty(1, 1, edge, edge, edge, device="meta"))
     assert passes == [name]
+
+
+def test_a_look_has_batches_of_other_sizes_and_compiles_none_of_them(labelled_cohort, tmp_path, monkeypatch):
+    sizes, looks = [], []
+
+    def backend(graph, examples):
+        sizes.extend(len(one) for one in examples if one.ndim == 5 and one.shape[2:] == (32, 32, 32))
+        return graph.forward
+
+    monkeypatch.setattr(
+        Encoder, "compile", lambda self, **how: nn.Module.compile(self, backend=backend, **how)
+    )
+    torch._dynamo.reset()
+    settings = labelled_cohort.settings(run__compile=True, optim__steps=2, run__validate_every=1)
+    finetune(settings, tmp_path / "run", listeners=[looks.append])
+    torch._dynamo.reset()
+    assert set(sizes) == {settings.optim.batch * settings.patches.per_case}
+    assert sum(event["type"] == "metrics" and event["split"] == "val" for event in looks) == 2
 
 
 def test_where_nothing_can_compile_the_job_says_so(small_cohort, tmp_path, monkeypatch):

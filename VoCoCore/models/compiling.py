@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch._dynamo
 from torch import nn
@@ -24,6 +25,11 @@ def compile_encoders(module: nn.Module, tell: Callable[..., None]) -> None:
             part.compile(dynamic=False)
     # Before a silence that would look like a fault.
     tell("stage", name="compiling", text="the network is compiled by the first steps, which take minutes")
+
+
+def uncompiled() -> Any:
+    """Decorator of work that is done as written: its batches have many sizes, and each would be compiled anew."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def is_compiled(module: nn.Module) -> bool:

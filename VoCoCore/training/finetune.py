@@ -15,7 +15,7 @@ from VoCoCore.downstream.segmentation import Segmentation
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.models.card import ModelCard
-from VoCoCore.models.compiling import compile_encoders
+from VoCoCore.models.compiling import compile_encoders, uncompiled
 from VoCoCore.models.initialise import initialise
 from VoCoCore.models.model_files import save_model
 from VoCoCore.runs.files import read_json
@@ -153,6 +153,7 @@ class Finetuning(Attempt):
 
     # Looks and the end
 
+    @uncompiled()
     def look(self, done: int) -> Look:
         """Scores of the validation cases, divided among the ranks."""
         if not self.cohort.val:

@@ -13,7 +13,7 @@ from VoCoCore import __version__
 from VoCoCore.data.loading import Numbers, Samples, make_loader
 from VoCoCore.data.sampling import TRAIN, VALIDATION
 from VoCoCore.errors import EnvironmentFault
-from VoCoCore.models.compiling import compile_encoders
+from VoCoCore.models.compiling import compile_encoders, uncompiled
 from VoCoCore.models.initialise import initialise
 from VoCoCore.models.weights import save_weights
 from VoCoCore.pretext.build import build_task, encoder_factory
@@ -80,6 +80,7 @@ class Pretraining(Attempt):
         views = partial(_views, type(self.task), self.settings, TRAIN)
         return Samples(Path(self.cohort.store), self.cohort.train, views, seed=self.settings.run.seed)
 
+    @uncompiled()
     def look(self, done: int) -> Look:
         """Position accuracy on held-out volumes, whose batches are divided among the ranks."""
         if not self.cohort.val:
