@@ -85,9 +85,10 @@ def test(arguments: list[str]) -> int:
 def shared_among(processors: int) -> list[str]:
     """pytest's words for several test processes, each with whole files in the order of their names.
 
-    More than four would want more memory than they save time; with one core there is nothing to share.
+    One more than there are cores, because tests of jobs wait for these a third of their time. More than four would want
+    more memory than they save time; with one core there is nothing to share.
     """
-    processes = min(processors, MOST_PROCESSES)
+    processes = min(processors + 1, MOST_PROCESSES) if processors > 1 else 1
     return ["-n", str(processes), "--dist", "loadfile", "--no-loadscope-reorder"] if processes > 1 else []
 
 

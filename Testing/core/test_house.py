@@ -80,7 +80,7 @@ def test_run_py_tells_intel_macs_why(run_py: ModuleType) -> None:
 
 def test_run_py_shares_the_tests_among_cores(run_py: ModuleType) -> None:
     assert run_py.shared_among(1) == []
-    assert [run_py.shared_among(cores)[:2] for cores in (2, 4, 64)] == [["-n", "2"], ["-n", "4"], ["-n", "4"]]
+    assert [run_py.shared_among(cores)[:2] for cores in (2, 4, 64)] == [["-n", "3"], ["-n", "4"], ["-n", "4"]]
     # fixtures of a file are made once: its tests stay together
     assert "loadfile" in run_py.shared_among(2)
 
