@@ -192,7 +192,7 @@ def _let_threads_sleep() -> None:
     """Before PyTorch is imported: its threads shall sleep soon where they wait for one that has no core.
 
     Awake they take the core from that one. With nothing else at work steps take as long; beside other programs, such as
-    a Slicer that is in use, they take a third of the time or less.
+    a Slicer that is in use, they take half the time or less.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", AWAKE)
