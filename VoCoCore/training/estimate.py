@@ -28,11 +28,10 @@ from VoCoCore.pretext.parts import crops_at_once
 from VoCoCore.runs.narrate import duration
 from VoCoCore.settings import PretrainSettings
 from VoCoCore.training.live_memory import LivePeak
-from VoCoCore.training.needs import Needs, clock
+from VoCoCore.training.needs import LONG, Needs, clock
 
 PROBE = {"cpu": 12, "mps": 12, "cuda": 48}
 FITTED = (12, 24, 36)
-LONG = 1.0  # seconds of a trial
 MB = 2**20
 
 

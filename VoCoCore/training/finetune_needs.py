@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from VoCoCore.devices import Machine, is_out_of_memory
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.finetune_settings import FinetuneSettings
+from VoCoCore.models.placing import placed
 from VoCoCore.training.crop_plan import Need
 from VoCoCore.training.disk import check_room
 from VoCoCore.training.live_memory import LivePeak
 from VoCoCore.training.memory import room_mb
-from VoCoCore.training.needs import FinetuneNeeds, clock, lack_of_memory, wall_clock
+from VoCoCore.training.needs import LONG, FinetuneNeeds, clock, lack_of_memory, wall_clock
 
 MB = 2**20
 SHARE = 0.85  # of the hours that are training; the rest is for looks and checkpoints
@@ -30,7 +31,7 @@ def steps_in(
 ) -> tuple[int, str]:
     """The number of steps that fit into run.hours, by timing two, and the reason in words."""
     assert settings.run.hours
-    network = network.to(machine.device).train()
+    network = placed(network, machine).train()
     crops, seconds = _crops(settings, channels, machine, _count(settings, machine)), []
     for _ in range(3):
         began = wall_clock(machine.device.type)
@@ -71,7 +72,7 @@ def need_of(settings: FinetuneSettings, network: nn.Module, channels: int, machi
     """
     room, fixed = room_mb(machine), _fixed_mb(settings, network)
     try:
-        network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
+        network, crops = placed(network, machine).train(), _crops(settings, channels, machine, count=1)
         with LivePeak(known=[*network.parameters(), crops]) as live:
             _pass(network, crops, machine)
         began = wall_clock(machine.device.type)
@@ -118,15 +119,16 @@ def needs_of(
     """
     trained, count = sum(p.numel() for p in network.parameters()), _count(settings, machine)
     try:
-        network, crops = network.to(machine.device).train(), _crops(settings, channels, machine, count=1)
+        network, crops = placed(network, machine).train(), _crops(settings, channels, machine, count=1)
         began = clock(machine.device.type)
         with LivePeak(known=[*network.parameters(), crops]) as live:
             _pass(network, crops, machine)
-        if machine.device.type == "cuda":
-            # There the first pass tries out which algorithms are quick, for many times as long as a pass.
+        seconds = clock(machine.device.type) - began
+        if machine.device.type == "cuda" or seconds < LONG:
+            # A first pass has preparations in it; a card tries out which algorithms are quick, for many times as long.
             began = clock(machine.device.type)
             _pass(network, crops, machine)
-        seconds = clock(machine.device.type) - began
+            seconds = clock(machine.device.type) - began
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(settings, machine) from error
