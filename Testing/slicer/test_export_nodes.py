@@ -238,6 +238,25 @@ def test_a_scene_that_is_closed_while_cases_are_taken_gives_no_other_volume(scen
     assert "the scene has changed" in str(finish(job).error) and not (tmp_path / "out").exists()
 
 
+def test_a_scene_that_is_closed_while_changed_cases_are_taken_again_gives_no_other_volume(
+    scene, tmp_path, patient
+):
+    nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
+    job = begun(scene, nodes, tmp_path / "out")
+    while job._thread is None:
+        job.poll()
+    job._thread.join()
+    slicer.util.arrayFromVolumeModified(nodes[1])
+    for _ in range(2):  # up to where the second one was found to have changed
+        job.poll()
+    scene.Clear(0)
+    others = [volume(scene, noise(seed=9), "other") for _ in range(3)]
+    assert [each.GetID() for each in others] == [each.GetID() for each in nodes]
+    assert finish(job).error is None and patient == ["v0", "v1", "v2"]
+    for number, case in enumerate(load_index(job.index).cases):
+        assert np.array_equal(read_case(case)[0][0].T, noise(seed=number))
+
+
 def test_cases_need_the_same_number_of_channels(scene, tmp_path):
     nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
     cases = [SceneCase((nodes[0].GetID(),)), SceneCase((nodes[1].GetID(), nodes[2].GetID()))]

@@ -186,6 +186,8 @@ class CaseExport:
             name = self._snapshots[again[0]].name
             raise DataError(f"{name} keeps changing while it is exported", "try again when it is at rest")
         for number in again:
+            if not isThere(self.scene, self._snapshots[number]):
+                continue  # it went since it was compared, and its ID may be another volume's by now
             self._snapshots[number] = takeCase(self.scene, self.cases[number])
             del self._written[number]
             self._total += workOf(self._snapshots[number])
