@@ -10,6 +10,7 @@ from preview_scene import addView, composites, countObservers
 from test_results import exportOf, predicted, probabilityFile
 
 from VoCoSlicerLib.overlays import belongsTo, overlayLabels, shownOverlay, showOverlay
+from VoCoSlicerLib.preview_layers import SliceLayers
 from VoCoSlicerLib.results import addProbabilityVolume
 from VoCoSlicerLib.results_load import loadPredictions
 from VoCoSlicerLib.results_read import Probability
@@ -148,6 +149,65 @@ def test_the_control_tells_what_others_show(hand, shown):
         view.SetForegroundVolumeID(None)
     assert hand.find("overlayCombo").currentText == "none"
     views[0].SetForegroundVolumeID(maps[0].GetID())
+    assert hand.find("overlayCombo").currentText == "liver"
+
+
+def test_what_is_shown_before_the_section_is_opened_can_be_taken_away(voco, host):
+    volume, views = image(host.scene, "one"), composites(host.scene)
+    node = probability(host.scene, volume, "liver")
+    for view in views:
+        view.SetBackgroundVolumeID(volume.GetID())
+    voco.logic.showOverlay("liver")  # as a script does, and as a scene that is loaded comes
+    voco.openSection("prediction")
+    hand = Hand(voco.panel("prediction").widget, host)
+    hand.settle()
+    assert hand.find("overlayCombo").currentText == "liver" and foregrounds(views) == [node.GetID()] * 3
+    hand.choose("overlayCombo", "none")
+    assert foregrounds(views) == [None] * 3
+
+
+def test_a_map_shown_in_one_view_leaves_the_overlays_of_others_alone(hand, host, shown):
+    volumes, maps, (red, green, yellow) = shown
+    pet = image(host.scene, "pet")
+    yellow.SetForegroundVolumeID(pet.GetID())
+    yellow.SetForegroundOpacity(0.4)
+    red.SetForegroundVolumeID(maps[0].GetID())
+    red.SetForegroundOpacity(0.7)
+    assert hand.find("overlayCombo").currentText == "liver"
+    assert foregrounds([red, green, yellow]) == [maps[0].GetID(), None, pet.GetID()]
+    green.SetBackgroundVolumeID(volumes[1].GetID())
+    yellow.SetBackgroundVolumeID(volumes[1].GetID())
+    assert foregrounds([red, green, yellow]) == [maps[0].GetID(), maps[1].GetID(), pet.GetID()]
+    hand.choose("overlayCombo", "none")
+    assert foregrounds([red, green, yellow]) == [None, None, pet.GetID()]
+    assert yellow.GetForegroundOpacity() == 0.4
+
+
+def test_a_new_prediction_appears_under_the_label_that_is_chosen(voco, hand, host, shown):
+    volumes, maps, (red, green, yellow) = shown
+    plain = image(host.scene, "plain")
+    yellow.SetBackgroundVolumeID(plain.GetID())
+    hand.choose("overlayCombo", "liver")
+    green.SetForegroundVolumeID(None)  # the user's doing
+    new = probability(host.scene, plain, "liver")
+    voco.panel("prediction").enter()
+    assert foregrounds([red, green, yellow]) == [maps[0].GetID(), None, new.GetID()]
+    latest = probability(host.scene, volumes[0], "liver")
+    voco.panel("prediction").enter()
+    assert foregrounds([red, green, yellow]) == [latest.GetID(), latest.GetID(), new.GetID()]
+
+
+def test_the_preview_covers_an_overlay_which_comes_back(hand, host, shown):
+    volumes, maps, views = shown
+    hand.choose("overlayCombo", "liver")
+    heat, layers = image(host.scene, "heat"), SliceLayers(host.scene)
+    layers.show(volumes[1].GetID(), None, heat.GetID(), 0.5)
+    assert foregrounds(views) == [heat.GetID()] * 3
+    views[1].SetBackgroundVolumeID(image(host.scene, "other").GetID())
+    views[2].SetForegroundOpacity(0.9)
+    assert foregrounds(views) == [heat.GetID()] * 3
+    layers.restore()
+    assert foregrounds(views) == [maps[0].GetID(), None, maps[0].GetID()]
     assert hand.find("overlayCombo").currentText == "liver"
 
 

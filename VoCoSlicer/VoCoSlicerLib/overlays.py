@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from VoCoSlicerLib.preview_nodes import nodesByClass
 from VoCoSlicerLib.volumes import RESULT
 
 PROBABILITY = "probability"  # what RESULT says of them
-LABEL, VOLUME = (
-    "VoCo.label",
-    "VoCo.volume",
-)  # their label, an attribute; and what they lie on, a node reference
+LABEL = "VoCo.label"  # an attribute of theirs
+VOLUME = "VoCo.volume"  # a node reference, to what they lie on
 _COMPOSITE = "vtkMRMLSliceCompositeNode"
+_OPACITY = 0.5  # until the user sets another
+
+
+class Look(NamedTuple):
+    """What of ours belongs over the volume of a slice view, and what is shown there: IDs, "" for nothing."""
+
+    belongs: str
+    shown: str
 
 
 def belongsTo(node: Any, label: str, volumeIds: Iterable[str]) -> None:
@@ -29,27 +35,36 @@ def overlayLabels(scene: Any) -> list[str]:
     return list(dict.fromkeys(node.GetAttribute(LABEL) for node in _maps(scene) if _volumesOf(node)))
 
 
-def showOverlay(scene: Any, label: str, *, bring: bool = True, opacity: float = 0.5) -> None:
+def showOverlay(scene: Any, label: str, *, bring: bool = True) -> None:
     """Show the probabilities of ``label``, the latest, in each slice view whose volume has them; "" takes them away.
 
     ``bring``: where no view shows such a volume, the latest one comes into all of them. Other overlays than ours stay
     where nothing of ours takes their place.
     """
-    found = [node for node in _maps(scene) if label and node.GetAttribute(LABEL) == label]
-    over = {volume.GetID(): node for node in found for volume in _volumesOf(node)}
-    views = viewNodes(scene)
+    over, views = _over(scene, label), viewNodes(scene)
     if bring and over and not any(view.GetBackgroundVolumeID() in over for view in views):
-        latest = next(node for node in reversed(found) if _volumesOf(node))
+        latest = list(over.values())[-1]
         for view in views:
             view.SetBackgroundVolumeID(_volumesOf(latest)[0].GetID())
     for view in views:
-        node, shown = over.get(view.GetBackgroundVolumeID()), _shownIn(scene, view)
-        if node is not None:
-            view.SetForegroundVolumeID(node.GetID())
-            view.SetForegroundOpacity(opacity if shown is None else view.GetForegroundOpacity())
-        elif shown is not None:
-            view.SetForegroundVolumeID(None)
-            view.SetForegroundOpacity(0.0)
+        _put(scene, view, over.get(view.GetBackgroundVolumeID()))
+
+
+def followOverlay(scene: Any, label: str, viewIds: Iterable[str]) -> None:
+    """Show the probabilities of ``label`` in these slice views, except where somebody else's overlay lies."""
+    over = _over(scene, label)
+    for view in map(scene.GetNodeByID, viewIds):
+        if _shownIn(scene, view) is not None or not view.GetForegroundVolumeID():
+            _put(scene, view, over.get(view.GetBackgroundVolumeID()))
+
+
+def lookAt(scene: Any, label: str) -> dict[str, Look]:
+    """By ID of a slice view the probabilities of ``label`` that belong into it, and those of ours that it shows."""
+    over, found = _over(scene, label), {}
+    for view in viewNodes(scene):
+        pair = over.get(view.GetBackgroundVolumeID()), _shownIn(scene, view)
+        found[view.GetID()] = Look(*("" if node is None else node.GetID() for node in pair))
+    return found
 
 
 def shownOverlay(scene: Any) -> str:
@@ -63,13 +78,29 @@ def viewNodes(scene: Any) -> list[Any]:
     return nodesByClass(scene, _COMPOSITE)
 
 
-def seenVolumes(scene: Any) -> tuple[str | None, ...]:
-    """The ID of the volume that each slice view shows below all others."""
-    return tuple(view.GetBackgroundVolumeID() for view in viewNodes(scene))
-
-
 def _maps(scene: Any) -> list[Any]:
     return [node for node in nodesByClass(scene, "vtkMRMLScalarVolumeNode") if _isMap(node)]
+
+
+def _over(scene: Any, label: str) -> dict[str, Any]:
+    """By ID of a volume the latest probabilities of ``label`` that belong to it, the latest of all last."""
+    over: dict[str, Any] = {}
+    for node in _maps(scene) if label else ():
+        for volume in _volumesOf(node) if node.GetAttribute(LABEL) == label else ():
+            over.pop(volume.GetID(), None)
+            over[volume.GetID()] = node
+    return over
+
+
+def _put(scene: Any, view: Any, node: Any) -> None:
+    """Make ``node`` a view's overlay, with the opacity of ours before it; None takes away what is ours."""
+    shown = _shownIn(scene, view)
+    if node is not None:
+        view.SetForegroundVolumeID(node.GetID())
+        view.SetForegroundOpacity(_OPACITY if shown is None else view.GetForegroundOpacity())
+    elif shown is not None:
+        view.SetForegroundVolumeID(None)
+        view.SetForegroundOpacity(0.0)
 
 
 def _isMap(node: Any) -> bool:

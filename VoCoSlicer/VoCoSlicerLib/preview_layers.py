@@ -119,6 +119,11 @@ def restoreSaved(scene: Any) -> None:
             _strike(composite)
 
 
+def isPreviewed(scene: Any) -> bool:
+    """Whether a slice view shows the preview, or gets its user's layers back right now."""
+    return any(composite.GetAttribute(_NOTE) for composite in nodesByClass(scene, COMPOSITE))
+
+
 def _note(composite: Any, own: Layers) -> None:
     blocked = composite.StartModify()
     composite.SetAttribute(_NOTE, f"{own.foregroundOpacity} {own.labelOpacity}")

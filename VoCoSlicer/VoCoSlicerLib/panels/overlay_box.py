@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from slicer.i18n import tr as _
 
 from VoCoSlicerLib import adapter, overlays
+from VoCoSlicerLib.preview_layers import isPreviewed
+
+_NEW = overlays.Look("", "")  # a view that nobody has looked at
 
 
 class OverlayBox:
@@ -15,17 +19,14 @@ class OverlayBox:
     def __init__(self, combo: Any, logic: Any) -> None:
         self._combo, self._logic = combo, logic
         self._labels: list[str] | None = None
-        self._label, self._shown = (
-            "",
-            "",
-        )  # what is chosen, and what the views showed when they were last looked at
-        self._seen: tuple[str | None, ...] = ()
+        self._label = ""  # what is chosen
+        self._seen: dict[str, overlays.Look] = {}  # by view
         self._watches: dict[str, adapter.Observed] = {}
         self._busy = False
         adapter.connect(combo, "currentIndexChanged(int)", self._onChosen)
 
     def show(self) -> None:
-        """Offer the labels that the scene has now."""
+        """Offer the labels that the scene has now; new maps come into the views that they belong to."""
         scene = self._logic.scene
         for view in overlays.viewNodes(scene):
             if view.GetID() not in self._watches:
@@ -34,6 +35,8 @@ class OverlayBox:
         labels = overlays.overlayLabels(scene)
         if self._label not in labels:
             self._label = ""
+        if not isPreviewed(scene):
+            self._catchUp(labels)
         with adapter.blocked(self._combo):
             if labels != self._labels:
                 self._labels = labels
@@ -51,25 +54,33 @@ class OverlayBox:
     def _onChosen(self, index: int) -> None:
         labels = self._labels or []
         self._label = labels[index - 1] if 0 < index <= len(labels) else ""
-        self._apply(bring=True)
+        self._change(lambda: self._logic.showOverlay(self._label))
         self.show()
 
     def _onView(self) -> None:
-        """A view has changed: with another volume in it our overlay follows, with another overlay our choice does."""
-        if self._busy:
-            return
-        shown = overlays.shownOverlay(self._logic.scene)
-        if self._label and self._seen != overlays.seenVolumes(self._logic.scene):
-            self._apply(bring=False)
-        elif shown != self._shown:
-            self._label = self._shown = shown
+        """A view has changed, maybe in nothing that matters here; the preview gives back what it covers."""
+        if not self._busy and not isPreviewed(self._logic.scene) and self._seen != self._look():
             self.show()
 
-    def _apply(self, *, bring: bool) -> None:
+    def _catchUp(self, labels: list[str]) -> None:
+        """Our overlay follows to where another map belongs now; where others have changed overlays our choice does."""
+        scene, before, now = self._logic.scene, self._seen, self._look()
+        due = [view for view in now if now[view].belongs != before.get(view, _NEW).belongs]
+        byOthers = any(now[view].shown != before.get(view, _NEW).shown for view in now)
+        if self._label and due:
+            self._change(lambda: overlays.followOverlay(scene, self._label, due))
+        if byOthers or not self._label:
+            shown = overlays.shownOverlay(scene)
+            self._label = shown if shown in labels else ""
+        self._seen = self._look()
+
+    def _change(self, views: Callable[[], None]) -> None:
         self._busy = True
         try:
-            self._logic.showOverlay(self._label, bring=bring)
+            views()
         finally:
             self._busy = False
-        self._seen = overlays.seenVolumes(self._logic.scene)
-        self._shown = overlays.shownOverlay(self._logic.scene)
+        self._seen = self._look()
+
+    def _look(self) -> dict[str, overlays.Look]:
+        return overlays.lookAt(self._logic.scene, self._label)
