@@ -211,6 +211,19 @@ def test_the_preview_covers_an_overlay_which_comes_back(hand, host, shown):
     assert hand.find("overlayCombo").currentText == "liver"
 
 
+def test_views_are_fitted_to_a_volume_that_is_brought_into_them(hand, host, shown, monkeypatch):
+    volumes, _, views = shown
+    fitted = []
+    monkeypatch.setattr(type(host.app.layoutManager()), "resetSliceViews", lambda self: fitted.append(1))
+    hand.choose("overlayCombo", "liver")
+    assert not fitted  # the user's zoom stays
+    for view in views:
+        view.SetBackgroundVolumeID(image(host.scene, "other").GetID())
+    hand.choose("overlayCombo", "none")
+    hand.choose("overlayCombo", "liver")
+    assert fitted == [1] and [view.GetBackgroundVolumeID() for view in views] == [volumes[1].GetID()] * 3
+
+
 def test_nodes_that_are_deleted_and_closed_scenes_do_no_harm(voco, hand, host, shown):
     _, maps, views = shown
     hand.choose("overlayCombo", "liver")

@@ -78,6 +78,11 @@ def viewNodes(scene: Any) -> list[Any]:
     return nodesByClass(scene, _COMPOSITE)
 
 
+def volumesBelow(scene: Any) -> list[str | None]:
+    """The ID of the volume that each slice view shows below its overlay."""
+    return [view.GetBackgroundVolumeID() for view in viewNodes(scene)]
+
+
 def _maps(scene: Any) -> list[Any]:
     return [node for node in nodesByClass(scene, "vtkMRMLScalarVolumeNode") if _isMap(node)]
 

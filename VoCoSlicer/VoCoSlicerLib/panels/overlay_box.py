@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from VoCoSlicerLib import adapter, overlays
@@ -54,7 +55,11 @@ class OverlayBox:
     def _onChosen(self, index: int) -> None:
         labels = self._labels or []
         self._label = labels[index - 1] if 0 < index <= len(labels) else ""
+        scene, layouts = self._logic.scene, slicer.app.layoutManager()
+        before = overlays.volumesBelow(scene)
         self._change(lambda: self._logic.showOverlay(self._label))
+        if layouts is not None and before != overlays.volumesBelow(scene):
+            layouts.resetSliceViews()  # the volume brought may lie outside of what they show
         self.show()
 
     def _onView(self) -> None:
