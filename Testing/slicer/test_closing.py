@@ -97,15 +97,19 @@ def test_closing_is_refused_to_whoever_stays_for_what_would_be_lost(host, monkey
     window = qt.QMainWindow()
     monkeypatch.setattr(slicer.util, "mainWindow", lambda: window)
     voco = host.loadModule(MODULE)
+    from VoCoSlicerLib.panels import closing
+
     rows = [SimpleNamespace(path="/runs/one", name="one", state="running", local=True, active=True)]
     monkeypatch.setattr(voco.logic, "activeRuns", lambda: rows)
-    monkeypatch.setattr(voco.logic, "lostWithSlicer", lambda: ["the prediction"])
+    monkeypatch.setattr(voco.logic, "lostWithSlicer", lambda: ["the prediction", "the rest"])
+    translated, asIs = {"the prediction": "die Vorhersage"}, closing._
+    monkeypatch.setattr(closing, "_", lambda text: translated.get(text, asIs(text)))
     window.show()
     host.answers.give(stay)
     window.close()
     window.close()  # Qt told twice of one closing
     assert window.isVisible() and [one.buttons for one in host.answers.asked] == [STAY]
-    assert "the prediction" in host.answers.asked[0].text
+    assert "\n\ndie Vorhersage\nthe rest" in host.answers.asked[0].text
     Hand(window, host).until(lambda: not voco.closeQuestion.asked, 60)
     host.answers.give("Close", "Keep running")
     window.close()
@@ -133,6 +137,7 @@ def test_a_start_is_lost_until_it_is_a_process_of_its_own(logic, scene, tmp_path
 
     left = begun()
     assert logic.lostWithSlicer() == ["the job first, whose volumes are still being written"]
+    assert list(logic.volumesInUse().values()) == ["the start of the job first"]
     left.leave()
     assert logic.lostWithSlicer() == [] and left.poll().error is not None
     job = begun()

@@ -83,7 +83,7 @@ def test_volumes_that_something_under_way_needs_are_not_deleted(scene, tmp_path)
     (found,) = [place for place in looked(run, logic.volumesInUse()) if place.kind == "volumes"]
     assert (found.path, found.work) == (folder, "the check")
     error = freed(found, working=logic.volumesInUse())
-    assert "the check under way is using" in error.message and len(list(folder.glob("volume-*"))) == 1
+    assert f"{folder} is in use by the check" in error.message and len(list(folder.glob("volume-*"))) == 1
     work.cancel()
     assert logic.volumesInUse() == {} and freed(found) is None and not folder.exists()
 

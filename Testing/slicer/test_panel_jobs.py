@@ -302,7 +302,7 @@ def test_space_that_a_prediction_needs_cannot_be_chosen_nor_deleted(voco, panel,
     voco.logic.working.add(work)  # it has begun since
     host.answers.give("Delete")
     hand.click("deleteButton")
-    hand.until(lambda: panel.poll() or "the prediction under way is using" in voco.ui.errorLabel.text)
+    hand.until(lambda: panel.poll() or "is in use by the prediction" in voco.ui.errorLabel.text)
     hand.until(lambda: panel.poll() or "the prediction" in hand.find("spaceTable").item(0, 0).toolTip())
     assert (work.volumes / MARKER).exists() and not hand.find("deleteButton").isEnabled()
 

@@ -116,7 +116,7 @@ class VoCoLogic:
 
     def volumesInUse(self) -> dict[Path, str]:
         """The folders of exported volumes that something under way here writes or reads, and what that is."""
-        return {one.volumes: one.what for one in self.working if one.volumes and not one.finished}
+        return {one.volumes: one.named for one in self.working if one.volumes and not one.finished}
 
     # Cases
 

@@ -53,6 +53,7 @@ class StartJob(Steps):
         if not cases and not paths and index is None:
             raise DataError("no volume is chosen", "check at least one in the section Volumes")
         self.run = RunDirectory(run).path
+        self._name = self.run.name  # also where it becomes the run of one of several folds
         checkFolder(self.run)
         resolve(kind, values)
         self._logic, self._kind, self._values, self._python = logic, kind, dict(values), python
@@ -68,10 +69,15 @@ class StartJob(Steps):
         return self
 
     @property
+    def named(self) -> str:
+        """The start, and of which job."""
+        return f"the start of the job {self._name}"
+
+    @property
     def lostWithSlicer(self) -> str:
         """The job, as long as its volumes are being written; later it is a process of its own."""
         gone = self.finished or self._launch is not None
-        return "" if gone else f"the job {self.run.name}, whose volumes are still being written"
+        return "" if gone else f"the job {self._name}, whose volumes are still being written"
 
     def leave(self) -> None:
         """A job that is a process already goes on."""

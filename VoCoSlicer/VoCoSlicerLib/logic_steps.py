@@ -50,6 +50,11 @@ class Steps:
         return self._last.finished
 
     @property
+    def named(self) -> str:
+        """What it is called where other work may be under way as well."""
+        return self.what
+
+    @property
     def lostWithSlicer(self) -> str:
         """What would be lost if Slicer were closed now, in words; empty where nobody would miss it."""
         return ""

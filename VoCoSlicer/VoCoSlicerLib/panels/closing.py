@@ -69,7 +69,7 @@ class CloseQuestion:
 
     def _wouldStay(self, lost: list[str]) -> bool:
         text = _("This is under way, and is given up when Slicer is closed:\n\n{work}")
-        text = text.format(work="\n".join(lost))
+        text = text.format(work="\n".join(map(_, lost)))
         return adapter.ask(_("VoCo"), text, [_("Stay"), _("Close")], harmless=0) == 0
 
     def _askOfJobs(self, running: list[Any]) -> None:

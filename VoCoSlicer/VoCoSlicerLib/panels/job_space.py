@@ -145,7 +145,7 @@ class JobSpace:
                 box.setCheckState(qt.Qt.Unchecked)
                 if place.busy or place.work:
                     box.setFlags(qt.Qt.ItemIsSelectable)
-                    job = _("the job in {run}").format(run=place.busy[0]) if place.busy else place.work
+                    job = _("the job in {run}").format(run=place.busy[0]) if place.busy else _(place.work)
                     box.setToolTip(_("In use by {work}").format(work=job))
         table.resizeColumnsToContents()
 

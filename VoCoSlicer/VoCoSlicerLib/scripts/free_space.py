@@ -122,7 +122,7 @@ def check_volumes(folder: Path, given_up: list[str], order: dict[str, Any]) -> N
     if not is_ours(folder, order):
         raise SettingsError(f"{folder} holds no exported volumes", "look again: it may be gone already")
     if work := work_in(folder, order):
-        raise SettingsError(f"{work} under way is using {folder}", "wait for it, or cancel it first")
+        raise SettingsError(f"{folder} is in use by {work}", "wait for it, or cancel it first")
     users = users_of(folder, list(map(Path, order["runs"])))
     if busy := active(users):
         raise SettingsError(f"the job in {busy[0]} is using {folder}", "wait for it, or stop it first")
