@@ -15,6 +15,8 @@ from test_export_nodes import exported, files
 from test_nrrd import affineOf
 
 from VoCoCore.data.images import read_image, write_image
+from VoCoCore.errors import EnvironmentFault
+from VoCoSlicerLib import export_writer
 
 
 def read(scene, path):
@@ -68,6 +70,20 @@ def test_anything_else_is_exported(scene, tmp_path, change):
     found = read_image(case.images[0])
     assert np.array_equal(found.array.T, slicer.util.arrayFromVolume(node))
     assert np.allclose((found.affine @ [5, 6, 7, 1])[:3], world(node, (5, 6, 7)), atol=1e-6)
+
+
+def test_no_room_for_a_volume_that_differs_from_its_file_is_said_before_it_is_written(
+    scene, tmp_path, monkeypatch
+):
+    write_image(tmp_path / "scan.nrrd", noise().T, np.eye(4))
+    node = read(scene, tmp_path / "scan.nrrd")
+    usage = type("Usage", (), {"free": 1000})()
+    monkeypatch.setattr(export_writer.shutil, "disk_usage", lambda path: usage)
+    exported(scene, [node], tmp_path / "out")  # it is the file's
+    write_image(tmp_path / "scan.nrrd", noise(seed=9).T, np.eye(4))  # another program's doing
+    with pytest.raises(EnvironmentFault, match=r"0\.0 GB left"):
+        exported(scene, [node], tmp_path / "out")
+    assert not files(tmp_path / "out")
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])

@@ -51,6 +51,9 @@ class Writer:
             self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / MARKER, {"what": MARK, "version": 1})
         _clean(self.folder)
+        self._haveRoom(needed)
+
+    def _haveRoom(self, needed: int) -> None:
         with writing(self.folder):
             free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -113,6 +116,10 @@ class Writer:
             if size > len(head) if compress else size == len(head) + array.nbytes:
                 self.step(array.nbytes)
                 return path
+            if not compress:
+                self._haveRoom(
+                    array.nbytes
+                )  # `spaceOf` has trusted that a volume with a file is passed by it
             writeNrrd(path, array, affine, compress=compress, tick=self.step)
         return path
 
