@@ -164,11 +164,10 @@ class VolumeRows:
         combo = self._table.cellWidget(number, SEGMENTATION)
         if combo is not None and row.segmentation is not None:
             ids = list(self._labelNodes)
-            what = _(
-                "Segmentation or label map that belongs to the volume; for fine-tuning. Suggested by its name."
-            )
+            what = _("Segmentation or label map that belongs to the volume; for fine-tuning.")
+            why = _("Suggested by the volume that it was drawn on, else by its name.")
             name = self._labelNodes.get(row.segmentation)
-            combo.setToolTip(adapter.plainTip(f"{name}\n{what}" if name else what))
+            combo.setToolTip(adapter.plainTip("\n".join(filter(None, (name, what, why)))))
             with adapter.blocked(combo):
                 combo.setCurrentIndex(1 + ids.index(row.segmentation) if row.segmentation in ids else 0)
 
