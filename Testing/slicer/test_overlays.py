@@ -240,6 +240,21 @@ def test_nodes_that_are_deleted_and_closed_scenes_do_no_harm(voco, hand, host, s
     assert not hand.find("overlayCombo").isEnabled()
 
 
+def test_a_label_chosen_in_a_scene_that_is_closed_is_not_shown_in_the_next(voco, hand, host, shown):
+    _, _, views = shown
+    hand.choose("overlayCombo", "liver")
+    other = image(host.scene, "other")
+    for view in views:
+        view.SetBackgroundVolumeID(other.GetID())
+    host.closeScene()
+    volume, views = image(host.scene, "new"), composites(host.scene)
+    probability(host.scene, volume, "liver")
+    for view in views:
+        view.SetBackgroundVolumeID(volume.GetID())
+    voco.panel("prediction").enter()
+    assert foregrounds(views) == [None] * 3 and hand.find("overlayCombo").currentText == "none"
+
+
 def test_the_views_are_let_go_with_the_module(voco, hand, host):
     counts = [countObservers(addView(host.scene, name)) for name in ("Compare1", "Compare2")]
     for _ in range(3):
