@@ -333,6 +333,32 @@ def test_several_volumes_in_one_series_are_told_apart_or_refused(tmp_path: Path)
         index_source(tmp_path / "phases")
 
 
+@pytest.mark.parametrize(
+    ("modality", "tag", "told", "volumes"),
+    [
+        ("CT", "AcquisitionNumber", "12" * 6, 2),
+        ("CT", "AcquisitionNumber", "111122223333", 1),  # behind each other
+        ("MR", "TemporalPositionIdentifier", "12" * 6, 2),
+        ("MR", "EchoTime", "12" * 6, 2),
+        ("MR", "AcquisitionNumber", "12" * 6, 1),  # every other slice of one volume
+    ],
+)
+def test_volumes_between_each_others_slices_are_told_apart(
+    modality, tag, told, volumes, tmp_path: Path
+) -> None:
+    for number in range(12):
+        told = {
+            "ImagePositionPatient": [-30.0, -30.0, 1.25 * number],
+            "Modality": modality,
+            tag: str(1 + number % 2),
+        }
+        write_slice(tmp_path / f"IM{number}", pixels_of(number), **told)
+    cases = index_source(tmp_path).cases
+    assert [len(case.images[0].files) for case in cases] == [12 // volumes] * volumes
+    thick = {round(float(read_image(case.images[0]).spacing[2]), 3) for case in cases}
+    assert thick == {1.25 * volumes}
+
+
 def test_copies_of_slices_are_used_once(tmp_path: Path) -> None:
     write_series(tmp_path)
     shutil.copy(tmp_path / "IM0", tmp_path / "IM0 (copy)")

@@ -7,6 +7,7 @@ reason. Ids are made of hashes, so that neither names nor numbers of patients ge
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -125,7 +126,7 @@ def _without_copies(group: list[Slice]) -> tuple[list[Slice], list[Slice]]:
 def _volumes(group: list[Slice]) -> list[list[Slice]]:
     """Divide a series with several slices at one position by a tag that tells them apart; else []."""
     if not _repeats(group):
-        return [group]
+        return _woven(group) or [group]
     keys = [lambda s, n=n: s.parts[n] for n in range(len(group[0].parts))]
     for key in [*keys, lambda s: s.parts]:
         parts: dict[object, list[Slice]] = {}
@@ -134,6 +135,28 @@ def _volumes(group: list[Slice]) -> list[list[Slice]]:
         if not any(_repeats(part) for part in parts.values()):
             return list(parts.values())
     return []
+
+
+def _woven(group: list[Slice]) -> list[list[Slice]]:
+    """The volumes of a series that lie between each other's slices, as two phases half a slice apart do; else [].
+
+    Echo time, b-value and time are of one volume each, the number of the acquisition only in CT: MRs take every other
+    slice in an acquisition of its own.
+    """
+    for n in range(4 if group[0].modality == "CT" else 3):
+        parts: dict[str, list[Slice]] = {}
+        for one in group:
+            parts.setdefault(one.parts[n], []).append(one)
+        changes = sum(a.parts[n] != b.parts[n] for a, b in itertools.pairwise(group))
+        if changes >= len(parts) > 1 and all(map(_is_even, parts.values())):
+            return list(parts.values())
+    return []
+
+
+def _is_even(group: list[Slice]) -> bool:
+    """Whether three slices or more lie equally far from each other, to a twentieth."""
+    steps = np.diff(np.array([one.position for one in group]) @ group[0].normal)
+    return len(steps) > 1 and float(np.ptp(steps)) < 0.05 * float(steps.mean())
 
 
 def _repeats(group: list[Slice]) -> int:
