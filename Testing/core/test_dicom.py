@@ -157,8 +157,9 @@ def test_a_slice_cut_off_anywhere_is_refused_whatever_reads_the_pixels(tmp_path:
     write_slice(path, pixels_of(1), syntax)
     whole = path.read_bytes()
     assert has_all_pixels(str(path))
-    # What can be lost without a voxel: the mark after fragments, and the end of a deflated stream.
-    spare = {uid.RLELossless: 8, uid.DeflatedExplicitVRLittleEndian: 2}.get(syntax, 0)
+    # What can be lost without a voxel: the mark after fragments, and the end of a deflated stream with a byte that fills
+    # up, which is longer or shorter with the numbers that the file was given.
+    spare = {uid.RLELossless: 8, uid.DeflatedExplicitVRLittleEndian: 4}.get(syntax, 0)
     for lost in range(1, len(whole)):
         path.write_bytes(whole[:-lost])
         assert not has_all_pixels(str(path)) or lost <= spare, lost
@@ -347,12 +348,12 @@ def test_volumes_between_each_others_slices_are_told_apart(
     modality, tag, told, volumes, tmp_path: Path
 ) -> None:
     for number in range(12):
-        told = {
+        tags = {
             "ImagePositionPatient": [-30.0, -30.0, 1.25 * number],
             "Modality": modality,
-            tag: str(1 + number % 2),
+            tag: told[number],
         }
-        write_slice(tmp_path / f"IM{number}", pixels_of(number), **told)
+        write_slice(tmp_path / f"IM{number}", pixels_of(number), **tags)
     cases = index_source(tmp_path).cases
     assert [len(case.images[0].files) for case in cases] == [12 // volumes] * volumes
     thick = {round(float(read_image(case.images[0]).spacing[2]), 3) for case in cases}
