@@ -123,12 +123,12 @@ def needs_of(
         began = clock(machine.device.type)
         with LivePeak(known=[*network.parameters(), crops]) as live:
             _pass(network, crops, machine)
-        seconds = clock(machine.device.type) - began
-        if machine.device.type == "cuda" or seconds < LONG:
+        ended = clock(machine.device.type)
+        if machine.device.type == "cuda" or ended - began < LONG:
             # A first pass has preparations in it; a card tries out which algorithms are quick, for many times as long.
-            began = clock(machine.device.type)
+            began = ended
             _pass(network, crops, machine)
-            seconds = clock(machine.device.type) - began
+            ended = clock(machine.device.type)
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             raise out_of_memory(settings, machine) from error
@@ -140,7 +140,7 @@ def needs_of(
         activations_mb=count * live.peak / MB,
         checkpoint_mb=4 * trained * (3 + (settings.optim.ema > 0)) / MB,
         volume_mb=0.0,
-        step_s=seconds * count * settings.optim.accumulate,
+        step_s=(ended - began) * count * settings.optim.accumulate,
         steps=settings.optim.steps or 0,
         machine=machine.words,
         crop_size=tuple(crops.shape[2:]),
