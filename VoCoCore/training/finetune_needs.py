@@ -125,7 +125,7 @@ def needs_of(
             _pass(network, crops, machine)
         ended = clock(machine.device.type)
         if machine.device.type == "cuda" or ended - began < LONG:
-            # A first pass has preparations in it; a card tries out which algorithms are quick, for many times as long.
+            # A first pass has preparations in it: a card tries which algorithms are quick, for many times as long.
             began = ended
             _pass(network, crops, machine)
             ended = clock(machine.device.type)
