@@ -157,8 +157,8 @@ def test_a_slice_cut_off_anywhere_is_refused_whatever_reads_the_pixels(tmp_path:
     write_slice(path, pixels_of(1), syntax)
     whole = path.read_bytes()
     assert has_all_pixels(str(path))
-    # What can be lost without a voxel: the mark after fragments, and the end of a deflated stream with its filling, which
-    # is longer or shorter with the numbers that the file was given.
+    # What can be lost without a voxel: the mark after fragments, and the end of a deflated stream with its filling,
+    # which is longer or shorter with the numbers that the file was given.
     spare = {uid.RLELossless: 8, uid.DeflatedExplicitVRLittleEndian: 4}.get(syntax, 0)
     for lost in range(1, len(whole)):
         path.write_bytes(whole[:-lost])
