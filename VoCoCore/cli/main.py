@@ -146,14 +146,10 @@ def _guarded(words: list[str]) -> int:
             raise SettingsError(
                 f"there is no command '{words[0]}'.{nearest(words[0], COMMANDS)}", "voco --help lists all"
             )
-        code = importlib.import_module(f"VoCoCore.cli.{words[0]}").run(words[1:]) or 0
-        _leave_ranks()
-        return code
+        return importlib.import_module(f"VoCoCore.cli.{words[0]}").run(words[1:]) or 0
     except VocoError as error:
         word = "stopped" if isinstance(error, StopRequested) else "error"
         print(f"voco: {word}: {error}", file=sys.stderr)
-        if word == "stopped":
-            _leave_ranks()
         return error.exit_code
     except KeyboardInterrupt:
         print("voco: stopped: interrupted  (run the same command again)", file=sys.stderr)
@@ -175,13 +171,6 @@ def _guarded(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-
-
-def _leave_ranks() -> None:
-    """Part from the other ranks, who do so too: NCCL complains of a process that just ends."""
-    found = sys.modules.get("torch.distributed")
-    if found is not None and found.is_available() and found.is_initialized():
-        found.destroy_process_group()
 
 
 # Rounds that a thread of PyTorch's waits awake for the others, some 30 us; GNU's OpenMP has 300 000 unless told.
