@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Which GPUs were to be seen before they were hidden: `auto` must mean the processor in every test, on every machine.
+# Which CUDA cards were to be seen before they were hidden: `auto` must mean the processor in every test.
 # test_gpu.py shows them again to a process of its own, which finds this set.
 if "VOCO_TEST_GPUS" not in os.environ:
     os.environ["VOCO_TEST_GPUS"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")

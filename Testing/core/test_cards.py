@@ -78,13 +78,17 @@ def test_a_cudnn_without_half_precision_is_said_where_it_matters(card, cudnn, sl
         assert "cuDNN 9.10 has no 3D convolutions" in choose(RunSettings()).words
 
 
-@pytest.mark.parametrize(("cudnn", "last"), [(91002, True), (91900, False)])
-def test_such_a_cudnn_gets_networks_in_the_order_that_it_can_convolve(card, cudnn, last, monkeypatch):
+@pytest.mark.parametrize(
+    ("cudnn", "precision", "last"), [(91002, "bf16", True), (91002, "fp32", False), (91900, "bf16", False)]
+)
+def test_such_a_cudnn_gets_networks_in_the_order_that_it_can_convolve(
+    card, cudnn, precision, last, monkeypatch
+):
     card((9, 0), cudnn=cudnn)
     network = torch.nn.Conv3d(2, 2, 3)
     to = network.to
     monkeypatch.setattr(network, "to", lambda *device, **order: to(**order))  # there is no card to go to
-    weight = placed(network, devices.Machine(torch.device("cuda"), "bf16", "")).weight
+    weight = placed(network, devices.Machine(torch.device("cuda"), precision, "")).weight
     assert weight.is_contiguous(memory_format=torch.channels_last_3d) == last
 
 

@@ -341,6 +341,7 @@ def test_several_volumes_in_one_series_are_told_apart_or_refused(tmp_path: Path)
         ("CT", "AcquisitionNumber", "111122223333", 1),  # behind each other
         ("MR", "TemporalPositionIdentifier", "12" * 6, 2),
         ("MR", "EchoTime", "12" * 6, 2),
+        ("MR", "EchoTime", ["90", "90.0"] * 6, 1),
         ("MR", "AcquisitionNumber", "12" * 6, 1),  # every other slice of one volume
     ],
 )

@@ -144,13 +144,21 @@ def _woven(group: list[Slice]) -> list[list[Slice]]:
     slice in an acquisition of its own.
     """
     for n in range(4 if group[0].modality == "CT" else 3):
-        parts: dict[str, list[Slice]] = {}
+        parts: dict[float | str, list[Slice]] = {}
         for one in group:
-            parts.setdefault(one.parts[n], []).append(one)
-        changes = sum(a.parts[n] != b.parts[n] for a, b in itertools.pairwise(group))
+            parts.setdefault(_as_number(one.parts[n]), []).append(one)
+        changes = sum(_as_number(a.parts[n]) != _as_number(b.parts[n]) for a, b in itertools.pairwise(group))
         if changes >= len(parts) > 1 and all(map(_is_even, parts.values())):
             return list(parts.values())
     return []
+
+
+def _as_number(text: str) -> float | str:
+    """What a tag says, where 90 and 90.0 are the same."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _is_even(group: list[Slice]) -> bool:

@@ -6,6 +6,7 @@ several folds have seen gets the mean of their probabilities.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class DiagnosisComparison:
 
 def are_diagnoses(paths: Sequence[str | Path]) -> bool:
     """Whether these are runs of classifications; DataError where some are and some are not."""
-    found = {str(path): bool(_tables(Path(path).expanduser())) for path in paths}
+    found = {str(path): bool(_tables(Path(os.path.expanduser(path)))) for path in paths}
     if any(found.values()) and not all(found.values()):
         one, other = (
             next(path for path, is_one in found.items() if is_one == wanted) for wanted in (True, False)

@@ -25,7 +25,7 @@ def placed(module: SomeModule, machine: Machine) -> SomeModule:
     taken too.
     """
     module = module.to(machine.device)
-    if machine.device.type == "cuda" and slow_half():
+    if machine.device.type == "cuda" and machine.precision != "fp32" and slow_half():
         return module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if machine.device.type != "cpu":
         return module

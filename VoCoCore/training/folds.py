@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
-from pathlib import Path
 
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import count_folds
@@ -19,7 +19,7 @@ def number_of_folds(settings: FinetuneSettings, asked: bool) -> int:
     """
     data = settings.data
     # A folder has no folds, and looking through it takes its time.
-    if not data.source or not Path(data.source).expanduser().is_file():
+    if not data.source or not os.path.isfile(os.path.expanduser(data.source)):
         return data.folds
     index = index_source(data.source, body_part=data.body_part)
     known = [case for case in index.cases if is_labelled(case, settings.task)]
