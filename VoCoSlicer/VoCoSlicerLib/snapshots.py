@@ -20,10 +20,8 @@ from VoCoSlicerLib.titles import titleOf
 from VoCoSlicerLib.volumes import rasMatrix, usableVolume, voxels
 
 UNNAMED = "case"  # whose volume has no name
-_NO_NAMES = (
-    "(none)",
-    "invalid",
-)  # what Slicer calls colours without a name, and those that a table does not have
+# What Slicer calls colours without a name, and those that a table does not have.
+_NO_NAMES = ("(none)", "invalid")
 
 
 @dataclass(frozen=True)

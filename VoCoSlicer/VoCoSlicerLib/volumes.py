@@ -237,9 +237,8 @@ class Suggestions:
         self._names = {node.GetID(): plainName(node.GetName()) for node in volumeNodes(scene)}
         self._volumes = Counter(self._names.values())
         self._drawn: dict[str, list] = {}  # (node, plain name), by the volume that it was drawn on
-        self._named: dict[
-            str, list
-        ] = {}  # node, by plain name; those of another volume of that name left out
+        # By plain name; without those that were drawn on another volume of that name.
+        self._named: dict[str, list] = {}
         for number in range(found.GetNumberOfItems()):
             node = found.GetItemAsObject(number)
             if node.GetHideFromEditors() or node.GetAttribute(RESULT):
