@@ -80,10 +80,11 @@ def counted(count: int, what: str, one: str = "", more: str = "") -> str:
     return " ".join(word for word in words if word)
 
 
-def of_the_machine(error: Exception) -> VocoError | None:
-    """What the system or the user's words caused, where nobody has said it better; None for a defect."""
+def of_the_machine(error: Exception, what: str = "") -> VocoError | None:
+    """What the system or the user's words caused in work ``what``, where nobody said it better; None for a defect."""
     if isinstance(error, MemoryError):
-        return EnvironmentFault("there is not enough memory", "close other programs, or use a larger machine")
+        wanted = f"there is not enough memory{what and f' for {what}'}"
+        return EnvironmentFault(wanted, "close other programs, or use a larger machine")
     if not isinstance(error, OSError) or error.errno is None:
         return None
     name = "a file" if error.filename is None else str(error.filename)

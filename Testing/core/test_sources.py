@@ -141,6 +141,21 @@ def test_nnunets_names_are_known_where_its_folder_itself_is_given(
     assert [case.id for case in index_source(alone).cases] == ["c", "d"]
 
 
+def test_more_numbers_than_channels_are_cases(tmp_path: Path) -> None:
+    """A cohort that counts its cases with four digits is not one case, also where only its images' folder is given."""
+    several = touch(tmp_path / "several" / "imagesTr", *(f"c_{n:04d}.nii.gz" for n in range(8)))
+    assert len(only(index_source(several)).images) == 8
+    cohort = touch(
+        tmp_path / "cohort", *(f"imagesTr/c_{n:04d}.nii.gz" for n in range(9)), "labelsTr/c_0003.nii.gz"
+    )
+    for given in (cohort, cohort / "imagesTr"):
+        index = index_source(given)
+        assert index.channels == ("image",) and [case.id for case in index.cases] == [
+            f"c_{n:04d}" for n in range(9)
+        ]
+    assert [case.id for case in index_source(cohort).cases if case.label is not None] == ["c_0003"]
+
+
 @pytest.mark.parametrize(
     ("patterns", "labels", "files"),
     [

@@ -17,7 +17,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
-from VoCoCore.data.images import grid_difference, read_header, read_images
+from VoCoCore.data.images import ONE_GRID, grid_difference, read_header, read_images
 from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
 from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, read_map
 from VoCoCore.data.volume import Header, ImageError, Volume
@@ -148,7 +148,7 @@ def _check_same_grid(case: Case, first: Header, headers: Sequence[Header | None]
             continue
         if difference := grid_difference(first.shape, first.affine, header.shape, header.affine):
             message = f"{source.path} and {case.images[0].path} are channels of one case, but {difference}"
-            result.add("error", "channel_grid", message, "resample them onto one grid")
+            result.add("error", "channel_grid", message, ONE_GRID)
 
 
 def _check_voxels(case: Case, result: Examined) -> None:

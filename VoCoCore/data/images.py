@@ -30,6 +30,7 @@ NIFTI, ITK = (".nii.gz", ".nii"), (".nrrd", ".mha", ".mhd")
 EXTENSIONS = NIFTI + ITK
 # Two images share a grid when no corner of theirs is farther apart than this share of a voxel.
 SAME_GRID = 0.1
+ONE_GRID = "resample them onto one grid; where each is a case of its own, give --channels 'image=*' to voco data index"
 
 
 def read_image(source: Source | str | Path) -> Volume:
@@ -77,7 +78,7 @@ def read_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
         if difference := grid_difference(first.array.shape, first.affine, volume.array.shape, volume.affine):
             raise DataError(
                 f"{source.path} and {case.images[0].path} are channels of case {case.id}, but {difference}",
-                "resample them onto one grid",
+                ONE_GRID,
             )
     if len(volumes) == 1:
         return first.array[None], first.affine

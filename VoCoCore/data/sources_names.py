@@ -23,6 +23,7 @@ _LABEL_FOLDERS |= {"segmentation", "segs", "seg", "annotations", "groundtruth"}
 _IMAGE_FOLDERS = {"imagestr", "imagests", "imagesval"}
 _LABEL_NAME = re.compile(rf"^(?:(?P<image>.+)[_.-])?(?:{'|'.join(LABEL_WORDS)})$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(?P<image>.+)_(?P<channel>\d{4})$")
+_MOST_CHANNELS = 8
 _BRATS = {"t1": "t1", "t1n": "t1", "t1ce": "t1ce", "t1gd": "t1ce", "t1c": "t1ce"}
 _BRATS |= {"t2": "t2", "t2w": "t2", "flair": "flair", "t2f": "flair"}
 _BRATS_NAME = re.compile(rf"^(?P<image>.+)[_-](?P<channel>{'|'.join(_BRATS)})$", re.IGNORECASE)
@@ -176,8 +177,15 @@ def _truly_numbered(files: Sequence[str], root: str) -> set[str]:
     return {
         folder
         for folder, names in stems.items()
-        if all(map(_NUMBERED.match, names)) and any(name.endswith("_0000") for name in names)
+        if all(map(_NUMBERED.match, names))
+        and any(name.endswith("_0000") for name in names)
+        and not _one_cohort(names)
     }
+
+
+def _one_cohort(names: Sequence[str]) -> bool:
+    """Whether numbered files count a cohort's cases: one name for all, and more numbers than a case has channels."""
+    return len(names) > _MOST_CHANNELS and len({name.rpartition("_")[0] for name in names}) == 1
 
 
 def _brats_cases(parsed: Iterable[tuple[str, str]]) -> bool:

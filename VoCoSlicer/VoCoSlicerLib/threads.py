@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from VoCoCore.errors import DataError, VocoError, of_the_machine
+from VoCoCore.errors import VocoError, of_the_machine
 from VoCoSlicerLib.signals import Signal
 
 TURN = 0.002  # seconds, of a poll
@@ -71,9 +71,7 @@ def asVocoError(error: Exception, what: str) -> VocoError:
     """An error for whoever shows it, of a thread or a timer, which have nobody to raise to; ``what`` went wrong."""
     if isinstance(error, VocoError):
         return error
-    if isinstance(error, MemoryError):
-        return DataError(f"there is not enough memory for {what}", "close other programs")
-    if fault := of_the_machine(error):
+    if fault := of_the_machine(error, what):
         return fault
     logging.error("VoCo: unexpected error", exc_info=error)
     return VocoError(f"{what} failed: {type(error).__name__}: {error}", "this is a defect of ours")
