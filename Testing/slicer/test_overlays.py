@@ -67,6 +67,28 @@ def test_overlays_of_others_stay(scene, cases):
     assert [view.GetBackgroundVolumeID() for view in views] == [volumes[0].GetID(), plain.GetID()]
 
 
+def test_an_overlay_that_ours_covers_comes_back(scene, cases):
+    _, _, views = cases
+    pet = image(scene, "pet")
+    views[0].SetForegroundVolumeID(pet.GetID())
+    views[0].SetForegroundOpacity(0.3)
+    for label in ("liver", "spleen", ""):
+        showOverlay(scene, label)
+        assert (views[0].GetForegroundVolumeID() == pet.GetID()) == (label == "")
+    assert views[0].GetForegroundOpacity() == 0.3 and foregrounds(views)[1] is None
+
+    showOverlay(scene, "liver")
+    other = image(scene, "what the user puts in its place")
+    views[0].SetForegroundVolumeID(other.GetID())
+    showOverlay(scene, "")
+    assert foregrounds(views) == [other.GetID(), None]
+
+    showOverlay(scene, "liver")
+    scene.RemoveNode(other)
+    showOverlay(scene, "")
+    assert foregrounds(views) == [None, None] and views[0].GetForegroundOpacity() == 0
+
+
 def test_a_volume_that_no_view_shows_comes_into_them(scene, cases):
     volumes, maps, views = cases
     other = image(scene, "other")

@@ -13,6 +13,9 @@ LABEL = "VoCo.label"  # an attribute of theirs
 VOLUME = "VoCo.volume"  # a node reference, to what they lie on
 _COMPOSITE = "vtkMRMLSliceCompositeNode"
 _OPACITY = 0.5  # until the user sets another
+_COVERED = (
+    "VoCo.covered"  # of a slice view: a node reference to the overlay in whose place ours is, its opacity
+)
 
 
 class Look(NamedTuple):
@@ -38,8 +41,8 @@ def overlayLabels(scene: Any) -> list[str]:
 def showOverlay(scene: Any, label: str, *, bring: bool = True) -> None:
     """Show the probabilities of ``label``, the latest, in each slice view whose volume has them; "" takes them away.
 
-    ``bring``: where no view shows such a volume, the latest one comes into all of them. Other overlays than ours stay
-    where nothing of ours takes their place.
+    ``bring``: where no view shows such a volume, the latest one comes into all of them. Another overlay than ours stays
+    where nothing of ours takes its place, else it comes back when ours goes.
     """
     over, views = _over(scene, label), viewNodes(scene)
     if bring and over and not any(view.GetBackgroundVolumeID() in over for view in views):
@@ -98,14 +101,20 @@ def _over(scene: Any, label: str) -> dict[str, Any]:
 
 
 def _put(scene: Any, view: Any, node: Any) -> None:
-    """Make ``node`` a view's overlay, with the opacity of ours before it; None takes away what is ours."""
+    """Make ``node`` a view's overlay, with the opacity of ours before it; None brings back what ours has covered."""
     shown = _shownIn(scene, view)
     if node is not None:
+        if shown is None:
+            view.SetNodeReferenceID(_COVERED, view.GetForegroundVolumeID())
+            view.SetAttribute(_COVERED, repr(view.GetForegroundOpacity()))
         view.SetForegroundVolumeID(node.GetID())
         view.SetForegroundOpacity(_OPACITY if shown is None else view.GetForegroundOpacity())
     elif shown is not None:
-        view.SetForegroundVolumeID(None)
-        view.SetForegroundOpacity(0.0)
+        covered, opacity = view.GetNodeReferenceID(_COVERED), view.GetAttribute(_COVERED)
+        view.SetForegroundVolumeID(covered)
+        view.SetForegroundOpacity(float(opacity) if covered and opacity else 0.0)
+        view.SetNodeReferenceID(_COVERED, None)
+        view.SetAttribute(_COVERED, None)
 
 
 def _isMap(node: Any) -> bool:
