@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from rich.console import Console
 
 from VoCoCore.data.cases import Case, Index, Source
@@ -14,8 +15,10 @@ from VoCoCore.data.contact import contact_sheet, describe, radiological
 from VoCoCore.data.images import write_image
 from VoCoCore.data.prepare import prepare_index
 from VoCoCore.data.store import Store
+from VoCoCore.data.wanted import Wanted
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.presets import resolve_pretrain
+from VoCoCore.settings import PrepareSettings
 
 
 @pytest.fixture
@@ -60,3 +63,18 @@ def test_the_table_names_size_and_decisions(filled: Store) -> None:
     text = console.export_text()
     for word in ("3 cases", "128 x 128 x 32", "as air does", "2 of 3 cases are shown"):
         assert word in text
+
+
+def test_a_store_of_a_fine_tuning_shows_greys_and_labels(tmp_path: Path) -> None:
+    image, label = np.zeros((24, 24, 24), np.int16), np.zeros((24, 24, 24), np.uint8)
+    image[6:18], image[18:], label[8:16, 8:16, 8:16] = 500, 1000, 1
+    write_image(tmp_path / "image.nii", image, np.eye(4))
+    write_image(tmp_path / "label.nii", label, np.eye(4))
+    case = Case("a", (Source(str(tmp_path / "image.nii")),), Source(str(tmp_path / "label.nii")))
+    wanted = Wanted(PrepareSettings(fit="pad"), (1, 1, 1), labels=(0, 1), levels="int16")
+    store = Store(tmp_path / "store")
+    keys = prepare_index(Index((case,)), wanted, store, workers=0).keys
+    picture = imread(contact_sheet(store, keys, tmp_path / "sheet.png")[0])[..., :3]
+    images, labels = np.split(picture[: len(picture) // 2 * 2], 2)
+    assert (abs(images - 0.5) < 0.02).mean() > 0.02, "half of the range is grey"
+    assert (labels[:, 300:] == 1).mean() > 0.02, "a label of 1 is seen"

@@ -11,6 +11,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from VoCoCore.data.apply import LEVELS
 from VoCoCore.data.store import PreparedVolume, Store
 from VoCoCore.errors import counted
 from VoCoCore.geometry import spacing_of
@@ -113,17 +114,23 @@ def _draw(store: Store, keys: Sequence[str], labels: Sequence[str]) -> bytes:
         axes[0].text(0, 0.5, text, color=_LIGHT, fontsize=8, va="center", parse_math=False)
         axes[0].set_axis_off()
         voxels, spacing = volume.read()[channel], spacing_of(volume.affine)
+        # Values of a label are few and small beside the levels of an image.
+        white = max(1, voxels.max()) if _is_label(volume, channel) else LEVELS[voxels.dtype.name]
         for place, view in zip(axes[1:], VIEWS, strict=True):
-            _show(place, voxels, spacing, view)
+            _show(place, voxels, spacing, view, white)
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
     return picture.getvalue()
 
 
-def _show(axes: Any, voxels: np.ndarray, spacing: np.ndarray, view: str) -> None:
+def _is_label(volume: PreparedVolume, channel: int) -> bool:
+    return "labels" in volume.header and channel == volume.shape[0] - 1
+
+
+def _show(axes: Any, voxels: np.ndarray, spacing: np.ndarray, view: str, white: int) -> None:
     cut, letters = VIEWS[view]
     across, up = (spacing[axis] for axis in range(3) if axis != cut)
-    axes.imshow(radiological(voxels, view), cmap="gray", vmin=0, vmax=255, aspect=up / across)
+    axes.imshow(radiological(voxels, view), cmap="gray", vmin=0, vmax=white, aspect=up / across)
     axes.set_axis_off()
     # Beside the picture, not on it: thin stacks would be covered.
     for letter, edge, away in zip(letters, _EDGES, _AWAY, strict=True):
@@ -136,8 +143,11 @@ def _caption(volume: PreparedVolume, channel: int) -> str:
     lines = [f"{_voxels(volume.shape)} voxels", f"{_spacing(volume.header)} mm"]
     for rule in plan["intensities"][channel : channel + 1]:
         lines += [f"{rule['kind'].upper()}: {rule['low']:.6g} to {rule['high']:.6g} become 0 to 1"]
-    if volume.shape[0] > 1:
-        lines.append(f"channel {channel + 1} of {volume.shape[0]}")
+    channels = volume.shape[0] - ("labels" in volume.header)
+    if _is_label(volume, channel):
+        lines.append("label")
+    elif channels > 1:
+        lines.append(f"channel {channel + 1} of {channels}")
     if plan["body_part"]:
         lines.append(f"rule for {plan['body_part']}")
     return "\n".join([*lines, *plan["warnings"]])
