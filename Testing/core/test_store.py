@@ -216,6 +216,20 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["image.nii"]
 
 
+def test_two_jobs_may_make_a_store_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Path.iterdir
+
+    def after_another(folder: Path) -> Any:
+        monkeypatch.setattr(Path, "iterdir", look)
+        Store(tmp_path / "store").create()
+        return look(folder)
+
+    monkeypatch.setattr(Path, "iterdir", after_another)
+    assert Store(tmp_path / "store").create().keys() == []
+
+
 def test_a_store_of_another_version_is_refused(filled: Store) -> None:
     mark = read_json(filled.root / "store.json")
     write_json(filled.root / "store.json", {**mark, "format": FORMAT + 1})

@@ -85,13 +85,16 @@ class Store:
         """
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            if not (self.root / STORE_MARKER).exists():
-                if any(not is_leftover(item.name) for item in self.root.iterdir()):
+            marker = self.root / STORE_MARKER
+            if not marker.exists():
+                others = any(not is_leftover(item.name) for item in self.root.iterdir())
+                # Asked again: another job may have made the store between the two looks.
+                if others and not marker.exists():
                     hint = "choose an empty or a new folder (data.store)"
                     raise EnvironmentFault(
                         f"{self.root} holds other files and is no store of prepared volumes", hint
                     )
-                write_json(self.root / STORE_MARKER, _MARK)
+                write_json(marker, _MARK)
         self.check()
         with writing(self.root):
             for name in ("cases", "partial", "locks"):
