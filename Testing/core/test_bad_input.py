@@ -124,7 +124,7 @@ NRRD = "NRRD0004\ntype: short\ndimension: 3\nsizes: {0} {0} {0}\nencoding: raw\n
 OTHERS: list[tuple[str, str, str, str]] = [
     ("a header whose voxels are gone", "c.mhd", HEAD + "ElementDataFile = gone.raw\n", "gone.raw"),
     ("a header whose voxels are cut off", "c.mhd", HEAD + "ElementDataFile = short.raw\n", "c.mhd"),
-    ("an NRRD whose voxels are gone", "c.nrrd", NRRD.format(8, "data file: gone.raw"), "c.nrrd"),
+    ("an NRRD whose voxels are gone", "c.nrrd", NRRD.format(8, "data file: gone.raw"), "gone.raw"),
     ("an NRRD that claims 30000^3 voxels", "c.nrrd", NRRD.format(30000, "\nabc"), "c.nrrd"),
     ("a text named as NRRD", "c.nrrd", "hello", "c.nrrd"),
 ]

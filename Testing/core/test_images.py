@@ -294,6 +294,37 @@ def test_content_hash_follows_the_bytes(tmp_path: Path) -> None:
     assert content_hash(tmp_path / "b.mhd") != before
 
 
+META = "NDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\nElementDataFile"
+NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw"
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "voxels"),
+    [
+        ("a.mhd", f"{META} = Größe.raw\n", ["Größe.raw"]),
+        ("a.mhd", f"{META} = LIST\n0.raw\n1.raw\n", ["0.raw", "1.raw"]),
+        ("a.mhd", f"{META} = s%02d.raw 1 3 2\n", ["s01.raw", "s03.raw"]),
+        ("a.mha", f"{META} = a.raw\n", ["a.raw"]),
+        ("a.nrrd", f"{NRRD}\ndata file: ./a.raw\n", ["a.raw"]),
+        ("a.nrrd", f"{NRRD}\ndata file: LIST\n0.raw\n1.raw\n", ["0.raw", "1.raw"]),
+        ("a.mhd", f"{META} = LOCAL\n", []),
+    ],
+)
+def test_content_hash_follows_voxels_in_other_files(
+    tmp_path: Path, name: str, header: str, voxels: list[str]
+) -> None:
+    path, parts = tmp_path / name, np.split(np.arange(24, dtype=np.uint8), max(1, len(voxels)))
+    path.write_bytes(header.encode() + (b"" if voxels else parts[0].tobytes()))
+    for voxel, part in zip(voxels, parts, strict=False):
+        (tmp_path / voxel).write_bytes(part.tobytes())
+    assert np.array_equal(read_image(path).array.ravel(order="F"), np.arange(24))
+    before = content_hash(path)
+    last = tmp_path / voxels[-1] if voxels else path
+    last.write_bytes(last.read_bytes()[:-1] + b"\xff")
+    os.utime(last, ns=(1, 1))
+    assert content_hash(path) != before
+
+
 def test_unknown_formats_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.png"):
         write_image(tmp_path / "a.png", ramp(), AFFINE)

@@ -196,14 +196,25 @@ def test_a_file_of_the_same_size_but_another_time_is_read_again(folder: Folder, 
     assert len(keys) == 2
 
 
-def test_voxels_beside_an_mhd_header_are_looked_at_each_time(folder: Folder, store: Store) -> None:
-    header = "NDims = 3\nDimSize = 9 9 9\nElementType = MET_UCHAR\nElementDataFile = image.raw\n"
-    (folder.path / "image.mhd").write_text(header)
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.mhd", "NDims = 3\nDimSize = 9 9 9\nElementType = MET_UCHAR\nElementDataFile = image.raw\n"),
+        (
+            "a.nrrd",
+            "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 9 9 9\nencoding: raw\ndata file: image.raw\n",
+        ),
+    ],
+)
+def test_voxels_beside_a_header_are_looked_at_each_time(
+    folder: Folder, store: Store, name: str, header: str
+) -> None:
+    (folder.path / name).write_text(header)
     keys = set()
     for seed in (1, 2):
         noise = np.random.default_rng(seed).integers(0, 255, 729, dtype=np.uint8)
         (folder.path / "image.raw").write_bytes(noise.tobytes())
-        keys.add(prepare(Index((Case("mhd", (Source(str(folder.path / "image.mhd")),)),)), store).keys)
+        keys.add(prepare(Index((Case("a", (Source(str(folder.path / name)),)),)), store).keys)
     assert len(keys) == 2
 
 

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from VoCoCore.data.cases import Source
+from VoCoCore.data.images import files_of
 from VoCoCore.errors import DataError
 from VoCoCore.runs.files import open_end
 
-_HEADER_ONLY = ".mhd"  # the voxels lie in another file, which may change while this one does not
 _LINE = re.compile(r"([0-9a-f]{64}) ([0-9a-f]{64})")
 
 
@@ -40,8 +40,11 @@ class Hashes:
         """Keep the hashes of sources. Where that cannot be written, they are only computed again next time."""
         for source, each in zip(sources, content, strict=True):
             who = _identity(source)
-            if self._known.get(who) == each or source.path.lower().endswith(_HEADER_ONLY):
+            if self._known.get(who) == each:
                 continue
+            with suppress(OSError):
+                if files_of(source) != source.paths:
+                    continue  # voxels in another file, which may change while this one does not
             self._known[who] = each
             with suppress(OSError), open_end(self.path) as file:
                 # The leading line break parts this line from a torn one before it.

@@ -19,7 +19,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom import read_series, read_series_header
-from VoCoCore.data.images_itk import LPS_TO_RAS, read_itk, read_itk_header, simple_itk
+from VoCoCore.data.images_itk import LPS_TO_RAS, read_itk, read_itk_header, simple_itk, voxel_files
 from VoCoCore.data.images_nifti import read_nifti, read_nifti_header
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError
@@ -109,19 +109,24 @@ def write_image(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None
 
 
 def content_hash(source: Source | str | Path) -> str:
-    """SHA-256, in hex, of a source's file bytes: of all files for a series, of both files for .mhd.
+    """SHA-256, in hex, of a source's file bytes: of all files that hold its voxels, such as the slices of a series.
 
     Remembered within the process for as long as size and modification time stay. Raises ImageError.
     """
     source = _as_source(source)
     with _opening(source.path):
         hashes = []
-        for path in _files_of(source):
+        for path in files_of(source):
             known = os.stat(path)
             hashes.append(_hash_file(path, known.st_size, known.st_mtime_ns))
     if source.volume is not None:
         hashes.append(f"volume {source.volume}")
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def files_of(source: Source) -> list[str]:
+    """All files that a source's voxels and geometry lie in. Raises OSError."""
+    return [*source.paths, *(voxel_files(source.path) if _is_itk(source.path) else [])]
 
 
 def case_content(case: Case) -> str:
@@ -186,15 +191,6 @@ def _opening(path: str) -> Iterator[None]:
         raise ImageError(
             f"{path} cannot be read: {error.strerror or error}", "check the disk and permissions"
         ) from error
-
-
-def _files_of(source: Source) -> list[str]:
-    paths = source.paths
-    if source.path.lower().endswith(".mhd"):
-        with open(source.path, encoding="latin-1") as file:
-            named = [line.partition("=")[2].strip() for line in file if line.startswith("ElementDataFile")]
-        paths += [os.path.join(os.path.dirname(source.path), name) for name in named]
-    return paths
 
 
 @lru_cache(maxsize=1 << 17)

@@ -6,9 +6,11 @@ SimpleITK is imported when the first such file is met.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,39 @@ from VoCoCore.data.volume import Header, ImageError, Volume, chosen_volume
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _LONGEST, _MOST_LINES = 500, 20_000  # bytes of a field, and lines, in the header of a NRRD
 _AGAIN = "copy or download it again"
+_VOXELS_IN = re.compile(rb"(?:ElementDataFile\s*=|data ?file:(?!=))(.*)", re.IGNORECASE)
+_NUMBERED = re.compile(r"([^%]*%0?\d{0,2}d[^%]*?)\s+(\d{1,6})\s+(\d{1,6})(?:\s+([1-9]\d{0,5}))?(?:\s+\d+)?")
+
+
+def voxel_files(path: str) -> list[str]:
+    """Files beside the NRRD or MetaImage ``path`` that its voxels lie in; none where they lie in itself.
+
+    Raises OSError.
+    """
+    with open(path, "rb") as file:
+        for line in islice(iter(lambda: file.readline(_LONGEST), b""), _MOST_LINES):
+            if not line.strip(b"\r\n"):
+                return []
+            if found := _VOXELS_IN.match(line):
+                names = _named(_text(found[1]), map(_text, islice(file, _MOST_LINES)))
+                return [os.path.join(os.path.dirname(path), name) for name in names]
+    return []
+
+
+def _text(line: bytes) -> str:
+    return line.strip().decode("utf-8", "surrogateescape")
+
+
+def _named(said: str, below: Iterable[str]) -> list[str]:
+    """The files that a header names: one, a list in the lines ``below``, or a pattern with first, last and step."""
+    if said.upper() == "LOCAL":
+        return []
+    if said.split()[:1] == ["LIST"]:
+        return [name for name in below if name]
+    if numbered := _NUMBERED.fullmatch(said):
+        low, high, step = (int(number or 1) for number in numbered.groups()[1:])
+        return [numbered[1] % number for number in range(low, high + 1, step)]
+    return [said]
 
 
 def read_itk_header(path: str) -> Header:
