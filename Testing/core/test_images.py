@@ -102,7 +102,12 @@ def test_sform_comes_first_then_qform_then_voxel_sizes(tmp_path: Path) -> None:
     image.set_sform(AFFINE, code=2)
     image.set_qform(np.diag([1.0, 1, 1, 1]), code=1)
     nib.save(image, tmp_path / "both.nii")
-    assert np.allclose(read_header(tmp_path / "both.nii").affine, AFFINE)
+    both = read_header(tmp_path / "both.nii")
+    assert np.allclose(both.affine, AFFINE) and "the qform in 3D Slicer" in both.notes[0]
+    image.set_sform(AFFINE, code=1)  # then Slicer takes it too
+    nib.save(image, tmp_path / "scanner.nii")
+    assert not read_header(tmp_path / "scanner.nii").notes
+    assert not read_header(save(tmp_path / "one_place.nii", ramp())).notes
     image.set_sform(AFFINE, code=0)
     nib.save(image, tmp_path / "qform.nii")
     assert np.allclose(read_header(tmp_path / "qform.nii").affine, np.eye(4))

@@ -105,7 +105,9 @@ def _check_header(source: Source, rules: Rules, result: Examined) -> Header | No
         )
         result.add("error", "not_3d", f"{source.path} is 4D with {header.channels} volumes", hint)
     for note in header.notes:
-        result.add("warning", "orientation", f"{source.path}: {note}", "check left and right in a viewer")
+        result.add(
+            "warning", "orientation", f"{source.path}: {note}", "check its place, left and right in a viewer"
+        )
     if stack is not None and (fault := stack.fault()):
         result.add(
             "error", "uneven_slices", f"{source.path}: {fault}", "send the series again, or resample it"

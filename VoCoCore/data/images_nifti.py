@@ -150,7 +150,8 @@ def _affine(header: nib.Nifti1Header, path: str) -> tuple[np.ndarray, tuple[str,
 def _affine_as_written(header: nib.Nifti1Header, path: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """In the header's unit: sform if it is coded, then qform, else the voxel sizes alone."""
     if header["sform_code"] > 0:
-        return np.asarray(header.get_sform(), dtype=np.float64), ()
+        affine = np.asarray(header.get_sform(), dtype=np.float64)
+        return affine, _other_place(header, affine)
     if header["qform_code"] > 0:
         try:
             return np.asarray(header.get_qform(), dtype=np.float64), ()
@@ -160,6 +161,19 @@ def _affine_as_written(header: nib.Nifti1Header, path: str) -> tuple[np.ndarray,
     return np.diag([*sizes, 1.0]), (
         "its header has no orientation: array axes are taken as right, anterior, superior",
     )
+
+
+def _other_place(header: nib.Nifti1Header, sform: np.ndarray) -> tuple[str, ...]:
+    """A note where ITK, and so 3D Slicer, sees the image elsewhere: it takes the qform unless the sform's code is 1."""
+    if header["sform_code"] == 1 or header["qform_code"] <= 0:
+        return ()
+    try:
+        apart = np.abs(sform - header.get_qform()) @ [*header["dim"][1:4], 1]
+    except (HeaderDataError, ValueError):
+        return ()
+    if apart.max() <= 0.1 * np.linalg.norm(sform[:3, :3], axis=0).min():
+        return ()
+    return ("its header gives two places: the sform is taken here, the qform in 3D Slicer",)
 
 
 def _scaling(header: nib.Nifti1Header) -> tuple[float, float] | None:
