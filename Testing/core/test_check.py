@@ -156,6 +156,13 @@ def test_a_negative_label_where_nothing_is_declared(tmp_path: Path) -> None:
     )
 
 
+def test_values_of_8_bits_far_below_zero(tmp_path: Path) -> None:
+    label = np.full(SHAPE, 100, np.int8)
+    label[0] = -100
+    (row,) = check(Case("a", (save(tmp_path / "a.nii"),), save(tmp_path / "l.nii.gz", label, AFFINE))).rows
+    assert row.kind == "label_values" and "has the values -100" in row.message
+
+
 def test_labels_without_a_declaration_may_have_any_whole_value_that_training_takes(tmp_path: Path) -> None:
     label = np.zeros(SHAPE, np.float32)
     label[0, 0, :2] = (7, 32_767)

@@ -224,6 +224,8 @@ def _values(array: np.ndarray) -> list[int] | None:
         low = int(slab.min())
         if int(slab.max()) - low < _SLAB:
             # Counting is many times faster than sorting.
+            # In 8 or 16 bits the difference may be too large.
+            slab = slab.astype(np.int32) if slab.dtype.itemsize < 4 else slab
             found.update((np.flatnonzero(np.bincount((slab.ravel() - low).astype(np.intp))) + low).tolist())
         else:
             found.update(np.unique(slab).astype(np.int64).tolist())
