@@ -95,3 +95,11 @@ def test_a_label_of_nothing_else_is_an_error(tmp_path) -> None:
         read_label(case, (4, 4, 4), np.eye(4), (0, 1, 2), ignored=2)
     assert (read_label(case, (4, 4, 4), np.eye(4), (0, 1, 2)) == 2).all()
     assert places_of(np.array([[[-1, 0, 3, 3]]], np.int16), 0).values.tolist() == [0, 3]
+
+
+def test_a_label_of_which_preparing_leaves_nothing_is_an_error(cases) -> None:
+    label = np.full((36, 34, 33), 2, np.uint8)
+    label[:, :, 5] = 1  # a plane between those of the prepared image
+    write(cases.folder / "l0.nii.gz", label)
+    with pytest.raises(DataError, match=r"l0\.nii\.gz says of no voxel that is left"):
+        finetune(settings(cases, **{"prepare.spacing": "1,1,2"}), cases.folder / "run")

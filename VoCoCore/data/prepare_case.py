@@ -73,6 +73,12 @@ def _prepare(case: Case, wanted: Wanted, store: Store, key: str, content: Sequen
         store.write(key, images, _header(plan, wanted, key, content))
         return plan.warnings
     label = prepared_label(read_label(case, array.shape[1:], affine, wanted.labels, wanted.ignored), plan)
+    if (label < 0).all():
+        raise DataError(
+            f"the label {case.label.path if case.label else ''} says of no voxel that is left what it is: "
+            "its marks lie outside the foreground, or between the new voxels",
+            "use a finer prepare.spacing, label more of it, or leave the case out",
+        )
     places = places_of(label, seed=int(key[:15], 16))
     header = {**_header(plan, wanted, key, content), "labels": _counted(places)}
     store.write(key, np.concatenate([images, label[None]]), header, places.voxels)
