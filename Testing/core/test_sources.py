@@ -88,7 +88,7 @@ def test_labels_go_to_their_images(tmp_path: Path) -> None:
     root = touch(
         tmp_path, "torso.nii.gz", "torso_labels.nii.gz", "torso_part.nii.gz", "p1/ct.nii.gz", "p1/seg.nii.gz",
         "A/imagesTr/k1.nii.gz", "A/labelsTr/k1.nii.gz", "B/scans/n.nii.gz", "B/Masks/n_mask.nii.gz",
-        "p2/labels/ct.nii.gz", "lonely_seg.nii.gz",
+        "p2/labels/ct.nii.gz", "lonely_seg.nii.gz", "lits/volume-0.nii", "lits/segmentation-0.nii",
     )  # fmt: skip
     index = index_source(root)
     assert shown(index, root) == {
@@ -97,9 +97,11 @@ def test_labels_go_to_their_images(tmp_path: Path) -> None:
         "ct": (["p1/ct.nii.gz"], "p1/seg.nii.gz"),
         "k1": (["A/imagesTr/k1.nii.gz"], "A/labelsTr/k1.nii.gz"),
         "n": (["B/scans/n.nii.gz"], "B/Masks/n_mask.nii.gz"),
+        "volume-0": (["lits/volume-0.nii"], None),
     }
     # A label of another patient, or without an image, is given to nobody.
-    assert {Path(item.path).name for item in index.skipped} == {"ct.nii.gz", "lonely_seg.nii.gz"}
+    unused = {"ct.nii.gz", "lonely_seg.nii.gz", "segmentation-0.nii"}
+    assert {Path(item.path).name for item in index.skipped} == unused
     assert all("no image of that name" in item.reason for item in index.skipped)
 
 

@@ -4,7 +4,7 @@ is opened.
 Known without being told: BraTS channels (``X_t1``, ``X_t1ce``, ``X_t2``, ``X_flair`` and their newer
 names), nnU-Net's ``X_0000`` in images folders, labels called ``X_seg``, ``X_labels`` or ``X_mask`` beside
 the image ``X``, and folders of labels (``labelsTr``, ``labels``, ``masks``, ...) with files of the images'
-names.
+names. A file called ``segmentation-7`` is no image either: its image has to be told.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ LABEL_WORDS = ("seg", "segmentation", "label", "labels", "mask")
 _LABEL_FOLDERS = {"labelstr", "labelsts", "labelsval", "labels", "label", "masks", "mask", "segmentations"}
 _LABEL_FOLDERS |= {"segmentation", "segs", "seg", "annotations", "groundtruth"}
 _IMAGE_FOLDERS = {"imagestr", "imagests", "imagesval"}
-_LABEL_NAME = re.compile(rf"^(?:(?P<image>.+)[_.-])?(?:{'|'.join(LABEL_WORDS)})$", re.IGNORECASE)
+_LABEL_NAME = re.compile(
+    rf"^(?:(?P<image>.+)[_.-])?(?:{'|'.join(LABEL_WORDS)})$|^(?:{'|'.join(LABEL_WORDS)})[_.-]?\d+$",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"^(?P<image>.+)_(?P<channel>\d{4})$")
 _MOST_CHANNELS = 8
 _BRATS = {"t1": "t1", "t1n": "t1", "t1ce": "t1ce", "t1gd": "t1ce", "t1c": "t1ce"}
@@ -73,7 +76,8 @@ def arrange(
     """
     is_label = _matcher(labels) if labels else None
     given = [path for path in files if is_label is not None and is_label.key(path) is not None]
-    rest = [path for path in files if path not in set(given)]
+    chosen = set(given)
+    rest = [path for path in files if path not in chosen]
     unused: list[tuple[str, str]] = []
     if is_label is None:
         rest, given = _without_labels(rest)
