@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from VoCoCore.data.store import FORMAT, Store, case_key
 from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.geometry import Box, triple
+from VoCoCore.runs import lock
 from VoCoCore.runs.files import read_json, write_json
 from VoCoCore.runs.space import default_store
 from VoCoCore.settings import PrepareSettings
@@ -203,6 +204,17 @@ def test_two_jobs_do_not_prepare_the_same_case_at_once(store: Store) -> None:
         assert not waiting.is_alive()
         store.clean()
         assert not partial.exists(), "its writer is dead"
+
+
+def test_without_locks_a_case_in_work_stays_for_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_try", lambda handle, shared=False: None)
+    partial = store.root / "partial" / f"{KEY}.{'0' * 32}"
+    partial.mkdir()
+    store.clean()
+    assert partial.exists(), "another job may be at work there"
+    os.utime(partial, (1, 1))
+    store.clean()
+    assert not partial.exists()
 
 
 # --- faults ---

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ from VoCoCore.settings import PrepareSettings
 FORMAT = 1  # raise it whenever the same source and settings would give other values
 _MARK = {"what": STORE_MARK, "format": FORMAT}
 _OPEN_VOLUMES = 256
+_DAY = 86400  # seconds
 
 
 def case_key(
@@ -194,11 +196,14 @@ class Store:
             yield
 
     def clean(self) -> None:
-        """Remove what a job that was killed has left half-written; work in progress is locked and stays."""
+        """Remove what a job that was killed has left half-written; work in progress is locked and stays.
+
+        On a disk without locks, where nobody knows whether its writer lives, it stays for a day.
+        """
         for partial in partial_folders(self.root):
             lock = FileLock(self.root / "locks" / f"{partial.name[:2]}.lock")
             with suppress(OSError):
-                if lock.acquire(wait=0):
+                if lock.acquire(wait=0) and (lock.supported or time.time() - partial.stat().st_mtime > _DAY):
                     shutil.rmtree(partial, ignore_errors=True)
             lock.release()
 
