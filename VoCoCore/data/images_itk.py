@@ -76,7 +76,9 @@ def read_itk(path: str, volumes: Sequence[int | None]) -> list[Volume]:
 
 def read_dicom_slice(path: str) -> np.ndarray:
     """Grey values (columns, rows) of a single-frame DICOM file, after its rescaling. Raises ImageError."""
-    reader = _opened_slice(path)
+    if not has_all_pixels(path):
+        raise _cut_off(path)
+    reader = _opened(path, "GDCMImageIO")
     array = _voxels(reader, path)
     return _as_measured(array.reshape(array.shape[-2:]).T, reader)
 
@@ -93,17 +95,6 @@ def _as_measured(array: np.ndarray, reader: Any) -> np.ndarray:
     signed, bits = tag("0028|0103", "0") == "1", int(tag("0028|0101", "16"))
     stored_pair = -1 if signed else 2**bits - 1  # a stored value and its inverse together
     return (stored_pair * slope + 2 * first - array).astype(array.dtype)
-
-
-def dicom_slice_dtype(path: str) -> np.dtype:
-    """Type of the values that `read_dicom_slice` gives. Raises ImageError."""
-    return _dtype(_opened_slice(path))
-
-
-def _opened_slice(path: str) -> Any:
-    if not has_all_pixels(path):
-        raise _cut_off(path)
-    return _opened(path, "GDCMImageIO")
 
 
 def _voxels(reader: Any, path: str) -> np.ndarray:
@@ -189,7 +180,7 @@ def _unreadable(path: str) -> ImageError:
 
 def _describe(reader: Any, path: str) -> Header:
     size, parts = reader.GetSize(), reader.GetNumberOfComponents()
-    if parts in (3, 4) and _dtype(reader) == np.uint8:
+    if parts in (3, 4) and reader.GetPixelID() == simple_itk().sitkVectorUInt8:
         raise ImageError(f"{path} is a colour image", "convert it to grey values", "colour")
     if len(size) not in (3, 4) or min(size[:3]) < 2 or (len(size) == 4 and parts > 1):
         what = " x ".join(map(str, size))
@@ -197,17 +188,7 @@ def _describe(reader: Any, path: str) -> Header:
             f"{path} is not 3D: it has {what} voxels", "leave it out or use the 3D image", "not_3d"
         )
     channels = parts if len(size) == 3 else size[3]
-    return Header((size[0], size[1], size[2]), _affine(reader, len(size)), _dtype(reader), channels)
-
-
-def _dtype(reader: Any) -> np.dtype:
-    kind = simple_itk().GetPixelIDValueAsString(reader.GetPixelID())
-    return _DTYPES.get(kind.removeprefix("vector of "), np.dtype(np.float64))
-
-
-_DTYPES = {f"{bits}-bit unsigned integer": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)}
-_DTYPES |= {f"{bits}-bit signed integer": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)}
-_DTYPES |= {"32-bit float": np.dtype(np.float32), "64-bit float": np.dtype(np.float64)}
+    return Header((size[0], size[1], size[2]), _affine(reader, len(size)), channels)
 
 
 def _affine(reader: Any, dimensions: int) -> np.ndarray:

@@ -137,7 +137,7 @@ def _describe(header: nib.Nifti1Header, path: str) -> Header:
         raise ImageError(f"{path} has {len(shape)} dimensions", "save one 3D volume per file", "not_3d")
     affine, notes = _affine(header, path)
     channels = shape[3] if len(shape) > 3 else 1
-    return Header((shape[0], shape[1], shape[2]), affine, _read_dtype(header), channels, notes)
+    return Header((shape[0], shape[1], shape[2]), affine, channels, notes)
 
 
 def _affine(header: nib.Nifti1Header, path: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -28,14 +28,12 @@ class ImageError(DataError):
 class Header:
     """What is known without reading voxels.
 
-    ``shape`` is (X, Y, Z); ``affine`` (4, 4) float64 maps indices to RAS millimetres; ``dtype`` is that of
-    the array that reading gives; ``channels`` counts the volumes of a 4D file; ``notes`` say where the
-    geometry had to be guessed.
+    ``shape`` is (X, Y, Z); ``affine`` (4, 4) float64 maps indices to RAS millimetres; ``channels`` counts the
+    volumes of a 4D file; ``notes`` say where the geometry had to be guessed.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
-    dtype: np.dtype
     channels: int = 1
     notes: tuple[str, ...] = ()
 
