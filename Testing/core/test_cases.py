@@ -137,6 +137,8 @@ def test_an_index_is_a_source_too(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(json.dumps(GOOD))
     index = index_source(tmp_path / "index.json", body_part="chest")
     assert index.cases[0] == Case("a", (Source(str(tmp_path / "a.nii")),), patient="a", body_part="chest")
+    (tmp_path / "index.json").write_text(json.dumps(changed({"patient": None, "label": None, "fold": None})))
+    assert index_source(tmp_path / "index.json", body_part="chest") == index, "null is nobody's name"
 
 
 def test_equal_ids_get_numbers() -> None:

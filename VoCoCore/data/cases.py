@@ -192,7 +192,7 @@ def _case_from_json(item: Any, absolute: Callable[[str], str]) -> Case:
         name,
         images,
         None if label is None else _source_from_json(label, absolute),
-        str(item.get("patient", name)),
+        name if item.get("patient") is None else str(item["patient"]),
         split,
         _optional(item, "fold", int),
         _optional(item, "body_part", str),
