@@ -88,7 +88,7 @@ def test_labels_go_to_their_images(tmp_path: Path) -> None:
     root = touch(
         tmp_path, "torso.nii.gz", "torso_labels.nii.gz", "torso_part.nii.gz", "p1/ct.nii.gz", "p1/seg.nii.gz",
         "A/imagesTr/k1.nii.gz", "A/labelsTr/k1.nii.gz", "B/scans/n.nii.gz", "B/Masks/n_mask.nii.gz",
-        "p2/labels/ct.nii.gz", "lonely_seg.nii.gz", "lits/volume-0.nii", "lits/segmentation-0.nii",
+        "p2/labels/ct.nii.gz", "lonely_seg.nii.gz", "mask3.nii",
     )  # fmt: skip
     index = index_source(root)
     assert shown(index, root) == {
@@ -97,10 +97,9 @@ def test_labels_go_to_their_images(tmp_path: Path) -> None:
         "ct": (["p1/ct.nii.gz"], "p1/seg.nii.gz"),
         "k1": (["A/imagesTr/k1.nii.gz"], "A/labelsTr/k1.nii.gz"),
         "n": (["B/scans/n.nii.gz"], "B/Masks/n_mask.nii.gz"),
-        "volume-0": (["lits/volume-0.nii"], None),
     }
     # A label of another patient, or without an image, is given to nobody.
-    unused = {"ct.nii.gz", "lonely_seg.nii.gz", "segmentation-0.nii"}
+    unused = {"ct.nii.gz", "lonely_seg.nii.gz", "mask3.nii"}
     assert {Path(item.path).name for item in index.skipped} == unused
     assert all("no image of that name" in item.reason for item in index.skipped)
 
@@ -156,6 +155,32 @@ def test_more_numbers_than_channels_are_cases(tmp_path: Path) -> None:
             f"c_{n:04d}" for n in range(9)
         ]
     assert [case.id for case in index_source(cohort).cases if case.label is not None] == ["c_0003"]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (
+            ["batch 1/volume-7.nii", "batch 2/volume-17.nii"],
+            ["batch 1/segmentation-7.nii", "batch 2/segmentation-17.nii"],
+        ),
+        (["img/img0001.nii.gz", "img/img0002.nii.gz"], ["label/label0001.nii.gz", "label/label0002.nii.gz"]),
+        (["images/ct_1.nrrd", "images/ct_11.nrrd"], ["masks/mask_1.nrrd", "masks/mask_11.nrrd"]),
+    ],
+)
+def test_numbers_bring_labels_to_images(tmp_path: Path, images: list[str], labels: list[str]) -> None:
+    index = index_source(touch(tmp_path, *images, *labels))
+    pairs = [(case.images[0].path, case.label.path if case.label else "") for case in index.cases]
+    wanted = [
+        (str(tmp_path / image), str(tmp_path / label)) for image, label in zip(images, labels, strict=True)
+    ]
+    assert sorted(pairs) == sorted(wanted) and index.skipped == ()
+
+
+def test_a_number_that_two_images_have_brings_no_label(tmp_path: Path) -> None:
+    index = index_source(touch(tmp_path, "a/volume-0.nii", "b/volume-0.nii", "a/segmentation-0.nii"))
+    assert [case.label for case in index.cases] == [None, None]
+    assert [item.path for item in index.skipped] == [str(tmp_path / "a/segmentation-0.nii")]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ is opened.
 Known without being told: BraTS channels (``X_t1``, ``X_t1ce``, ``X_t2``, ``X_flair`` and their newer
 names), nnU-Net's ``X_0000`` in images folders, labels called ``X_seg``, ``X_labels`` or ``X_mask`` beside
 the image ``X``, and folders of labels (``labelsTr``, ``labels``, ``masks``, ...) with files of the images'
-names. A file called ``segmentation-7`` is no image either: its image has to be told.
+names. ``segmentation-7`` belongs to ``volume-7``, and ``label0001`` to ``img0001``, where one image alone has
+the number.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ _LABEL_FOLDERS = {"labelstr", "labelsts", "labelsval", "labels", "label", "masks
 _LABEL_FOLDERS |= {"segmentation", "segs", "seg", "annotations", "groundtruth"}
 _IMAGE_FOLDERS = {"imagestr", "imagests", "imagesval"}
 _LABEL_NAME = re.compile(
-    rf"^(?:(?P<image>.+)[_.-])?(?:{'|'.join(LABEL_WORDS)})$|^(?:{'|'.join(LABEL_WORDS)})[_.-]?\d+$",
+    rf"^(?:(?P<image>.+)[_.-])?(?:{'|'.join(LABEL_WORDS)})$|^(?:{'|'.join(LABEL_WORDS)})[_.-]?(?P<number>\d+)$",
     re.IGNORECASE,
+)
+_IMAGE_NUMBER = re.compile(
+    r"^(?:volume|vol|image|img|scan|ct|mri?|case)[_.-]?(?P<number>\d+)$", re.IGNORECASE
 )
 _NUMBERED = re.compile(r"^(?P<image>.+)_(?P<channel>\d{4})$")
 _MOST_CHANNELS = 8
@@ -219,8 +223,11 @@ class _Images:
         self.by_key = {group.key: group for group in groups}
         self.by_name: dict[str, list[Group]] = {}
         self.by_folder: dict[str, list[Group]] = {}
+        self.by_number: dict[str, list[Group]] = {}
         self.mirrored: dict[tuple[str, str, str], list[Group]] = {}
         for group in groups:
+            if numbered := _IMAGE_NUMBER.match(group.name):
+                self.by_number.setdefault(numbered["number"], []).append(group)
             self.by_name.setdefault(group.name, []).append(group)
             self.by_folder.setdefault(group.folder, []).append(group)
             parts = group.key.split("/")[:-1]
@@ -247,6 +254,8 @@ class _Images:
             options += [_only(self.mirrored.get((before, after, name))) for name in names]
         if stem.lower() in LABEL_WORDS:
             options.append(_only(self.by_folder.get(folder)))
+        if found and found["number"]:
+            options.append(_only(self.by_number.get(found["number"])))
         return next((option for option in options if option is not None), None)
 
 
