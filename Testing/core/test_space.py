@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from VoCoCore.data import store as stores
 from VoCoCore.runs import files, free, known, process, space
 from VoCoCore.runs.export import MARK, MARKER
 from VoCoCore.runs.lock import FileLock
+from VoCoCore.training.labelled_cohort import LabelledCohort, Member
 
 KEYS = [f"{number:02x}" + 62 * "0" for number in range(4)]
 
@@ -122,6 +124,17 @@ def test_deleting_says_what_it_freed_and_leaves_nothing(tmp_path: Path, capsys) 
     assert not store.exists() and not export.exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert known.remembered(known.EXPORTS) == []
+
+
+def test_the_cases_of_a_fine_tuning_are_needed_as_well(tmp_path: Path, capsys) -> None:
+    path = make_store(tmp_path / "store")
+    run = use(tmp_path / "a", path, [])
+    train, val = ((Member(key, "a case", -1, "hash"),) for key in KEYS[:2])
+    cohort = LabelledCohort(str(path), train, val, test=(), fingerprint="f")
+    files.write_json(run / "private" / "cohort.json", asdict(cohort))
+    assert "no known run needs 2 cases" in say(capsys)
+    say(capsys, "--unused", path, "--yes")
+    assert stores.Store(path).keys() == KEYS[:2]
 
 
 def test_only_cases_that_no_run_needs_are_deleted(tmp_path: Path, capsys) -> None:

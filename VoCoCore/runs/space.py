@@ -173,8 +173,11 @@ def _use(path: Path) -> Use:
     named = (cohort.get("store"), places.get("data.store"))
     store = next((each for each in named if isinstance(each, str) and os.path.isabs(each)), default_store())
     lists = (cohort.get(name) for name in ("train", "val"))
-    keys = frozenset(key for keys in lists if isinstance(keys, list) for key in keys if isinstance(key, str))
-    return Use(run.path, real(store), keys, run.state() in ACTIVE or run.is_locked())
+    members = [member for found in lists if isinstance(found, list) for member in found]
+    # A fine-tuning keeps more of each case than its key.
+    keys = (member.get("key") if isinstance(member, dict) else member for member in members)
+    held = frozenset(key for key in keys if isinstance(key, str))
+    return Use(run.path, real(store), held, run.state() in ACTIVE or run.is_locked())
 
 
 def _marked(folder: Path, depth: int) -> Iterator[Path]:
