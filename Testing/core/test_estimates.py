@@ -55,7 +55,7 @@ def test_a_fine_tunings_figures_are_those_of_its_network_and_nothing_is_written(
     count = sum(p.numel() for p in network.parameters())
     assert found["parameters"] == pytest.approx(count, rel=0.02)
     assert found["weights_mb"] == pytest.approx(16 * found["parameters"] / MB, abs=0.01)
-    assert found["checkpoints_mb"] == pytest.approx(36 * found["parameters"] / MB, abs=0.01)
+    assert found["checkpoints_mb"] == pytest.approx(48 * found["parameters"] / MB, abs=0.01)
     assert found["crops"] == 2 and found["steps"] == 6 and found["cases"] == 6 and found["runs"] == 1
     # Two crops of 32^3 voxels, four features wide, are at least there forward and backward.
     assert found["activations_mb"] > 2 * 2 * 4 * 4 * 32**3 / MB
@@ -81,6 +81,26 @@ def test_the_estimate_says_what_the_job_then_does(words, capsys, tmp_path):
 
 def _checkpoints(tmp_path):
     return len([f for f in (tmp_path / "run" / "checkpoints").iterdir() if f.is_dir() or f.suffix])
+
+
+def test_the_disk_has_room_for_all_checkpoints_that_lie_there_at_one_time(
+    words, capsys, tmp_path, monkeypatch
+):
+    from VoCoCore.training import checkpoint
+
+    sizes, write = [], checkpoint._write_manifest
+
+    def measured(folder, step, best):
+        write(folder, step, best)
+        sizes.append(sum(file.stat().st_size for file in folder.parent.rglob("*") if file.is_file()))
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", measured)
+    monkeypatch.setattr("VoCoCore.training.finetune.best_of", lambda *_: 0.5)  # the first look is the best
+    asked = words(optim__amsgrad="true", run__validate_every=1, run__checkpoint_every=1)
+    found = figures(capsys, asked)
+    assert main(asked) == 0
+    assert max(sizes) == pytest.approx(found["checkpoints_mb"] * MB, rel=0.1)
+    assert found["weights_mb"] == pytest.approx(20 * found["parameters"] / MB, abs=0.01)
 
 
 def test_all_folds_take_the_time_of_each_and_prepare_the_cases_once(words, capsys):

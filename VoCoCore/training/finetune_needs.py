@@ -87,8 +87,16 @@ def need_of(settings: FinetuneSettings, network: nn.Module, channels: int, machi
 
 
 def _fixed_mb(settings: FinetuneSettings, network: nn.Module) -> float:
-    """Weights, gradients, two moments, and their average where one is kept."""
-    return 4 * sum(p.numel() for p in network.parameters()) * (4 + (settings.optim.ema > 0)) / MB
+    """Weights, gradients, moments, and the weights' average where one is kept."""
+    return 4 * sum(p.numel() for p in network.parameters()) * _copies(settings) / MB
+
+
+def _copies(settings: FinetuneSettings) -> int:
+    """Numbers for each parameter: itself, its gradient, two moments (AMSGrad: three), its average.
+
+    All but the gradient are in a checkpoint.
+    """
+    return 4 + settings.optim.amsgrad + (settings.optim.ema > 0)
 
 
 def say_needs(
@@ -138,7 +146,7 @@ def needs_of(
         crops=count,
         weights_mb=_fixed_mb(settings, network),
         activations_mb=count * live.peak / MB,
-        checkpoint_mb=4 * trained * (3 + (settings.optim.ema > 0)) / MB,
+        checkpoint_mb=4 * trained * (_copies(settings) - 1) / MB,
         volume_mb=0.0,
         step_s=(ended - began) * count * settings.optim.accumulate,
         steps=settings.optim.steps or 0,

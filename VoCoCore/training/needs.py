@@ -14,7 +14,7 @@ from VoCoCore.runs.files import free_bytes
 from VoCoCore.runs.narrate import duration
 
 LONG = 1.0  # seconds of a trial on a processor, beyond which it is not done twice
-KEPT = 3  # checkpoints that lie on the disk at one time: two, and one being written
+KEPT = 4  # checkpoints that lie on the disk at one time: the newest two, the best, and one being written
 
 
 @dataclass(frozen=True, kw_only=True)
