@@ -250,6 +250,11 @@ def test_hours_become_steps(labelled_cohort, tmp_path) -> None:
     assert kept["optim"]["steps"] >= 10
     said = [e["text"] for e in events_of(tmp_path / "run", "stage") if e.get("name") == "plan"]
     assert any("0.002 h" in text for text in said)
+    # The number of steps stands, and the rate falls towards its end: other hours would do nothing.
+    longer = settings.with_values({"run.hours": 1.0})
+    with pytest.raises(SettingsError, match=r"other settings: run\.hours"):
+        finetune(longer, tmp_path / "run", resume=True)
+    assert finetune(settings, tmp_path / "run", resume=True, **stopping_after(1)).steps > 1
 
 
 def test_regions_overlap(labelled_cohort, tmp_path) -> None:

@@ -101,7 +101,6 @@ MAY_CHANGE = {
     "run.checkpoint_every",
     "run.compile",
     "run.overlap",
-    "run.hours",
 }
 
 
