@@ -211,6 +211,23 @@ def test_a_killed_background_job_goes_on_to_the_same_bits(finished, words, tmp_p
     assert_same(run, finished)
 
 
+@pytest.mark.parametrize("left", ["report.html", "nothing"])
+def test_a_run_that_ended_in_its_last_look_makes_up_for_it(left, finished, tmp_path, capsys) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "test")
+    if left == "nothing":  # killed; after an error the report is written
+        (run / "report.html").unlink()
+    assert main(["jobs", "show", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "last look" in said and f"voco jobs resume {run}" in said
+    assert main(["jobs", "resume", str(run), "--foreground"]) == 0
+    assert (run / "test" / "summary.json").is_file() and (run / "report.html").is_file()
+    assert_same(run, finished)
+    capsys.readouterr()
+    assert main(["jobs", "resume", str(run)]) == 2
+    assert "nothing to go on with" in capsys.readouterr().err
+
+
 def test_a_run_goes_on_without_the_file_it_started_from(finished, labelled_cohort, tmp_path) -> None:
     weights, run, said = tmp_path / "start.safetensors", tmp_path / "run", []
     shutil.copy(finished / MODEL, weights)

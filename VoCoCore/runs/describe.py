@@ -15,6 +15,7 @@ from VoCoCore.runs.narrate import duration, shell_word
 from VoCoCore.runs.privacy import error_in_full
 
 LOST = "it ended without a word: killed, often for want of memory, or the machine was shut down"
+CUT = "its last look at held-out cases, or its report, did not come to its end: see log.txt"
 SILENT = 60.0  # seconds without a heartbeat from which a person wants to know
 
 
@@ -100,6 +101,27 @@ def may_begin_again(run: RunDirectory) -> bool:
     return all(event["type"] not in ("progress", "metrics") for event in read_events(run.events_file))
 
 
+# What the last look of a fine-tuning writes last: of test cases, or else of validation cases.
+_LAST_LOOK = tuple(
+    f"{folder}/{name}" for folder in ("test", "validation") for name in ("summary.json", "diagnoses.csv")
+)
+
+
+def end_is_missing(run: RunDirectory) -> bool:
+    """Whether a finished run with weights lacks its report, or the scores of its held-out cases: its job was killed in
+    the last look, or had no room for it. Resuming makes up for that.
+    """
+    status = run.read_status()
+    if status is None or status.state != "finished" or run.is_locked() or not any(run.weights.glob("*")):
+        return False
+    told = files.read_json(run.path / "environment.json")
+    data = told.get("data") if isinstance(told, dict) else None
+    held_out = isinstance(data, dict) and any(data.get(name) for name in ("held_out", "test"))
+    looked = any((run.path / name).is_file() for name in _LAST_LOOK)
+    owed = command_of(run) == "finetune" and held_out and not looked
+    return owed or not (run.path / "report.html").is_file()
+
+
 def checkpoint_words(run: RunDirectory) -> str:
     """What resuming would start from, in words."""
     step = last_checkpoint(run)
@@ -135,6 +157,8 @@ def _advice(follower: Follower, state: str, message: str) -> tuple[str, str]:
     resume = f"voco jobs resume {shell_word(follower.run.path)} {where}"
     if state == "lost":
         return LOST, resume
+    if state == "finished" and end_is_missing(follower.run):
+        return CUT, f"voco jobs resume {shell_word(follower.run.path)} makes up for it"
     if state != "failed":
         return message, ""
     error = _error(follower, message)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from VoCoCore.errors import EnvironmentFault, SettingsError, kind_of
 from VoCoCore.runs import files, known, process
+from VoCoCore.runs.describe import end_is_missing
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
 from VoCoCore.runs.status import ACTIVE
 
@@ -152,9 +153,12 @@ def launch(
 
 
 def check_resumable(run: RunDirectory) -> None:
-    """Raise SettingsError where a run is finished, or where a job works on it or still writes its last files."""
+    """Raise SettingsError where a run is finished, or where a job works on it or still writes its last files.
+
+    A finished one that lacks its last look or its report may be gone on with.
+    """
     status, state = run.read_status(), run.state()
-    if state == "finished":
+    if state == "finished" and not end_is_missing(run):
         raise SettingsError(
             f"{run.path} is finished: there is nothing to go on with",
             "start a new run, with more optim.steps, to train for longer",
