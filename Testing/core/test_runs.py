@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from VoCoCore.errors import EnvironmentFault, SettingsError
-from VoCoCore.runs import files, process
+from VoCoCore.runs import directory, files, process
 from VoCoCore.runs.describe import describe
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.environment import environment
@@ -64,6 +64,24 @@ def test_an_existing_run_is_not_overwritten(run: RunDirectory) -> None:
         RunDirectory.create(run.path, {"seed": 2}, {})
     assert "--resume" in caught.value.hint
     assert run.read_settings() == {"seed": 1}
+
+
+def test_a_run_that_was_made_a_moment_ago_is_not_overwritten(tmp_path: Path, monkeypatch) -> None:
+    check, jobs = directory.check_usable, []
+
+    def slow_check(path: Path) -> None:
+        check(path)
+        monkeypatch.setattr(directory, "check_usable", check)
+        job = RunDirectory.create(path, {"seed": 1}, {})  # as another process does, right then
+        jobs.append(job.lock())
+        jobs[0].__enter__()
+
+    monkeypatch.setattr(directory, "check_usable", slow_check)
+    with pytest.raises(SettingsError, match="a job is running"):
+        RunDirectory.create(tmp_path / "run", {"seed": 2}, {})
+    assert RunDirectory(tmp_path / "run").read_settings() == {"seed": 1}
+    assert RunDirectory(tmp_path / "run").is_locked()
+    jobs[0].__exit__(None, None, None)
 
 
 def test_what_is_not_a_run_is_named(tmp_path: Path) -> None:

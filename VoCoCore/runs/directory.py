@@ -23,7 +23,7 @@ _SIGNS = ("status.json", "environment.json", "events.jsonl")  # other programs h
 # What may lie in a folder that counts as empty: a file manager's notes; where a run is to be made also a launcher's
 # log and what a creation that was cut short left.
 NOTES = {".DS_Store", "Thumbs.db", "desktop.ini"}
-_BEGUN = {"log.txt", "environment.json"}
+_BEGUN = {"log.txt", "environment.json", "run.lock"}
 
 SETTLE = 1.0  # seconds in which another claim on a file system without locks becomes visible
 
@@ -59,16 +59,19 @@ class RunDirectory:
         cannot be written.
         """
         run = cls(path)
-        if is_run(run.path):
-            hint = "add --resume to continue it, or choose another folder"
-            raise SettingsError(f"{run.path} already holds a run", hint)
+        run._refuse_to_replace()
         check_usable(run.path)
         with files.writing(run.path):
             run.path.mkdir(parents=True, exist_ok=True)
-        run.write_json("environment.json", environment)
-        run.write_json("settings.json", settings)  # second: this makes it a run
-        run.write_status("preparing")
-        run._make_folders()
+        claim = run._claim()
+        try:
+            run._refuse_to_replace()  # somebody may have made it meanwhile, and be at work
+            run.write_json("environment.json", environment)
+            run.write_json("settings.json", settings)  # second: this makes it a run
+            run.write_status("preparing")
+            run._make_folders()
+        finally:
+            claim.release()
         return run
 
     @classmethod
@@ -123,11 +126,7 @@ class RunDirectory:
         written. Where the lock cannot tell (the last job ran on another machine, or the file system does
         not lock) the heartbeat is watched first, for at most 60 s.
         """
-        claim = FileLock(self.lock_file)
-        with files.writing(self.lock_file):
-            taken = claim.acquire()
-        if not taken:
-            raise self.taken()
+        claim = self._claim()
         try:
             self._wait_for_silence(claim)
             self._take_over(claim)
@@ -213,6 +212,20 @@ class RunDirectory:
         who = ", ".join(f"{key} {owner[key]}" for key in ("host", "pid", "since") if key in owner)
         hint = "follow or stop it with voco jobs, or choose another folder"
         return SettingsError(f"a job is running in {self.path} ({who or 'starting now'})", hint)
+
+    def _refuse_to_replace(self) -> None:
+        if is_run(self.path):
+            hint = "add --resume to continue it, or choose another folder"
+            raise SettingsError(f"{self.path} already holds a run", hint)
+
+    def _claim(self) -> FileLock:
+        """The lock of this run, taken; SettingsError where somebody else holds it."""
+        claim = FileLock(self.lock_file)
+        with files.writing(self.lock_file):
+            taken = claim.acquire()
+        if not taken:
+            raise self.taken()
+        return claim
 
     def _make_folders(self) -> None:
         for name in _FOLDERS:
