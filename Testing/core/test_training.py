@@ -291,25 +291,36 @@ def test_every_trained_parameter_gets_a_gradient(recipe):
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-def test_a_collapse_is_said_with_what_to_change():
+def watched(steps):
+    """A monitor of a run whose base crops all look alike, and what it tells."""
     told = []
-    settings = resolve_pretrain({}, {"preset": "tiny", "optim.steps": 100})
-
-    class Alike:
-        def __call__(self, outcome):
-            return {"base_similarity": torch.tensor(0.99), "effective_rank": torch.tensor(1.1)}
-
+    settings = resolve_pretrain({}, {"preset": "tiny", "optim.steps": steps})
     updater = Updater([nn.Parameter(torch.zeros(1))], settings.optim, CPU)
     updater.norm = torch.tensor(0.0)
-    monitor = Monitor(
-        settings.run,
-        settings.optim.steps,
-        CPU,
-        updater,
-        Alike(),
-        lambda kind, **fields: told.append((kind, fields)),
-        0,
-    )
+
+    def alike(outcome):
+        return {"base_similarity": torch.tensor(0.99), "effective_rank": torch.tensor(1.1)}
+
+    def emit(kind, **fields):
+        told.append((kind, fields))
+
+    return told, Monitor(settings.run, steps, CPU, updater, alike, emit, 0)
+
+
+def test_a_slow_first_step_is_not_expected_of_the_others(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    told, monitor = watched(1000)
+    for step in range(1, 101):
+        now[0] += 60.0 if step == 1 else 0.1
+        monitor.after_step(step, 1e-3, Outcome({"prediction": torch.tensor(1.0)}), False)
+    left = {fields["step"]: fields["eta_s"] for kind, fields in told if kind == "progress"}
+    assert left[1] == pytest.approx(999 * 60)
+    assert left[10] == pytest.approx(99) and left[100] == pytest.approx(90)
+
+
+def test_a_collapse_is_said_with_what_to_change():
+    told, monitor = watched(100)
     outcome = Outcome({"prediction": torch.tensor(1.0)})
     for step in range(1, 101):
         monitor.after_step(step, 1e-3, outcome, step == 100)

@@ -39,7 +39,8 @@ class Monitor:
         self.machine, self.updater = machine, updater
         self.diagnostics, self.emit = diagnostics, emit
         self.first = self.last = start
-        self.began = self.marked = time.monotonic()
+        self.marked = time.monotonic()
+        self.origin = start, self.marked  # from where on the time left is reckoned
         self.sums: dict[str, Tensor] = {}
         self.warned: set[str] = set()
 
@@ -54,9 +55,12 @@ class Monitor:
         values = self._read(done - self.last, outcome)
         now, total = time.monotonic(), self.steps
         rate = (done - self.last) / max(now - self.marked, 1e-9)
-        overall = (done - self.first) / max(now - self.began, 1e-9)
+        overall = (done - self.origin[0]) / max(now - self.origin[1], 1e-9)
         values |= {"learning_rate": lr, "rate": rate, "memory_mb": self.machine.memory_mb()}
         self.last, self.marked, self.sums = done, now, {}
+        if done == self.first + 1:
+            # In it workers start, and networks are compiled, which may take as long as a thousand of the others.
+            self.origin = done, now
         # Validation and checkpoints count in the time left, so it comes from the whole run, not the last window.
         self.emit("progress", step=done, total=total, rate=rate, eta_s=(total - done) / overall)
         self.emit("metrics", step=done, split="train", values=values)
