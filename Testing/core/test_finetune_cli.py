@@ -228,6 +228,12 @@ def test_a_run_that_ended_in_its_last_look_makes_up_for_it(left, finished, tmp_p
     assert "nothing to go on with" in capsys.readouterr().err
 
 
+def test_a_run_passed_on_without_images_of_patients_lacks_nothing(finished, tmp_path, capsys) -> None:
+    run = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("private", "report.html"))
+    assert main(["jobs", "show", str(run)]) == 0
+    assert "last look" not in capsys.readouterr().out
+
+
 def test_a_run_goes_on_without_the_file_it_started_from(finished, labelled_cohort, tmp_path) -> None:
     weights, run, said = tmp_path / "start.safetensors", tmp_path / "run", []
     shutil.copy(finished / MODEL, weights)
