@@ -218,6 +218,29 @@ def test_an_image_of_the_same_name_from_another_folder_takes_no_ones_place(place
     assert main([*second, "--overwrite"]) == 0
 
 
+def test_a_case_that_is_called_almost_alike_takes_no_ones_place(place, capsys):
+    """Files of "c 1" and "c_1" have one name: together they are told apart, one call after the other they must be."""
+    for number, name in enumerate(("c 1", "c_1")):
+        (place / "images" / f"c{number}.nii.gz").rename(place / "images" / f"{name}.nii.gz")
+    first, second = (
+        [
+            word.replace(str(place / "images"), str(place / "images" / f"{name}.nii.gz"))
+            for word in words(place)
+        ]
+        for name in ("c 1", "c_1")
+    )
+    assert main(first) == 0
+    before = (place / "out" / "c_1.nii.gz").read_bytes()
+    capsys.readouterr()
+    assert main(second) == 3
+    told = capsys.readouterr()
+    assert "c_1.nii.gz is the prediction of case 'c 1'" in told.out and "--overwrite" in told.err
+    assert (place / "out" / "c_1.nii.gz").read_bytes() == before and cases_in(place) == ["c 1"]
+    assert main(first) == 0 and "1 was done before" in capsys.readouterr().out
+    assert main([*second, "--overwrite"]) == 0
+    assert (place / "out" / "c_1.nii.gz").read_bytes() != before
+
+
 def test_an_image_that_is_named_twice_is_predicted_once(place):
     both = words(place)
     both.insert(4, str(place / "images" / "c1.nii.gz"))

@@ -177,6 +177,7 @@ class Predictions:
         if before == content and whole:
             clock.lightly()
             return False
+        self._refuse_anothers_file(case, files)
         origin = _origin(case)
         if before not in (None, content):
             self._refuse_another(case, files, origin)
@@ -194,6 +195,15 @@ class Predictions:
                 f"another image of this name, from another folder, was predicted into {self.folder} before",
                 "name another folder with -o, or use --overwrite",
             )
+
+    def _refuse_anothers_file(self, case: Case, files: list[str]) -> None:
+        """Raise DataError where a file is that of a case called almost alike: of "a 1" and "a_1" it is a_1.nii.gz."""
+        for file in files if not self.options.get("overwrite") else ():
+            if self.made.case_of(file) not in ("", case.id) and (self.folder / file).is_file():
+                raise DataError(
+                    f"{self.folder / file} is the prediction of case '{self.made.case_of(file)}'",
+                    "name another folder with -o, or use --overwrite",
+                )
 
     def _alone(self) -> AbstractContextManager[None]:
         return alone(self.folder / LOCK)

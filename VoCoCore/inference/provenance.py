@@ -51,6 +51,10 @@ class Provenance:
         one = self._one(case, files)
         return one[3] if one else ""
 
+    def case_of(self, file: str) -> str:
+        """The case that ``file`` was made for last, by whomever; empty where that is not known."""
+        return self._made.get((file, ""), ("", ""))[1]
+
     def cases_of_others(self) -> set[str]:
         """Cases of which this maker has made nothing, but another one has."""
         ours = {case for maker, case, *_ in self._made.values() if maker == self.maker}
