@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from VoCoCore.data.places import places_of
 from VoCoCore.data.store import Store
 from VoCoCore.downstream.segmentation import lookup_table
 from VoCoCore.errors import DataError
-from VoCoCore.evaluation.evaluate import evaluate
+from VoCoCore.evaluation.evaluate import evaluate, write_evaluation
 from VoCoCore.evaluation.final import examine
 from VoCoCore.models.model_files import load_model
 from VoCoCore.protocols import resolve_finetune
@@ -73,14 +74,18 @@ def test_its_values_do_not_choose_the_window(cases) -> None:
 
 
 def test_predictions_there_do_not_count(cases, tmp_path) -> None:
-    """Of a perfect prediction that also marks all of it."""
+    """Of a perfect prediction that also marks much of it."""
     cases.save()
+    predicted = mask(1)
+    predicted[12:19, 10:20, 10:20] = 1
     for number in range(4):
-        (tmp_path / "predicted").mkdir(exist_ok=True)
-        write(tmp_path / "predicted" / f"c{number}.nii.gz", (mask(1, 2) > 0).astype(np.uint8))
+        write(tmp_path / "predicted" / f"c{number}.nii.gz", predicted)
     done = evaluate(tmp_path / "predicted", cases.folder / "dataset.json", workers=0)
     assert list(done.labels) == ["blob"]
     assert all(found["blob"].dice == 1.0 and found["blob"].hd95 == 0 for found in done.scores.values())
+    page = (write_evaluation(tmp_path / "scores", done) / "evaluation.html").read_text()
+    shown = set(re.findall(r"prediction, \w+ \d+/\d+", page))
+    assert shown == {"prediction, axial 7/33", "prediction, coronal 7/34"}, "nor do they choose what is shown"
     (cases.folder / "dataset.json").write_text(
         json.dumps({**json.loads((cases.folder / "dataset.json").read_text()), "labels": {"blob": 1, "x": 2}})
     )

@@ -124,7 +124,14 @@ def write_evaluation(folder: Path, done: Evaluation) -> Path:
     """
     write_results(folder, done.scores, done.summary)
     write_page(
-        folder, done.scores, done.labels, done.summary, done.names.colours, done.pairs, done.rules.resample
+        folder,
+        done.scores,
+        done.labels,
+        done.summary,
+        done.names.colours,
+        done.pairs,
+        done.rules.resample,
+        done.rules.ignored,
     )
     return folder
 

@@ -20,7 +20,7 @@ from VoCoCore.evaluation.metrics import ABSENT, INVENTED, MISSED, Labels
 from VoCoCore.evaluation.overlay import Overlay, overlay_figure
 from VoCoCore.evaluation.pages import render, svg_text, write_whole
 from VoCoCore.evaluation.pairs import Pair
-from VoCoCore.evaluation.score_pair import read_pair
+from VoCoCore.evaluation.score_pair import read_pair, without
 from VoCoCore.evaluation.statistics import FEW_CASES, mean_of
 from VoCoCore.geometry import to_ras, triple
 from VoCoCore.models.card import Colour, palette
@@ -41,8 +41,10 @@ def write_page(
     colours: Mapping[str, Colour] | None = None,
     pairs: Sequence[Pair] = (),
     resample: bool = False,
+    ignored: int | None = None,
 ) -> Path:
-    """Write evaluation.html into ``folder``; ``pairs`` are what the worst cases' pictures are drawn from.
+    """Write evaluation.html into ``folder``; ``pairs`` are what the worst cases' pictures are drawn from, and
+    ``resample`` and ``ignored`` how they were scored.
 
     ``summary``: the content of summary.json. Raises EnvironmentFault where it cannot be written.
     """
@@ -58,7 +60,7 @@ def write_page(
         columns=[(BY_NAME[name].title, BY_NAME[name].unit) for name in COLUMNS],
         rows=_label_rows(summary),
         boxes=svg_text(boxes_figure(tables, names), "boxes", _BOXES),
-        worst=_worst(scores, labels, pairs, shades, resample),
+        worst=_worst(scores, labels, pairs, shades, resample, ignored),
         cases=_case_rows(scores)[:MOST_ROWS],
         all_cases=sum(map(len, scores.values())),
         written=datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -132,6 +134,7 @@ def _worst(
     pairs: Sequence[Pair],
     colours: dict[str, Colour],
     resample: bool,
+    ignored: int | None,
 ) -> list[dict[str, Any]]:
     """The cases of the lowest mean Dice, with words and, where their files can be read, a picture."""
     by_case = {pair.case: pair for pair in pairs}
@@ -143,7 +146,7 @@ def _worst(
         picture, why = "", "its files are not at hand"
         if case in by_case:
             try:
-                figure = overlay_figure(overlay_of(by_case[case], labels, colours, resample))
+                figure = overlay_figure(overlay_of(by_case[case], labels, colours, resample, ignored))
                 picture, why = svg_text(figure, f"worst{place}", _PICTURE.format(case)), ""
             except DataError:
                 why = "its files could not be read again"
@@ -167,14 +170,24 @@ def _words(found: Mapping[str, Any]) -> str:
     return f"mean Dice {dice.text(case_mean(found))} %; lowest: {', '.join(parts)}"
 
 
-def overlay_of(pair: Pair, labels: Labels, colours: dict[str, Colour], resample: bool = False) -> Overlay:
-    """Read a pair, and its image where it is known, for its picture. Raises DataError where a file cannot be read."""
+def overlay_of(
+    pair: Pair,
+    labels: Labels,
+    colours: dict[str, Colour],
+    resample: bool = False,
+    ignored: int | None = None,
+) -> Overlay:
+    """Read a pair, and its image where it is known, for its picture; what the reference says is ``ignored`` is empty.
+
+    Raises DataError where a file cannot be read.
+    """
     reference, prediction, _ = read_pair(pair, resample)
     image = None
     if pair.reference.image is not None:
         image = _grey(pair, reference.array.shape, reference.affine)
     spacing = triple(reference.spacing, "the spacing of a reference")
-    ours, theirs = (_scored_only(volume.array, labels) for volume in (reference, prediction))
+    counted = without(ignored, reference.array, prediction.array)
+    ours, theirs = (_scored_only(array, labels) for array in counted)
     return Overlay(ours, theirs, image, spacing, labels, colours)
 
 
