@@ -110,6 +110,8 @@ def test_a_run_ends_with_scores_of_test_cases(finished) -> None:
     test = next(event["values"] for event in events(finished, "metrics") if event["split"] == "test")
     assert test["cases"] == 1 and 0 <= test["dice"] <= 1 and {"dice_liver"} <= test.keys()
     assert (finished / "test" / "per_case.csv").is_file()
+    log = (finished / "log.txt").read_text()
+    assert log.count("  validation Dice ") == 3 and log.count("  test Dice ") == 1
     assert json.loads((finished / "settings.json").read_text())["data"]["labels"] == 3
 
 

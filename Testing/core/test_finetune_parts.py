@@ -148,6 +148,8 @@ def test_what_the_scores_say() -> None:
     said = judge(val, {**val, "dice": 0.6, "cases": 3.0}, active=False)
     assert "60" in said.title and "test" in said.title and "So few cases" in said.text
     assert judge(None, None, active=True).title == "No scores yet"
+    said = judge(val, {"cases": 0.0}, active=False)
+    assert (said.kind, said.title) == ("bad", "None of the test cases could be scored")
     assert "Balanced accuracy" in judge({"balanced_accuracy": 0.5, "cases": 9.0}, None, False).title
 
 
@@ -166,7 +168,7 @@ def test_a_report_comes_without_whole_pictures(labelled_cohort, tmp_path) -> Non
 
 
 @pytest.mark.usefixtures("own_config")
-def test_a_test_case_that_cannot_be_read_is_told_of_at_the_end(tmp_path) -> None:
+def test_a_test_case_that_cannot_be_read_is_told_of_at_the_end(tmp_path, capsys) -> None:
     """Without the name of its file, and the report comes."""
     for name in ("a", "b", "secret"):
         array = np.random.default_rng(0).normal(0, 300, (33, 34, 35)).astype(np.float32)
@@ -187,7 +189,12 @@ def test_a_test_case_that_cannot_be_read_is_told_of_at_the_end(tmp_path) -> None
     told = [e["message"] for e in events if e["type"] == "warning" and "cannot be scored" in e["message"]]
     assert len(told) == 1 and "not finite" in told[0] and "secret" not in told[0]
     assert [e["values"] for e in events if e.get("split") == "test"] == [{"cases": 0.0}]
-    assert (tmp_path / "run" / "report.html").is_file()
+    # The report takes names of files and cases out of what it shows, and must leave the words.
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(words in report for words in ("None of the test cases could be scored", "cannot be scored: "))
+    for text in (capsys.readouterr().out, (tmp_path / "run" / "log.txt").read_text()):
+        assert "warning: one of the held-out cases cannot be scored" in text
+        assert "none of the test cases could be scored" in text
 
 
 # Weights

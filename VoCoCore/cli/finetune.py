@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.cli.estimate import add_estimate, estimate_finetuning, wants_estimate
-from VoCoCore.cli.job import check_run, detach, kept_settings, run_parser, train
+from VoCoCore.cli.job import check_run, detach, ears, kept_settings, run_parser, train
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings, read_config
-from VoCoCore.errors import SettingsError, counted
+from VoCoCore.errors import EnvironmentFault, SettingsError, counted
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.directory import RunDirectory, is_run
@@ -105,8 +106,18 @@ def _examined(folder: Path) -> None:
     from VoCoCore.evaluation.final import examine
     from VoCoCore.evaluation.finetune_report import write_finetune_report
 
+    run, hearing = RunDirectory(folder), ears(folder)
+
+    def tell(kind: str, **facts: Any) -> None:
+        run.events.emit(kind, **facts)
+        for ear in hearing if kind in ("warning", "metrics") else ():
+            with suppress(
+                OSError, EnvironmentFault, ValueError
+            ):  # a terminal that was closed costs no scores
+                ear({"type": kind, **facts})
+
     try:
-        examine(folder)
+        examine(folder, tell)
     finally:
         write_finetune_report(folder)
 

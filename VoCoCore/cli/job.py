@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from VoCoCore.cli.main import Parser
 from VoCoCore.errors import SettingsError, StopRequested
@@ -15,6 +15,9 @@ from VoCoCore.runs.describe import command_of
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.files import read_json
 from VoCoCore.runs.narrate import shell_word
+
+if TYPE_CHECKING:
+    from VoCoCore.cli.console import Listener
 
 
 def run_parser(name: str, description: str) -> Parser:
@@ -71,27 +74,21 @@ def train(
 
     Raises StopRequested when it was stopped before its end.
     """
-    from VoCoCore.cli.console import Listener, listener
     from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.devices import this_rank
     from VoCoCore.runs.environment import environment
-    from VoCoCore.runs.lines import PlainLines
 
     if this_rank() > 0:
         with interrupts() as should_stop:
             return _or_stopped(name, job(settings, folder, resume=resume, should_stop=should_stop), folder)
     known.remember(folder)
-    # What a detached job prints goes to log.txt, so it would be there twice.
-    ears: list[Listener] = [PlainLines(RunDirectory(folder).log, every=60.0)]
-    if not os.environ.get("VOCO_DETACHED"):
-        ears.append(listener())
     with interrupts() as should_stop:
         result = job(
             settings,
             folder,
             environment=environment(),
             resume=resume,
-            listeners=ears,
+            listeners=ears(folder),
             should_stop=should_stop,
             after=lambda done: write_report(done.path),
         )
@@ -99,6 +96,16 @@ def train(
     _or_stopped(name, result, folder)
     print(f"weights: {result.weights}")
     return result
+
+
+def ears(folder: str | Path) -> list[Listener]:
+    """Who hears the events of the run ``folder`` at once: its log.txt, and the terminal."""
+    from VoCoCore.cli.console import listener
+    from VoCoCore.runs.lines import PlainLines
+
+    # What a detached job prints goes to log.txt, so it would be there twice.
+    log = PlainLines(RunDirectory(folder).log, every=60.0)
+    return [log] if os.environ.get("VOCO_DETACHED") else [log, listener()]
 
 
 def _or_stopped(name: str, result: Any, folder: str) -> Any:

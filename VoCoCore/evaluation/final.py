@@ -114,8 +114,8 @@ def _look_at(
             found[names.of(case)] = one
         except faults as error:
             # Names of files may name patients.
-            told = f"a case cannot be scored: {without_names(error, private)}"
-            tell("warning", message=told, hint="see private/index.json")
+            told = f"one of the held-out cases cannot be scored: {without_names(error, private)}"
+            tell("warning", message=told, hint="'voco data check' of the list of cases says which")
         tell("stage", name="last look", done=number, total=len(cases), text="")
     names.write(run.private)
     return found

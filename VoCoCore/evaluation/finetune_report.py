@@ -58,6 +58,9 @@ def judge(
         )
         return Verdict("note", "No scores yet", words)
     shown, where = (test, "test") if test else (val or {}, "validation")
+    if not {"dice", "balanced_accuracy"} & shown.keys():
+        why = "The warnings say why; where there are none, no case has any of the labels."
+        return Verdict("bad", f"None of the {where} cases could be scored", why)
     name = "dice" if "dice" in shown else "balanced_accuracy"
     title = f"{'Mean Dice' if name == 'dice' else 'Balanced accuracy'} {percent(number(shown, name))} on {where} cases"
     count = number(shown, "cases")

@@ -97,7 +97,9 @@ def _metrics(event: Mapping[str, Any]) -> str:
     values = _table(event, "values")
     head = f"step {event.get('step')}"
     if event.get("split") != "train" and ("dice" in values or "balanced_accuracy" in values):
-        return f"{head}  {_scores(values)}"
+        return f"{head}  {_scores(values, 'test' if event.get('split') == 'test' else 'validation')}"
+    if event.get("split") == "test":
+        return "none of the test cases could be scored"
     if event.get("split") == "val":
         return (
             f"{head}  held-out position accuracy {number(values.get('position_accuracy'), 3)} "
@@ -111,17 +113,17 @@ def _metrics(event: Mapping[str, Any]) -> str:
     )
 
 
-def _scores(values: Mapping[str, Any]) -> str:
-    """What a look at validation cases found: Dice with its interval and for each class, or a diagnosis' scores."""
+def _scores(values: Mapping[str, Any], of: str = "validation") -> str:
+    """What a look at held-out cases found: Dice with its interval and for each class, or a diagnosis' scores."""
     if "dice" not in values:
         shown = (n for n in ("balanced_accuracy", "accuracy", "auroc") if n in values)
-        return "validation " + ", ".join(f"{n.replace('_', ' ')} {number(values[n], 3)}" for n in shown)
+        return f"{of} " + ", ".join(f"{n.replace('_', ' ')} {number(values[n], 3)}" for n in shown)
     names = [n for n in values if n.startswith("dice_") and n not in ("dice_low", "dice_high")]
     each = [f"{name[5:]} {number(values[name], 3)}" for name in names[:8]]
     bounds = ""
     if "dice_low" in values:  # one case has no interval
         bounds = f" (95 % {number(values['dice_low'], 3)} to {number(values.get('dice_high'), 3)})"
-    return f"validation Dice {number(values['dice'], 3)}{bounds}: " + ", ".join(each)
+    return f"{of} Dice {number(values['dice'], 3)}{bounds}: " + ", ".join(each)
 
 
 def _progress(event: Mapping[str, Any]) -> str:
