@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from VoCoCore import __version__
+from VoCoCore.cli import streams
 from VoCoCore.errors import SettingsError, StopRequested, VocoError, nearest, of_the_machine
 
 COMMANDS = {
@@ -127,19 +128,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None and not sys.warnoptions:
         # Libraries speak to programmers; what users must know is said in our words.
         warnings.simplefilter("ignore")
-    _speak_unicode()
+    streams.prepare()
     _let_threads_sleep()
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(__version__)
-        return 0
-    return _guarded(words)
+    try:
+        return streams.finish(_guarded(words))
+    except SystemExit:  # argparse's --help
+        if code := streams.finish(0):
+            return code
+        raise
 
 
 def _guarded(words: list[str]) -> int:
     try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(usage())
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(__version__)
+            return 0
         if any("\0" in word for word in words):
             raise SettingsError("an argument holds a character 0", "no name of a file or a setting has one")
         if words[0] not in COMMANDS:
@@ -149,26 +155,24 @@ def _guarded(words: list[str]) -> int:
         return importlib.import_module(f"VoCoCore.cli.{words[0]}").run(words[1:]) or 0
     except VocoError as error:
         word = "stopped" if isinstance(error, StopRequested) else "error"
-        print(f"voco: {word}: {error}", file=sys.stderr)
+        streams.complain(f"voco: {word}: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("voco: stopped: interrupted  (run the same command again)", file=sys.stderr)
+        streams.complain("voco: stopped: interrupted  (run the same command again)")
         return StopRequested.exit_code
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; the interpreter must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.abandon(sys.stdout)
         return 0
     except Exception as error:
         if os.environ.get("VOCO_DEBUG"):
             raise
         if fault := of_the_machine(error):
-            print(f"voco: error: {fault}", file=sys.stderr)
+            streams.complain(f"voco: error: {fault}")
             return fault.exit_code
-        print(
+        streams.complain(
             f"voco: defect: {type(error).__name__}: {' '.join(str(error).split())}  "
             "(this is ours to mend: please report it to those you have VoCo from, with the trace that is shown with "
-            "VOCO_DEBUG=1 in the environment)",
-            file=sys.stderr,
+            "VOCO_DEBUG=1 in the environment)"
         )
         return 1
 
@@ -185,9 +189,3 @@ def _let_threads_sleep() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", AWAKE)
-
-
-def _speak_unicode() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
