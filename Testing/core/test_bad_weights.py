@@ -110,6 +110,7 @@ def test_weights_that_are_damaged(capsys, tmp_path, encoder):
         {name: value for name, value in state.items() if "bottleneck" not in name}, tmp_path / "half.pt"
     )
     torch.save({"state_dict": {"epoch": 3}}, tmp_path / "none.pt")
+    torch.save({"ema": state, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "ema.pt")
     (tmp_path / "sparse.pt").write_bytes(b"\x93NUMPY\x01\x00" + b" " * 100)
     for kind, name, says in (
         ("a safetensors file cut off", "cut.safetensors", "not a whole one"),
@@ -117,10 +118,13 @@ def test_weights_that_are_damaged(capsys, tmp_path, encoder):
         ("weights that are not finite", "inf.safetensors", "not finite, in bottleneck.norm1.bias"),
         ("weights of half an encoder", "half.pt", "fills only"),
         ("a checkpoint without tensors", "none.pt", "holds no weights"),
+        ("a checkpoint with its weights under a name of its own", "ema.pt", "but tensors in 'ema'  (save"),
         ("a numpy array as weights", "sparse.pt", "no PyTorch weights file"),
     ):
         meet(capsys, kind, 3, convert(tmp_path / name), [says, name])
     assert not (tmp_path / "out.safetensors").exists()
+    assert main(["weights", "inspect", str(tmp_path / "inf.safetensors")]) == 0
+    assert "no job takes this file: it holds values that are not finite" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def inspect_weights(path: str | Path, against: Mapping[str, str] | None = None) 
     wanted = described(found, against or {})
     if not wanted:
         return Inspection(file, found)
-    from VoCoCore.models.matching import match
+    from VoCoCore.models.matching import match, not_finite
     from VoCoCore.models.outline import outline
 
     whole = found.kind if found.kind not in (TRANSFORMER, ENCODER) else ENCODER
@@ -93,7 +93,10 @@ def inspect_weights(path: str | Path, against: Mapping[str, str] | None = None) 
         if against:
             raise
         return Inspection(file, found, wanted, remark=error.message)
-    return Inspection(file, found, wanted, match(network, file)[1])
+    tensors, coverage = match(network, file)
+    broken = not_finite(tensors)
+    remark = f"no job takes this file: it holds values that are not finite, in {broken}" if broken else ""
+    return Inspection(file, found, wanted, coverage, remark)
 
 
 def described(found: Identity, wanted: Mapping[str, str]) -> dict[str, str]:

@@ -79,10 +79,14 @@ def check_match(
         whose = f"the {part.rstrip('.')}'s" if part else "this network's"
         message = f"{file.path} fills only {share:.0%} of {whose} weights"
         raise DataError(message, _why_little(module, file, coverage))
-    broken = next((n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
-    if broken:
+    if broken := not_finite(tensors):
         message = f"{file.path} holds values that are not finite, in {broken}"
         raise DataError(message, "use an earlier checkpoint")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Name of the first tensor with values that are not finite; empty where there is none."""
+    return next((n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), "")
 
 
 def _why_little(module: nn.Module, file: WeightFile, coverage: Coverage) -> str:

@@ -109,7 +109,19 @@ def _read_torch(path: Path) -> WeightFile:
     except Exception as error:  # torch and pickle raise a dozen kinds, none for "cannot be read"
         raise _unreadable(path, str(error)) from None
     tensors, notes = _unwrap(content)
+    if not tensors and (elsewhere := _entries_with_tensors(content)):
+        message = f"{path} holds no weights where they are looked for, but tensors in {elsewhere}"
+        raise DataError(message, "save that entry alone, as a state dict of its own")
     return WeightFile(path, "torch", tensors, {}, tuple(notes))
+
+
+def _entries_with_tensors(content: Any) -> str:
+    """Names of a checkpoint's entries that may be a state dict under a name of its own."""
+    entries = content.items() if isinstance(content, Mapping) else ()
+    found = (name for name, entry in entries if isinstance(entry, Mapping))
+    return ", ".join(
+        f"'{name}'" for name in found if any(isinstance(t, Tensor) for t in content[name].values())
+    )
 
 
 def _program(path: Path) -> str:

@@ -54,6 +54,8 @@ def _print(found: Inspection) -> None:
     show(found.coverage)
     for group, count in list(found.stray().items())[:8]:
         _line("not used", f"{group}: {counted(count, 'tensor')}")
+    if found.remark:
+        _line("remark", found.remark)
 
 
 def _line(name: str, text: str) -> None:
