@@ -19,6 +19,8 @@ from faults import check_line
 from VoCoCore.cli import main
 from VoCoCore.data.phantom import make_cohort
 from VoCoCore.data.store import Store
+from VoCoCore.models.encoders import build_encoder
+from VoCoCore.models.weights import save_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = ["--preset", "tiny", "--crops.counts", "2,2,1"]
@@ -42,6 +44,10 @@ def carry_out(*given, **named):
 _SLOW = (
     "import sys, slowly; slowly.prepare._carry_out = slowly.carry_out; "
     "from VoCoCore.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+_SLOW_DISK = (
+    "import sys, time, torch; torch.save = lambda _, file: (file.write(b'a half'), file.flush(), time.sleep(100)); "
+    "from VoCoCore.cli import main; sys.exit(main())"
 )
 _PLAIN = "import sys; from VoCoCore.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -121,6 +127,18 @@ def test_a_second_interrupt_ends_at_once(cohort, slowly, tmp_path):
         job.send_signal(signal.SIGINT)
         time.sleep(0.5)
     only_line("preparing, interrupted twice", 5, job, "interrupted")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_in_the_middle_of_writing_leaves_nothing(name, tmp_path):
+    save_weights(build_encoder("unet", 1, 4, 32), tmp_path / "encoder.safetensors")
+    out = tmp_path / "out"
+    words = ["weights", "export", tmp_path / "encoder.safetensors", "--format", "torch", "-o", out / "w.pt"]
+    job = program(_SLOW_DISK, words)
+    until(lambda: any(file.stat().st_size for file in out.glob("*")), job)
+    job.send_signal(getattr(signal, name))
+    only_line(f"an export, told {name}", 5, job, "interrupted")
+    assert not list(out.iterdir())
 
 
 def test_a_disk_that_is_full(cohort, tmp_path):

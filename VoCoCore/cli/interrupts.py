@@ -20,6 +20,19 @@ _PATIENT = _numbers("SIGUSR1", "SIGHUP")
 _TERMINAL = _numbers("SIGINT", "SIGHUP")
 
 
+def end_tidily() -> None:
+    """Have SIGTERM (a time limit, a shutdown) end this process as Ctrl-C does: nothing half-written, and code 5."""
+    owner = os.getpid()
+
+    def end(number: int, _frame: object) -> None:
+        if os.getpid() == owner:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a process forked meanwhile ends as it would have
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 @contextmanager
 def interrupts(after: str = "this step, with a checkpoint") -> Iterator[Callable[[], bool]]:
     """Catch them for the length of the block; ``after`` says when a wish is met.

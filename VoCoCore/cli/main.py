@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from VoCoCore import __version__
 from VoCoCore.cli import streams
+from VoCoCore.cli.interrupts import end_tidily
 from VoCoCore.errors import SettingsError, StopRequested, VocoError, nearest, of_the_machine
 
 COMMANDS = {
@@ -125,9 +126,11 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if argv is None and not sys.warnoptions:
-        # Libraries speak to programmers; what users must know is said in our words.
-        warnings.simplefilter("ignore")
+    if argv is None:
+        end_tidily()
+        if not sys.warnoptions:
+            # Libraries speak to programmers; what users must know is said in our words.
+            warnings.simplefilter("ignore")
     streams.prepare()
     _let_threads_sleep()
     try:
