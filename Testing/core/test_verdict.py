@@ -1,8 +1,12 @@
 """The report's one answer, and what it leaves out of every text."""
 
+from pathlib import Path
+
 import pytest
 from made_runs import VAL
 
+import VoCoCore.demo
+from VoCoCore.cli import main
 from VoCoCore.evaluation.verdict import judge
 from VoCoCore.runs.privacy import without_names
 
@@ -23,6 +27,15 @@ from VoCoCore.runs.privacy import without_names
 def test_verdict_follows_the_lower_bound(changes, kind, says):
     verdict = judge({**VAL, **changes}, bases=16, active=False)
     assert verdict.kind == kind and says in f"{verdict.title} {verdict.text}"
+
+
+@pytest.mark.parametrize("changes", [{}, {"shuffled_accuracy": 0.6}, {"accuracy_low": 0.1}, {"volumes": 1.0}])
+def test_the_demo_says_what_its_report_says(changes, capsys, monkeypatch, tmp_path):
+    figures = {**VAL, **changes}
+    made = VoCoCore.demo.Demonstration(Path("report.html"), Path("crops.png"), figures, finished=True)
+    monkeypatch.setattr(VoCoCore.demo, "demonstrate", lambda *given: made)
+    assert main(["demo", "--folder", str(tmp_path)]) == 0
+    assert judge(figures, bases=16, active=False).title in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -54,13 +54,13 @@ def run(words: Sequence[str]) -> int:
 def _verdict(figures: dict[str, float]) -> str:
     if not figures:
         return "  nothing yet: it was stopped before the first look"
+    from VoCoCore.evaluation.verdict import judge
+
     lines = [
         f"  position accuracy {figures['position_accuracy']:.1%}, 95 % interval {figures['accuracy_low']:.1%} to "
         f"{figures['accuracy_high']:.1%} over {counted(int(figures['volumes']), 'volume')}",
         f"  the best constant answer scores {figures['chance']:.1%}, these answers with labels shuffled "
         f"{figures['shuffled_accuracy']:.1%}",
+        f"  {judge(figures, None, active=False).title}",
     ]
-    learned = figures["accuracy_low"] > figures["chance"]
-    word = "knows" if learned else "does NOT know"
-    lines.append(f"  so the network {word} better than chance where a crop lies")
     return "\n".join(lines)
