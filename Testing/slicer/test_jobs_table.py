@@ -28,7 +28,8 @@ from VoCoSlicerLib.logic import VoCoLogic
 def config(tmp_path, monkeypatch):
     monkeypatch.setenv("VOCO_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(jobs, "BUDGET", 10.0)  # so that on a busy machine too a call reads all
+    for limit in ("BUDGET", "LONGEST"):
+        monkeypatch.setattr(jobs, limit, 60.0)  # so that on a busy machine too a call reads all
     return tmp_path / "config"
 
 
@@ -185,8 +186,6 @@ def test_a_call_reads_each_run_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
         RunReader, "refresh", lambda reader, end: reading.append(reader.run.name) or refresh(reader, end)
     )
-    for limit in ("BUDGET", "LONGEST"):
-        monkeypatch.setattr(f"VoCoSlicerLib.jobs.{limit}", 60)
     table = JobTable()
     for _ in range(2):
         reading.clear()
