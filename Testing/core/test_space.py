@@ -165,6 +165,17 @@ def test_a_case_that_somebody_prepares_stays(tmp_path: Path, monkeypatch) -> Non
     assert stores.Store(path).keys() == [KEYS[1]]
 
 
+def test_without_locks_a_case_in_work_stays_for_a_day(tmp_path: Path, monkeypatch) -> None:
+    path = make_store(tmp_path / "store")
+    partial = path / "partial" / f"{KEYS[1]}.abc"
+    partial.mkdir()
+    monkeypatch.setattr("VoCoCore.runs.lock._try", lambda handle, shared=False: None)
+    assert free.delete_unused(path)[0] == 4 and partial.exists(), "a job may be at work there"
+    os.utime(partial, (1, 1))
+    free.delete_unused(path)
+    assert not partial.exists()
+
+
 def test_what_is_not_marked_is_never_deleted(tmp_path: Path, capsys) -> None:
     photos, fake = tmp_path / "photos", tmp_path / "store"
     for folder in (photos, fake, tmp_path / ".photos.deleting-0123abcd"):

@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,13 +38,12 @@ from VoCoCore.data.store_volume import (
 from VoCoCore.errors import DataError, EnvironmentFault
 from VoCoCore.runs.files import is_leftover, patiently, read_json, write_json, writing
 from VoCoCore.runs.lock import FileLock, alone
-from VoCoCore.runs.space import STORE_MARK, STORE_MARKER, partial_folders
+from VoCoCore.runs.space import STORE_MARK, STORE_MARKER, is_left, partial_folders
 from VoCoCore.settings import PrepareSettings
 
 FORMAT = 1  # raise it whenever the same source and settings would give other values
 _MARK = {"what": STORE_MARK, "format": FORMAT}
 _OPEN_VOLUMES = 256
-_DAY = 86400  # seconds
 
 
 def case_key(
@@ -203,7 +201,7 @@ class Store:
         for partial in partial_folders(self.root):
             lock = FileLock(self.root / "locks" / f"{partial.name[:2]}.lock")
             with suppress(OSError):
-                if lock.acquire(wait=0) and (lock.supported or time.time() - partial.stat().st_mtime > _DAY):
+                if lock.acquire(wait=0) and is_left(partial, lock):
                     shutil.rmtree(partial, ignore_errors=True)
             lock.release()
 

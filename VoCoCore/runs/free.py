@@ -24,6 +24,7 @@ from VoCoCore.runs.space import (
     MARKERS,
     STORE,
     case_folders,
+    is_left,
     kind_of,
     look,
     partial_folders,
@@ -81,7 +82,7 @@ def delete(path: str | Path) -> int:
 def delete_unused(path: str | Path) -> tuple[int, int]:
     """Delete the cases of a store that no known run needs; returns how many, and how many bytes that freed.
 
-    A case that some process is preparing right now stays. Raises as `delete` does.
+    A case that some process is preparing right now stays, see `space.is_left`. Raises as `delete` does.
     """
     store = check(path, kinds=(STORE,))
     used = uses()
@@ -100,13 +101,16 @@ def delete_unused(path: str | Path) -> tuple[int, int]:
 
 
 def _delete_case(store: Path, key: str, folder: Path) -> bool:
-    """Delete a case, or what is left of one, with its lock held."""
+    """Delete a case, or what is left of one, with its lock held; False where somebody may be at work on it."""
     lock = FileLock(store / "locks" / f"{key[:2]}.lock")
     if not lock.acquire(wait=_PATIENCE if folder.parent.name != "partial" else 0.0):
         return False
     try:
         aside = folder
-        if folder.parent.name != "partial":
+        if folder.parent.name == "partial":
+            if not is_left(folder, lock):
+                return False
+        else:
             aside = store / "partial" / f"{key}.{uuid.uuid4().hex}"
             files.patiently(lambda: os.rename(folder, aside))
         shutil.rmtree(aside)

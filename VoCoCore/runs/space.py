@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from VoCoCore.runs import files, known
 from VoCoCore.runs.directory import RunDirectory, is_run
 from VoCoCore.runs.export import MARKER, is_export
+from VoCoCore.runs.lock import FileLock
 from VoCoCore.runs.status import ACTIVE
 
 STORE_MARKER = "store.json"
@@ -26,6 +28,7 @@ STORE, EXPORT, LEFTOVER = "store", "export", "leftover"
 _ASIDE = re.compile(r"\..+\.deleting-[0-9a-f]{8}")
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = re.compile(r"[0-9a-f]{64}(\..+)?")
+_DAY = 86400  # seconds
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,13 @@ def partial_folders(store: Path) -> list[Path]:
     """Folders of cases that were being written or deleted; like `case_folders`, without what a link leads to."""
     partial = store / "partial"
     return sorted(_own_folders(partial, _PARTIAL)) if _lies_in(store, partial) else []
+
+
+def is_left(partial: Path, lock: FileLock) -> bool:
+    """Whether the writer of a case in ``partial``, whose ``lock`` is taken, is gone; without locks nobody knows, and a
+    day decides. Raises OSError where the folder is gone.
+    """
+    return lock.supported or time.time() - partial.stat().st_mtime > _DAY
 
 
 def _lies_in(store: Path, folder: Path) -> bool:
