@@ -8,7 +8,7 @@ from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 from VoCoCore.devices import Machine
-from VoCoCore.errors import EnvironmentFault
+from VoCoCore.errors import EnvironmentFault, StopRequested
 from VoCoCore.models.compiling import compile_encoders, is_compiled
 from VoCoCore.models.convolutions import FlatConv3d
 from VoCoCore.models.encoders import build_encoder
@@ -16,6 +16,7 @@ from VoCoCore.models.interface import Encoder
 from VoCoCore.models.networks import SegmentationNetwork
 from VoCoCore.models.placing import placed
 from VoCoCore.pretext.build import build_task, encoder_factory
+from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.training.finetune import finetune
 from VoCoCore.training.pretrain import pretrain
 
@@ -90,6 +91,21 @@ def test_a_look_has_batches_of_other_sizes_and_compiles_none_of_them(labelled_co
     torch._dynamo.reset()
     assert set(sizes) == {settings.optim.batch * settings.patches.per_case}
     assert sum(event["type"] == "metrics" and event["split"] == "val" for event in looks) == 2
+
+
+@pytest.mark.parametrize("error", [TorchDynamoException("g++ -15"), RuntimeError("a pipe of workers broke")])
+def test_a_signal_that_ends_the_compiler_too_is_a_stop(error, small_cohort, tmp_path, monkeypatch):
+    told = []
+
+    def fail(*_inputs):
+        told.append("SIGTERM")
+        raise error
+
+    monkeypatch.setattr(Encoder, "compile", lambda self, **_: setattr(self, "_compiled_call_impl", fail))
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(StopRequested, match="at its start") as stopped:
+        pretrain(small_cohort.settings(run__compile=True), run.path, should_stop=lambda: bool(told))
+    assert "--resume" in stopped.value.hint and run.state() == "stopped"
 
 
 def test_where_nothing_can_compile_the_job_says_so(small_cohort, tmp_path, monkeypatch):

@@ -126,7 +126,8 @@ class Attempt:
         try:
             return self._work(attempt)
         except Exception as error:
-            known = explained(error, self.machine.ranks, self.out_of_memory)
+            stopping = self.settings.run.compile and self.asked()
+            known = explained(error, self.machine.ranks, self.out_of_memory, stopping)
             if known is error:
                 raise
             raise known from error
@@ -211,8 +212,7 @@ class Attempt:
         per_step = optim.batch * optim.accumulate
         numbers = Numbers(start * per_step, steps * per_step, optim.batch, machine.rank, machine.ranks)
         samples = self.samples()
-        workers = self._workers(samples, numbers)
-        return make_loader(samples, numbers, workers, machine.device.type == "cuda")
+        return make_loader(samples, numbers, self._workers(samples, numbers), machine.device.type == "cuda")
 
     def _shared(self) -> nn.Module:
         if self.machine.ranks == 1:

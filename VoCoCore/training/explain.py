@@ -28,9 +28,12 @@ _PEER_GONE = (
 
 
 def explained(
-    error: BaseException, ranks: int, out_of_memory: Callable[[], EnvironmentFault]
+    error: BaseException, ranks: int, out_of_memory: Callable[[], EnvironmentFault], stopping: bool = False
 ) -> BaseException:
-    """``error`` itself, or what it means to the user. ``out_of_memory`` makes the error with what to change."""
+    """``error`` itself, or what it means to the user. ``out_of_memory`` makes the error with what to change.
+
+    ``stopping``: a job that compiles was told to stop, and its compiler perhaps with it.
+    """
     if isinstance(error, VocoError):
         return error
     if killed := worker_killed(error):
@@ -40,6 +43,9 @@ def explained(
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         return out_of_memory()
+    if stopping:
+        # A compiler that a signal to the whole process group has ended says so in many ways.
+        return KeyboardInterrupt()
     if compiler := cannot_compile(error):
         return compiler
     if ranks > 1 and isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _PEER_GONE):
