@@ -22,6 +22,8 @@ from made_cohorts import SMALL_FINETUNE
 from safetensors.torch import load_file
 
 from VoCoCore.cli import main
+from VoCoCore.errors import StopRequested
+from VoCoCore.evaluation import final
 from VoCoCore.evaluation.cases_table import read_per_case
 from VoCoCore.fields import flatten
 from VoCoCore.models.model_files import load_model
@@ -230,6 +232,44 @@ def test_a_run_that_ended_in_its_last_look_makes_up_for_it(left, finished, tmp_p
     assert "nothing to go on with" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("how", ["Ctrl-C", "jobs stop"])
+def test_a_wish_ends_the_last_look_and_resuming_makes_up_for_it(
+    how, finished, tmp_path, capsys, monkeypatch
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "test")
+    load = final.load_model
+
+    def asked(file: Path) -> Any:
+        if how == "jobs stop":
+            assert main(["jobs", "stop", str(run)]) == 0
+        else:
+            signal.raise_signal(signal.SIGINT)
+        return load(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(final, "load_model", asked)
+        assert main(["jobs", "resume", str(run), "--foreground"]) == 5
+    said = capsys.readouterr()
+    assert "after the case it is in" in said.out
+    assert "stopped: 0 of 1 held-out case scored" in said.err and f"jobs resume {run}" in said.err
+    assert RunDirectory(run).state() == "finished" and not (run / "test").exists()
+    assert "0 of 1" in (run / "log.txt").read_text()
+    assert main(["jobs", "resume", str(run), "--foreground"]) == 0
+    assert (run / "test" / "summary.json").is_file()
+    assert_same(run, finished)
+
+
+def test_the_last_look_ends_between_two_cases(finished, tmp_path) -> None:
+    run, heard = shutil.copytree(finished, tmp_path / "run"), []
+    shutil.rmtree(run / "test")
+    index = run / "private" / "index.json"
+    index.write_text(index.read_text().replace('"val"', '"test"'))
+    with pytest.raises(StopRequested, match="1 of "):
+        final.examine(run, lambda kind, **_: heard.append(kind), lambda: "stage" in heard)
+    assert heard == ["stage"] and not (run / "test").exists()
+
+
 def test_a_run_passed_on_without_images_of_patients_lacks_nothing(finished, tmp_path, capsys) -> None:
     run = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("private", "report.html"))
     assert main(["jobs", "show", str(run)]) == 0
@@ -273,7 +313,8 @@ def test_folds_share_a_plan_and_finished_ones_are_not_trained_again(words, tmp_p
     assert not {m["id"] for m in held[0]} & {m["id"] for m in held[1]} and sum(map(len, held)) == 6
     before = shutil.move(run / "fold-1", tmp_path / "before")
     stamp = (run / "fold-0" / MODEL).stat().st_mtime_ns
-    # As if it had been killed in its last look: the scores of its validation cases are not there yet.
+    # As if it had been stopped in its last look: the scores of its validation cases are not there yet.
+    RunDirectory(run / "fold-0").request_stop()
     tables = [run / "fold-0" / "validation" / name for name in ("per_case.csv", "summary.json")]
     scores = [(table, table.read_text(), table.unlink())[1] for table in tables]
     assert main(["finetune", "--run", str(run), "--resume"]) == 0

@@ -30,11 +30,13 @@ with run.lock(), run.heartbeat(0.2):
     run.clear_stop()
     run.next_attempt()
     run.events.emit("started", attempt=1, step=0, device="CPU")
-    run.write_status("running", 3, 10)
-    while sys.argv[2] == "deaf" or not run.stop_requested():
+    looking = "looking" in sys.argv[2]
+    run.write_status("finished" if looking else "running", 3, 10)
+    while "deaf" in sys.argv[2] or not run.stop_requested():
         time.sleep(0.02)
-    run.events.emit("finished", state="stopped", step=4)
-    run.write_status("stopped", 4)
+    if not looking:
+        run.events.emit("finished", state="stopped", step=4)
+        run.write_status("stopped", 4)
 """
 
 
@@ -71,7 +73,7 @@ def job(tmp_path: Path):
         run = RunDirectory.create(tmp_path / "live", {}, {})
         children.append(subprocess.Popen([sys.executable, "-c", JOB, str(run.path), how], cwd=ROOT))
         give_up = time.monotonic() + 20
-        while run.state() != "running":
+        while run.state() not in ("running", "finished"):
             assert time.monotonic() < give_up
             time.sleep(0.02)
         return run
@@ -291,6 +293,22 @@ def test_a_job_that_does_not_listen_is_ended(job, capsys, words: list[str]) -> N
     said = say(capsys, words[0], run.path, *words[1:])
     assert "is stopped" in said and "checkpoint is of step 2" in said and "jobs resume" in said
     assert run.state() == "stopped" and not run.is_locked()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="ends processes as POSIX does")
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("looking", ["stop", "--wait"]), ("looking, deaf", ["stop", "--grace", "0.2"]), ("looking", ["kill"])],
+)
+def test_a_finished_job_is_stopped_and_killed_in_its_last_look(
+    job, capsys, how: str, words: list[str]
+) -> None:
+    run = job(how)
+    (run.weights / "model.safetensors").touch()
+    said = say(capsys, words[0], run.path, *words[1:])
+    assert "is finished" in said and "last look" in said and f"jobs resume {run.path} makes up" in said
+    assert run.state() == "finished" and not run.is_locked()
+    assert main(["jobs", "kill", str(run.path)]) == 2
 
 
 def test_a_job_on_another_machine_is_out_of_reach(tmp_path: Path, capsys) -> None:

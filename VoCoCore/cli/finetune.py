@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from VoCoCore.cli.estimate import add_estimate, estimate_finetuning, wants_estim
 from VoCoCore.cli.job import check_run, detach, ears, kept_settings, run_parser, train
 from VoCoCore.cli.main import Parser
 from VoCoCore.cli.options import add_settings, given_settings, read_config
-from VoCoCore.errors import EnvironmentFault, SettingsError, counted
+from VoCoCore.errors import EnvironmentFault, SettingsError, StopRequested, counted
 from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.protocols import resolve_finetune
 from VoCoCore.runs.directory import RunDirectory, is_run
@@ -101,8 +101,9 @@ def _train(settings: FinetuneSettings, folder: str, resume: bool) -> None:
     train("finetune", finetune, settings, folder, resume, _examined)
 
 
-def _examined(folder: Path) -> None:
-    """The last look at held-out cases, and the report."""
+def _examined(folder: Path, asked: Callable[[], bool] = lambda: False) -> None:
+    """The last look at held-out cases, which can be stopped as the job can, and the report."""
+    from VoCoCore.cli.interrupts import interrupts
     from VoCoCore.evaluation.final import examine
     from VoCoCore.evaluation.finetune_report import write_finetune_report
 
@@ -116,10 +117,14 @@ def _examined(folder: Path) -> None:
             ):  # a terminal that was closed costs no scores
                 ear({"type": kind, **facts})
 
-    try:
-        examine(folder, tell)
-    finally:
-        write_finetune_report(folder)
+    with interrupts("the case it is in") as told:
+        try:
+            examine(folder, tell, lambda: asked() or told() or run.stop_requested())
+        except StopRequested as stopped:
+            run.log(f"stopped: {stopped.message}")
+            raise
+        finally:
+            write_finetune_report(folder)
 
 
 def _close(folder: Path) -> None:
@@ -128,5 +133,8 @@ def _close(folder: Path) -> None:
     from VoCoCore.evaluation.final import is_examined
 
     if this_rank() == 0 and not is_examined(folder):
-        with RunDirectory(folder).lock():
+        run = RunDirectory(folder)
+        with run.lock():
+            run.clear_stop()
+            run.write_status("finished")  # of this process, for those who want to end it
             _examined(folder)

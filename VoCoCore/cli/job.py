@@ -68,9 +68,11 @@ def train(
     settings: Any,
     folder: str,
     resume: bool,
-    write_report: Callable[[Path], object],
+    close: Callable[[Path, Callable[[], bool]], object],
 ) -> Any:
     """Carry out ``job`` in the terminal and print where its report and weights lie; returns its result.
+
+    ``close`` writes the report of a folder; its second argument says whether somebody has asked to stop.
 
     Raises StopRequested when it was stopped before its end.
     """
@@ -90,7 +92,7 @@ def train(
             resume=resume,
             listeners=ears(folder),
             should_stop=should_stop,
-            after=lambda done: write_report(done.path),
+            after=lambda done: close(done.path, should_stop),
         )
     print(f"report: {result.run / 'report.html'}")
     _or_stopped(name, result, folder)

@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> int:
     from VoCoCore.evaluation.report import write_report
     from VoCoCore.training.pretrain import pretrain
 
-    train("pretrain", pretrain, settings, asked.run, asked.resume, write_report)
+    train("pretrain", pretrain, settings, asked.run, asked.resume, lambda run, _: write_report(run))
     return 0
 
 

@@ -14,7 +14,7 @@ from VoCoCore.data.label_maps import ignored_value, read_map
 from VoCoCore.data.private_names import names_in
 from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores, score_name
-from VoCoCore.errors import DataError
+from VoCoCore.errors import DataError, StopRequested, counted
 from VoCoCore.evaluation.case_names import CaseNames
 from VoCoCore.evaluation.cases_table import SUMMARY, Scores, summarise, table_of, write_results
 from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, write_diagnoses
@@ -28,6 +28,7 @@ from VoCoCore.models.card import ModelCard
 from VoCoCore.models.model_files import load_model
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
+from VoCoCore.runs.narrate import shell_word
 from VoCoCore.runs.privacy import without_names
 from VoCoCore.training.intervals import bootstrap_interval
 
@@ -35,12 +36,16 @@ Emit = Callable[..., None]
 Found = TypeVar("Found")
 
 
-def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float]:
+def examine(
+    run_folder: str | Path, emit: Emit | None = None, should_stop: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
     """Score the test cases of a finished fine-tuning, once, with the network that was kept.
 
     Without test cases the validation cases are scored in the same way. Tables go to ``test/`` or ``validation/`` of the
     run, where cases go by the hash of their images; ``private/cases.json`` says what they are called. Scores of test
     cases go to its events. Nothing happens where the run is not finished. Returns the scores.
+
+    ``should_stop`` is asked before each case. Raises StopRequested when it says so; the next call begins anew.
     """
     run = RunDirectory(run_folder)
     status = run.read_status()
@@ -54,7 +59,7 @@ def examine(run_folder: str | Path, emit: Emit | None = None) -> dict[str, float
     model, card = load_model(run.weights / "model.safetensors")
     predictor = Predictor([(model, card)], choose(settings.run), overlap=settings.run.overlap)
     score = _segmentations if settings.task == "segmentation" else _diagnoses
-    values = score(run, index, split, predictor, card, tell)
+    values = score(run, index, split, predictor, card, tell, should_stop)
     if split == "test" and not _is_told(run):
         tell("metrics", step=status.step, split="test", values=values)
     return values
@@ -104,11 +109,15 @@ def _look_at(
     look: Callable[[Case], Found],
     faults: tuple[type[Exception], ...],
     tell: Emit,
+    should_stop: Callable[[], bool],
 ) -> dict[str, Found]:
     """What ``look`` finds of each case, by its public name; cases with one of the ``faults`` are left out, and said."""
     names, found = CaseNames(), dict[str, Found]()
     private = names_in(run.private / "index.json")
     for number, case in enumerate(cases, start=1):
+        if should_stop():
+            done = f"{number - 1} of {counted(len(cases), 'held-out case')} scored; the weights are there"
+            raise StopRequested(done, f"voco jobs resume {shell_word(run.path)} scores all of them")
         try:
             one = look(case)
             found[names.of(case)] = one
@@ -122,7 +131,12 @@ def _look_at(
 
 
 def _segmentations(
-    run: RunDirectory, index: Index, split: str, predictor: Predictor, card: ModelCard, tell: Emit
+    run: RunDirectory,
+    index: Index,
+    split: str,
+    predictor: Predictor,
+    card: ModelCard,
+    *how: Any,
 ) -> dict[str, float]:
     labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
     ignored = ignored_value(index.labels)
@@ -130,7 +144,7 @@ def _segmentations(
     def look(case: Case) -> dict[str, LabelMetrics]:
         return _score(case, predictor, labels, ignored)
 
-    scores = _look_at(run, _of(index, split), look, (DataError,), tell)
+    scores = _look_at(run, _of(index, split), look, (DataError,), *how)
     summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
     write_results(_made_folder(run, split), scores, summary)
     return _values(scores, labels)
@@ -142,8 +156,8 @@ def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None
     truth = read_map(case.label)
     if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
         raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
-    counted = without(ignored, truth.array, predictor.segment(array, affine))
-    return case_metrics(*counted, steps_of(affine), labels)
+    shown = without(ignored, truth.array, predictor.segment(array, affine))
+    return case_metrics(*shown, steps_of(affine), labels)
 
 
 def _values(scores: Scores, labels: Labels) -> dict[str, float]:
@@ -155,7 +169,12 @@ def _values(scores: Scores, labels: Labels) -> dict[str, float]:
 
 
 def _diagnoses(
-    run: RunDirectory, index: Index, split: str, predictor: Predictor, card: ModelCard, tell: Emit
+    run: RunDirectory,
+    index: Index,
+    split: str,
+    predictor: Predictor,
+    card: ModelCard,
+    *how: Any,
 ) -> dict[str, float]:
     classes = [kind.name for kind in card.classes]
 
@@ -163,7 +182,7 @@ def _diagnoses(
         found = predictor.classify(*read_case(case))
         return Diagnosis(classes.index(str(case.target)), found)
 
-    seen = _look_at(run, _of(index, split), look, (DataError, ValueError), tell)
+    seen = _look_at(run, _of(index, split), look, (DataError, ValueError), *how)
     write_diagnoses(_made_folder(run, split) / DIAGNOSES, classes, seen)
     scores: dict[str, Any] = diagnosis_scores(
         np.asarray([one.probabilities for one in seen.values()]).reshape(-1, len(classes)),

@@ -13,6 +13,7 @@ from VoCoCore.runs.events import Event, read_events
 from VoCoCore.runs.follow import Follower
 from VoCoCore.runs.narrate import duration, shell_word
 from VoCoCore.runs.privacy import error_in_full
+from VoCoCore.runs.status import ACTIVE
 
 LOST = "it ended without a word: killed, often for want of memory, or the machine was shut down"
 CUT = "its last look at held-out cases, or its report, did not come to its end: see log.txt"
@@ -105,6 +106,14 @@ def may_begin_again(run: RunDirectory) -> bool:
 _LAST_LOOK = tuple(
     f"{folder}/{name}" for folder in ("test", "validation") for name in ("summary.json", "diagnoses.csv")
 )
+
+
+def at_work(run: RunDirectory) -> bool:
+    """Whether a job works on a run: also one that is finished, as long as it looks at held-out cases for the last time
+    or writes its report.
+    """
+    state = run.state()
+    return state in ACTIVE or (state == "finished" and run.is_locked())
 
 
 def end_is_missing(run: RunDirectory) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from VoCoCore.errors import EnvironmentFault, SettingsError, kind_of
 from VoCoCore.runs import files, known, process
-from VoCoCore.runs.describe import end_is_missing
+from VoCoCore.runs.describe import at_work, end_is_missing
 from VoCoCore.runs.directory import RunDirectory, check_usable, is_run
 from VoCoCore.runs.status import ACTIVE
 
@@ -175,7 +175,7 @@ def stop(run: RunDirectory, grace: float = 30.0) -> str:
     Asking leads to a checkpoint. Raises SettingsError where the job runs on another machine and has not
     stopped within ``grace`` (it stays asked).
     """
-    if run.state() not in ACTIVE:
+    if not at_work(run):
         return run.state()
     run.request_stop()
     if not _has_ended(run, grace):
@@ -215,7 +215,7 @@ def _verified_pid(run: RunDirectory) -> int | None:
     Raises SettingsError if it is on another machine, EnvironmentFault if another process may have its number.
     """
     status = run.read_status()
-    if status is None or not status.active:
+    if status is None or not (status.active or run.is_locked()):
         return None
     if status.host != process.host_name():
         hint = "it stops after its current step if it was asked to; end it on that machine otherwise"
@@ -262,7 +262,7 @@ def _marked(run: RunDirectory) -> str:
 
 
 def _has_ended(run: RunDirectory, patience: float) -> bool:
-    return _happens(lambda: run.state() not in ACTIVE, patience)
+    return _happens(lambda: not at_work(run), patience)
 
 
 def _happens(condition: Callable[[], bool], patience: float) -> bool:

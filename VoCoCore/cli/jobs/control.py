@@ -65,7 +65,8 @@ def stop_(words: list[str]) -> int:
     run = under_way(asked.run)
     if not asked.wait and asked.grace is None:
         run.request_stop()
-        print("asked to stop after the step it is in; 'voco jobs show' says when it has")
+        what = "case" if run.state() == "finished" else "step"
+        print(f"asked to stop after the {what} it is in; 'voco jobs show' says when it has")
         return 0
     from VoCoCore.runs.launch import stop
 
@@ -84,12 +85,14 @@ def kill_(words: list[str]) -> int:
 
 
 def _print_end(run: RunDirectory, state: str) -> None:
-    from VoCoCore.runs.describe import checkpoint_words
+    from VoCoCore.runs.describe import CUT, checkpoint_words, end_is_missing
     from VoCoCore.runs.privacy import error_in_full
 
     status = run.read_status()
     why = f": {error_in_full(run, status.message, '')[0]}" if status and status.message else ""
     print(f"{run.path} is {state}{why}")
+    if end_is_missing(run):
+        print(f"{CUT}; voco jobs resume {shell_word(run.path)} makes up for it")
     if state != "finished":
         print(f"{checkpoint_words(run)}; voco jobs resume {shell_word(run.path)} goes on")
 

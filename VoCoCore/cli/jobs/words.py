@@ -10,7 +10,7 @@ from VoCoCore.cli.main import Parser
 from VoCoCore.errors import SettingsError
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.narrate import shell_word
-from VoCoCore.runs.status import ACTIVE, RESUMABLE
+from VoCoCore.runs.status import RESUMABLE
 
 
 def parser_of(action: str) -> Parser:
@@ -54,9 +54,11 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 def under_way(path: str) -> RunDirectory:
     """The run at ``path``; SettingsError unless a job is working on it."""
+    from VoCoCore.runs.describe import at_work
+
     run = RunDirectory.open(path)
-    state = run.state()
-    if state not in ACTIVE:
+    if not at_work(run):
+        state = run.state()
         resume = f"voco jobs resume {shell_word(run.path)} goes on"
         hint = resume if state in RESUMABLE else "voco jobs list shows all"
         raise SettingsError(f"{run.path} is not under way: it is {state}", hint)
