@@ -90,6 +90,20 @@ def test_the_bootstrap_interval_is_that_of_drawing_cases():
     assert all(map(isnan, bootstrap_interval(np.array([0.3, nan]))))
 
 
+def test_a_draw_without_any_case_of_a_label_takes_the_labels_own_mean():
+    table = np.column_stack([[0.93, 0.412, 0.551, 0.68, 0.774], [0.1, 0.3, nan, nan, nan], [nan] * 5])
+    means = []
+    for drawn in itertools.product(range(5), repeat=5):
+        rare = table[list(drawn), 1]
+        rare = rare[np.isfinite(rare)]
+        means.append((table[list(drawn), 0].mean() + (rare.mean() if len(rare) else 0.2)) / 2)
+    expected = np.quantile(means, [0.025, 0.975])
+    np.testing.assert_allclose(bootstrap_interval(table), expected, atol=0.004)
+    table[1, 1] = nan  # and what is in one case alone does not vary
+    of_the_other = np.array(bootstrap_interval(table[:, 0]))
+    np.testing.assert_allclose(bootstrap_interval(table), (of_the_other + 0.1) / 2)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 0.6))
 def test_means_over_labels_weigh_labels_alike(seed, share):

@@ -15,8 +15,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the mean of ``values``, (cases,) or (cases, columns), when cases are drawn anew.
 
-    Of a table it is the interval of the mean of its columns' means. NaN is no score. Always the same for the same
-    arguments; (NaN, NaN) below two cases, of which nothing can be said.
+    Of a table it is the interval of the mean of its columns' means. NaN is no score; in a draw without any score of a
+    column, that column counts its mean over all cases. Always the same for the same arguments; (NaN, NaN) below two
+    cases, of which nothing can be said.
     """
     table = np.asarray(values, dtype=float)
     table = table[:, None] if table.ndim == 1 else table
@@ -34,6 +35,9 @@ def _drawn_means(table: np.ndarray, draws: int, rng: np.random.Generator) -> np.
     """Means (draws,) of ``table`` (cases, columns) with its cases drawn anew; each case has a score somewhere."""
     cases = len(table)
     often = rng.multinomial(cases, np.full(cases, 1 / cases), size=draws).astype(float)
-    count = often @ np.isfinite(table).astype(float)
-    columns = often @ np.nan_to_num(table) / np.where(count, count, nan)
-    return np.nansum(columns, axis=1) / np.count_nonzero(count, axis=1)
+    scores, known = np.nan_to_num(table), np.isfinite(table).astype(float)
+    count = often @ known
+    columns = often @ scores / np.where(count, count, nan)
+    # Without its column a draw would be of something else than the mean over all columns.
+    own = scores.sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), nan)
+    return np.nansum(np.where(count, columns, own), axis=1) / np.count_nonzero(np.isfinite(own))
