@@ -93,6 +93,23 @@ def test_predictions_there_do_not_count(cases, tmp_path) -> None:
     assert all(found["blob"].dice < 0.8 for found in done.scores.values()), "another name counts"
 
 
+def test_where_it_cuts_a_label_there_is_no_surface(cases, tmp_path) -> None:
+    """Of a column that runs into it; the prediction goes three voxels too far at the other end."""
+    cases.save()
+    reference = np.zeros((36, 34, 33), np.uint8)
+    reference[10:20, 10:20, 4:20], reference[:, :, 20:] = 1, 2
+    predicted = np.zeros_like(reference)
+    predicted[10:20, 10:20, 1:] = 1
+    for number in range(4):
+        write(cases.folder / f"l{number}.nii.gz", reference)
+        write(tmp_path / "predicted" / f"c{number}.nii.gz", predicted)
+    found = evaluate(tmp_path / "predicted", cases.folder / "dataset.json", workers=0).scores["c0"]["blob"]
+    assert found.dice == pytest.approx(2 * 1600 / (1600 + 1900))
+    # Sides of 36 voxels a slice and one lid of 64 more each. Of the reference's lid the 28 beside the sides are within
+    # 1 mm, of the prediction the sides to 1 mm below that lid.
+    assert found.surface_dice == pytest.approx((16 * 36 + 28 + 17 * 36) / (16 * 36 + 64 + 19 * 36 + 64))
+
+
 def test_a_label_of_nothing_else_is_an_error(tmp_path) -> None:
     write(tmp_path / "l.nii.gz", np.full((4, 4, 4), 2, np.uint8))
     case = Case("a", (Source("i"),), label=Source(str(tmp_path / "l.nii.gz")), patient="a")

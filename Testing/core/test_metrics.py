@@ -18,14 +18,15 @@ from VoCoCore.evaluation.metrics import LabelMetrics, case_metrics, layers
 ONE = {"organ": (1,)}
 
 
-def surface(mask: np.ndarray) -> list[tuple[int, ...]]:
-    """Voxels of ``mask`` beside a voxel outside it, asked one by one."""
+def surface(mask: np.ndarray, ignored: np.ndarray | None = None) -> list[tuple[int, ...]]:
+    """Voxels of ``mask`` beside a voxel outside it that is not ``ignored``, asked one by one."""
     found = []
     for voxel in itertools.product(*map(range, mask.shape)):
         for axis, step in itertools.product(range(3), (-1, 1)):
             beside = list(voxel)
             beside[axis] += step
-            inside = 0 <= beside[axis] < mask.shape[axis] and mask[tuple(beside)]
+            within = 0 <= beside[axis] < mask.shape[axis]
+            inside = within and (mask[tuple(beside)] or (ignored is not None and ignored[tuple(beside)]))
             if mask[voxel] and not inside:
                 found.append(voxel)
                 break
@@ -40,9 +41,11 @@ def quantile(values: list[float], share: float) -> float:
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
-def brute(a: np.ndarray, b: np.ndarray, spacing: np.ndarray, tolerance: float) -> dict[str, float]:
+def brute(
+    a: np.ndarray, b: np.ndarray, spacing: np.ndarray, tolerance: float, ignored: np.ndarray | None = None
+) -> dict[str, float]:
     """All figures of two masks that both mark something, every pair of surface voxels measured."""
-    there, back = ([np.multiply(voxel, spacing) for voxel in surface(mask)] for mask in (a, b))
+    there, back = ([np.multiply(voxel, spacing) for voxel in surface(mask, ignored)] for mask in (a, b))
     apart = [[float(np.sqrt(((p - q) ** 2).sum())) for q in back] for p in there]
     ways = [min(row) for row in apart], [min(row[i] for row in apart) for i in range(len(back))]
     both = [*ways[0], *ways[1]]
@@ -78,6 +81,34 @@ def test_every_figure_is_that_of_all_pairs_of_surface_voxels(seed, shape, spacin
             assert found[name].state == ""
         else:
             assert found[name].state == ("missed" if a.any() else "invented" if b.any() else "absent")
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(*[st.integers(1, 6)] * 3),
+    order=st.permutations(range(3)),
+    share=st.floats(0.0, 0.9),
+)
+def test_what_is_cut_off_by_ignored_voxels_has_no_surface_there(seed, shape, order, share):
+    rng = np.random.default_rng(seed)
+    away = rng.random(shape) < share
+    maps = [np.where(away, 0, rng.choice(3, shape, p=[0.1, 0.8, 0.1])).astype(np.uint8) for _ in range(2)]
+    given = [array.transpose(order).copy().transpose(np.argsort(order)) for array in (*maps, away)]
+    spacing = np.array([0.7, 1.25, 3.0])
+    found = case_metrics(given[0], given[1], spacing, {"a": (1,), "all": (1, 2)}, 1.0, given[2])
+    for name, values in {"a": (1,), "all": (1, 2)}.items():
+        a, b = (np.isin(array, values) for array in maps)
+        if not (a.any() and b.any()):
+            continue
+        lengths = [len(surface(mask, away)) for mask in (a, b)]
+        if all(lengths):
+            for figure, value in brute(a, b, spacing, 1.0, away).items():
+                assert getattr(found[name], figure) == pytest.approx(value, abs=1e-9), (name, figure)
+        else:
+            assert isnan(found[name].hd95) and isnan(found[name].asd)
+            assert found[name].surface_dice == 0 if any(lengths) else isnan(found[name].surface_dice)
+            assert found[name].dice == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 def blobs(seed: int, shape: tuple[int, int, int] = (40, 36, 24)) -> tuple[np.ndarray, np.ndarray]:

@@ -186,8 +186,8 @@ def overlay_of(
     if pair.reference.image is not None:
         image = _grey(pair, reference.array.shape, reference.affine)
     spacing = triple(reference.spacing, "the spacing of a reference")
-    counted = without(ignored, reference.array, prediction.array)
-    ours, theirs = (_scored_only(array, labels) for array in counted)
+    ours, theirs, _ = without(ignored, reference.array, prediction.array)
+    ours, theirs = _scored_only(ours, labels), _scored_only(theirs, labels)
     return Overlay(ours, theirs, image, spacing, labels, colours)
 
 

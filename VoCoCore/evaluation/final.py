@@ -156,8 +156,8 @@ def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None
     truth = read_map(case.label)
     if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
         raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
-    shown = without(ignored, truth.array, predictor.segment(array, affine))
-    return case_metrics(*shown, steps_of(affine), labels)
+    ours, theirs, away = without(ignored, truth.array, predictor.segment(array, affine))
+    return case_metrics(ours, theirs, steps_of(affine), labels, ignored=away)
 
 
 def _values(scores: Scores, labels: Labels) -> dict[str, float]:

@@ -6,6 +6,8 @@ Rules where a mask is empty, the same everywhere:
 - Only the reference has it ("missed") or only the prediction ("invented"): Dice, IoU and surface Dice are 0 and count;
   distances do not exist, are NaN and do not count, so a mean distance must be read beside the number of such cases.
 - A relative error of the volume needs a volume in the reference; else it is NaN.
+- Where a label runs into voxels that do not count, it has no surface. If one mask has no other, distances are NaN and
+  surface Dice is 0; if neither has, both are NaN.
 """
 
 from __future__ import annotations
@@ -58,14 +60,17 @@ def case_metrics(
     spacing: Sequence[float] | np.ndarray,
     labels: Labels,
     tolerance: float = TOLERANCE,
+    ignored: np.ndarray | None = None,
 ) -> dict[str, LabelMetrics]:
     """Scores of each name in ``labels`` (name -> the voxel values it stands for) on two label maps.
 
     ``reference`` and ``prediction``: (X, Y, Z) whole numbers or bool, on one grid, 0 is background; values that no name
     has count as background. ``spacing`` in mm along the axes: (3,), or of a sheared grid (3, 3), see `steps_of`.
-    ``tolerance`` in mm: how far apart surfaces may lie and still agree in the surface Dice. Raises DataError for maps
-    that do not fit each other or hold other values than whole numbers from 0 to 65535, SettingsError for labels,
-    spacing or tolerance that cannot be.
+    ``tolerance`` in mm: how far apart surfaces may lie and still agree in the surface Dice.
+    ``ignored``: bool (X, Y, Z), voxels that do not count and are background in both maps; a face that is turned to one
+    of them is no surface.
+    Raises DataError for maps that do not fit each other or hold other values than whole numbers from 0 to 65535,
+    SettingsError for labels, spacing or tolerance that cannot be.
     """
     step = check_rules(labels, tolerance, spacing)
     if reference.shape != prediction.shape or reference.ndim != 3:
@@ -73,12 +78,19 @@ def case_metrics(
             f"a reference of {reference.shape} and a prediction of {prediction.shape} voxels cannot be compared",
             "both need three axes of the same lengths",
         )
-    ours, theirs, step = _in_memory_order(whole(reference), whole(prediction), step)
-    ours, theirs = _cropped(ours, theirs)
+    order = _memory_order(reference)
+    ours, theirs, step = (
+        whole(reference).transpose(order),
+        whole(prediction).transpose(order),
+        step[..., order],
+    )
+    cut = None if ignored is None else np.pad(ignored.transpose(order), 1)
+    ours, theirs, cut = _cropped(ours, theirs, cut)
     found: dict[str, LabelMetrics] = {}
     for names in layers(labels):
         values = [labels[name] for name in names]
-        scores = _score(_numbered(ours, values), _numbered(theirs, values), step, len(names), tolerance)
+        maps = _numbered(ours, values), _numbered(theirs, values)
+        scores = _score(*maps, cut, step, len(names), tolerance)
         found |= zip(names, scores, strict=True)
     return {name: found[name] for name in labels}
 
@@ -141,23 +153,26 @@ def layers(labels: Labels) -> list[list[str]]:
     return [names for names, _ in found]
 
 
-def _in_memory_order(
-    reference: np.ndarray, prediction: np.ndarray, spacing: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both maps with the axes in the order in which the reference lies in memory, which is much faster to walk."""
-    order = sorted(range(3), key=lambda axis: -abs(reference.strides[axis]))
-    return reference.transpose(order), prediction.transpose(order), spacing[..., order]
+def _memory_order(array: np.ndarray) -> list[int]:
+    """The axes in the order in which they lie in memory, which is much faster to walk."""
+    return sorted(range(3), key=lambda axis: -abs(array.strides[axis]))
 
 
-def _cropped(reference: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps (A, B, C), cut to the smallest box that holds whatever one of them marks; contiguous."""
+def _cropped(
+    reference: np.ndarray, prediction: np.ndarray, cut: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Both maps (A, B, C), cut to the smallest box that holds whatever one of them marks; contiguous.
+
+    ``cut``, a voxel wider on each side, stays so.
+    """
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         marked = np.flatnonzero(reference.any(axis=others) | prediction.any(axis=others))
         first, last = (marked[0], marked[-1] + 1) if len(marked) else (0, 0)
         box = (slice(None),) * axis + (slice(first, last),)
         reference, prediction = reference[box], prediction[box]
-    return np.ascontiguousarray(reference), np.ascontiguousarray(prediction)
+        cut = None if cut is None else cut[(slice(None),) * axis + (slice(first, last + 2),)]
+    return np.ascontiguousarray(reference), np.ascontiguousarray(prediction), cut
 
 
 def _numbered(array: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarray:
@@ -174,11 +189,16 @@ def _numbered(array: np.ndarray, values: Sequence[tuple[int, ...]]) -> np.ndarra
 
 
 def _score(
-    reference: np.ndarray, prediction: np.ndarray, spacing: np.ndarray, names: int, tolerance: float
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    cut: np.ndarray | None,
+    spacing: np.ndarray,
+    names: int,
+    tolerance: float,
 ) -> list[LabelMetrics]:
     """Scores of the labels 1 to ``names`` of two contiguous maps in which nothing else occurs."""
     counts = counted(reference, prediction, names + 1)
-    ours, theirs = (_by_label(array, spacing, names) for array in (reference, prediction))
+    ours, theirs = (_by_label(array, cut, spacing, names) for array in (reference, prediction))
     ml = _volume(spacing) / 1000  # of a voxel
     scores = []
     for number in range(1, names + 1):
@@ -190,9 +210,9 @@ def _score(
     return scores
 
 
-def _by_label(array: np.ndarray, spacing: np.ndarray, names: int) -> list[np.ndarray]:
+def _by_label(array: np.ndarray, cut: np.ndarray | None, spacing: np.ndarray, names: int) -> list[np.ndarray]:
     """Surface points in mm of each label from 0 (none) to ``names``."""
-    points, values = surface_points(array)
+    points, values = surface_points(array, cut)
     ends = np.searchsorted(values, np.arange(names + 2))
     return [_in_mm(points[a:b], spacing) for a, b in pairwise(ends)]
 
@@ -230,6 +250,8 @@ def _with_distances(
 ) -> LabelMetrics:
     """``found`` with what the distances of both directions, (n,) and (m,) in mm, say."""
     within = sum(int(np.count_nonzero(way <= tolerance + _SLACK)) for way in (there, back))
+    if not (len(there) and len(back)):
+        return replace(found, surface_dice=0.0 if len(there) or len(back) else nan)
     return replace(
         found,
         surface_dice=within / (len(there) + len(back)),

@@ -61,31 +61,24 @@ def _score(pair: Pair, rules: Rules) -> Scored:
     reference, prediction, notes = read_pair(pair, rules.resample)
     for source, volume in ((pair.reference.label, reference), (pair.prediction, prediction)):
         _refuse_undeclared(source, volume.array, rules.declared)
-    counted = without(rules.ignored, reference.array, prediction.array)
-    reference, prediction = (
-        replace(v, array=a) for v, a in zip((reference, prediction), counted, strict=True)
-    )
+    ours, theirs, away = without(rules.ignored, reference.array, prediction.array)
     labels = dict(rules.labels) or {
-        f"label {value}": (value,)
-        for value in sorted(_values(reference.array) | _values(prediction.array))
-        if value
+        f"label {value}": (value,) for value in sorted(_values(ours) | _values(theirs)) if value
     }
     if not labels:
         return Scored(pair.case, notes=(*notes, "neither the reference nor the prediction marks anything"))
-    scores = case_metrics(
-        reference.array, prediction.array, steps_of(reference.affine), labels, rules.tolerance
-    )
+    scores = case_metrics(ours, theirs, steps_of(reference.affine), labels, rules.tolerance, away)
     return Scored(pair.case, scores, notes=notes)
 
 
 def without(
     ignored: int | None, reference: np.ndarray, prediction: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both label maps, background where the reference has the value ``ignored``."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Both label maps, background where the reference has the value ``ignored``, and where that is; None: nowhere."""
     away = reference == ignored if ignored is not None else np.zeros((), bool)
     if not away.any():
-        return reference, prediction
-    return np.where(away, 0, reference), np.where(away, 0, prediction)
+        return reference, prediction, None
+    return np.where(away, 0, reference), np.where(away, 0, prediction), away
 
 
 def read_pair(pair: Pair, resample: bool) -> tuple[Volume, Volume, tuple[str, ...]]:

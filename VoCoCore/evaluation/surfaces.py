@@ -29,16 +29,31 @@ def counted(reference: np.ndarray, prediction: np.ndarray, labels: int) -> np.nd
     return np.stack([table.sum(axis=1), table.sum(axis=0), table.diagonal()])
 
 
-def surface_points(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def surface_points(labels: np.ndarray, cut: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Surface voxels of all labels of a map (A, B, C) at once, 0 being no label.
 
-    Returns their indices (n, 3) and labels (n,), sorted by label. What lies beyond the array counts as outside.
+    Returns their indices (n, 3) and labels (n,), sorted by label. What lies beyond the array counts as outside. A voxel
+    that touches nothing outside its label but ``cut`` is none: bool (A + 2, B + 2, C + 2), a voxel wider on each side.
     """
     flat = [at * labels[0].size + np.flatnonzero(edge) for at, edge in enumerate(_edges(labels))]
     found = np.concatenate(flat) if flat else np.empty(0, np.intp)
     values = labels.ravel()[found]
     order = np.argsort(values, kind="stable")
-    return np.stack(np.unravel_index(found[order], labels.shape), axis=1), values[order]
+    points, values = np.stack(np.unravel_index(found[order], labels.shape), axis=1), values[order]
+    if cut is None:
+        return points, values
+    kept = _beside_others(np.pad(labels, 1), points + 1, cut)
+    return points[kept], values[kept]
+
+
+def _beside_others(labels: np.ndarray, points: np.ndarray, cut: np.ndarray) -> np.ndarray:
+    """Which of ``points`` (n, 3) share a face with a voxel outside their label that is not in ``cut``."""
+    values = labels[tuple(points.T)]
+    found = np.zeros(len(points), bool)
+    for step in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int)):
+        beside = tuple((points + step).T)
+        found |= (labels[beside] != values) & ~cut[beside]
+    return found
 
 
 def _edges(labels: np.ndarray) -> Iterator[np.ndarray]:
@@ -71,10 +86,12 @@ def _clear_steps(inside: np.ndarray, plane: np.ndarray) -> None:
 def distances(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How far each of ``points`` (n, 3) is from the nearest of ``others`` (m, 3), and the other way round.
 
-    Both in millimetres, neither empty; returns (n,) and (m,), exact.
+    Both in millimetres; returns (n,) and (m,), exact, infinite where the other is empty.
     """
     from scipy.spatial import cKDTree
 
+    if not (len(points) and len(others)):
+        return np.full(len(points), np.inf), np.full(len(others), np.inf)
     # Surfaces are thin: a tree of their points is several times faster than a distance map of the box around them.
     one, two = (cKDTree(cloud, balanced_tree=False, compact_nodes=False) for cloud in (points, others))
     return two.query(points)[0], one.query(others)[0]
