@@ -230,6 +230,17 @@ def test_names_with_dollar_signs_are_no_mathematics(name):
     assert name in svg_text(boxes_figure(scores, [name, "liver"]), "boxes", "d")
 
 
+@pytest.mark.parametrize("values", [(0.0, 0, 0, 10), (10.0, 10, 10, 0), (0.0, 1, 2, 3, 30), (4.0,)])
+def test_whiskers_end_at_the_box_or_outside_it(values):
+    scores = {measure: np.array(values)[:, None] for measure in SHOWN}
+    axes = boxes_figure(scores, ["liver"]).axes[SHOWN.index("hd95")]
+    (box,) = axes.patches
+    left, right = (sorted(line[:, 0]) for line in axes.collections[0].get_segments())
+    assert left[1] == box.get_x() and right[0] == box.get_x() + box.get_width()
+    ends = axes.collections[1].get_segments()
+    assert [end[0, 0] for end in ends] == [left[0], right[1]]
+
+
 def test_importing_draws_nothing_and_needs_no_matplotlib():
     code = "import sys, VoCoCore.evaluation.report; sys.exit(len({'matplotlib', 'torch'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

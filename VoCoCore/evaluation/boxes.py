@@ -64,8 +64,10 @@ def _box(axes: Axes, place: int, values: np.ndarray) -> None:
 
     low, middle, high = np.percentile(values, [25, 50, 75])
     near = values[(values >= low - 1.5 * (high - low)) & (values <= high + 1.5 * (high - low))]
-    axes.hlines([place, place], [near.min(), high], [low, near.max()], color=INK, lw=0.8)
-    axes.vlines([near.min(), near.max()], place - 0.12, place + 0.12, color=INK, lw=0.8)
+    # The box's ends lie between cases, the one within the fences may be short of them.
+    first, last = min(near.min(), low), max(near.max(), high)
+    axes.hlines([place, place], [first, high], [low, last], color=INK, lw=0.8)
+    axes.vlines([first, last], place - 0.12, place + 0.12, color=INK, lw=0.8)
     axes.add_patch(Rectangle((low, place - 0.28), high - low, 0.56, fill=False, ec=INK, lw=0.9))
     axes.vlines([middle], place - 0.28, place + 0.28, color=COLOURS[4], lw=2, zorder=4)
 
