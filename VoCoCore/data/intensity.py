@@ -115,8 +115,7 @@ def _check_values(channel: np.ndarray) -> None:
         hint = "correct its scale, or leave it out"
         raise DataError(f"the image holds values as large as {max(-low, high):.3g}", hint)
     if high - low < SMALLEST_RANGE:
-        hint = "leave it out, or go on without such cases (data.skip_bad)"
-        raise DataError(f"all voxels have the same value, {low:g}", hint)
+        raise DataError(f"all voxels have the same value, {low:g}", "export it again, or leave it out")
 
 
 def _thinned(channel: np.ndarray) -> np.ndarray:
