@@ -164,6 +164,22 @@ def test_a_label_is_chosen_and_follows_the_volumes_of_the_views(hand, host, show
     assert foregrounds(views) == [None] * 3
 
 
+def test_an_overlay_that_ours_covers_gives_way_again_when_a_view_comes_back(hand, host, shown):
+    volumes, maps, views = shown
+    pet, other = image(host.scene, "pet"), image(host.scene, "other")
+    for view in views:
+        view.SetForegroundVolumeID(pet.GetID())
+    hand.choose("overlayCombo", "liver")
+    for below, above in ((other, pet), (volumes[0], maps[0]), (other, pet), (volumes[1], maps[1])):
+        for view in views:
+            view.SetBackgroundVolumeID(below.GetID())
+        assert foregrounds(views) == [above.GetID()] * 3
+    hand.choose("overlayCombo", "none")
+    assert foregrounds(views) == [pet.GetID()] * 3
+    views[0].SetBackgroundVolumeID(volumes[0].GetID())
+    assert foregrounds(views) == [pet.GetID()] * 3, "nothing of ours is chosen"
+
+
 def test_the_control_tells_what_others_show(hand, shown):
     _, maps, views = shown
     hand.choose("overlayCombo", "liver")

@@ -13,9 +13,9 @@ LABEL = "VoCo.label"  # an attribute of theirs
 VOLUME = "VoCo.volume"  # a node reference, to what they lie on
 _COMPOSITE = "vtkMRMLSliceCompositeNode"
 _OPACITY = 0.5  # until the user sets another
-_COVERED = (
-    "VoCo.covered"  # of a slice view: a node reference to the overlay in whose place ours is, its opacity
-)
+# Of a slice view: a node reference to the overlay in whose place ours is, or was while it shows another volume; and the
+# opacity of that overlay.
+_COVERED = "VoCo.covered"
 
 
 class Look(NamedTuple):
@@ -51,13 +51,17 @@ def showOverlay(scene: Any, label: str, *, bring: bool = True) -> None:
             view.SetBackgroundVolumeID(_volumesOf(latest)[0].GetID())
     for view in views:
         _put(scene, view, over.get(view.GetBackgroundVolumeID()))
+        if not label:
+            view.SetNodeReferenceID(_COVERED, None)
+            view.SetAttribute(_COVERED, None)
 
 
 def followOverlay(scene: Any, label: str, viewIds: Iterable[str]) -> None:
-    """Show the probabilities of ``label`` in these slice views, except where somebody else's overlay lies."""
+    """Show the probabilities of ``label`` in these slice views, except where an overlay lies that ours did not cover."""
     over = _over(scene, label)
     for view in map(scene.GetNodeByID, viewIds):
-        if _shownIn(scene, view) is not None or not view.GetForegroundVolumeID():
+        givesWay = view.GetForegroundVolumeID() in (None, "", view.GetNodeReferenceID(_COVERED))
+        if givesWay or _shownIn(scene, view) is not None:
             _put(scene, view, over.get(view.GetBackgroundVolumeID()))
 
 
@@ -113,8 +117,6 @@ def _put(scene: Any, view: Any, node: Any) -> None:
         covered, opacity = view.GetNodeReferenceID(_COVERED), view.GetAttribute(_COVERED)
         view.SetForegroundVolumeID(covered)
         view.SetForegroundOpacity(float(opacity) if covered and opacity else 0.0)
-        view.SetNodeReferenceID(_COVERED, None)
-        view.SetAttribute(_COVERED, None)
 
 
 def _isMap(node: Any) -> bool:
