@@ -299,7 +299,8 @@ def test_content_hash_follows_the_bytes(tmp_path: Path) -> None:
     assert content_hash(tmp_path / "b.mhd") != before
 
 
-META = "NDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\nElementDataFile"
+BEFORE = "NDims = 3\nDimSize = 4 3 2\nElementType = MET_UCHAR\n"
+META = f"{BEFORE}ElementDataFile"
 NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw"
 
 
@@ -313,6 +314,10 @@ NRRD = "NRRD0004\ntype: uint8\ndimension: 3\nsizes: 4 3 2\nencoding: raw"
         ("a.nrrd", f"{NRRD}\ndata file: ./a.raw\n", ["a.raw"]),
         ("a.nrrd", f"{NRRD}\ndata file: LIST\n0.raw\n1.raw\n", ["0.raw", "1.raw"]),
         ("a.mhd", f"{META} = LOCAL\n", []),
+        # ITK reads all of these.
+        ("a.mhd", f"{BEFORE}\n ElementDataFile : a.raw\n", ["a.raw"]),
+        ("a.mhd", f"Comment = {'x' * 490}\n{META} = a.raw\n", ["a.raw"]),
+        ("a.nrrd", f"{NRRD}\n#{'x' * 499}\ndata file: a.raw\n", ["a.raw"]),
     ],
 )
 def test_content_hash_follows_voxels_in_other_files(

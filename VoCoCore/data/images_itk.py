@@ -21,8 +21,9 @@ from VoCoCore.data.volume import Header, ImageError, Volume, chosen_volume
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _LONGEST, _MOST_LINES = 500, 20_000  # bytes of a field, and lines, in the header of a NRRD
+_LONGEST_LINE = 8192  # bytes, to which a line is looked at: more than the path of a file has
 _AGAIN = "copy or download it again"
-_VOXELS_IN = re.compile(rb"(?:ElementDataFile\s*=|data ?file:(?!=))(.*)", re.IGNORECASE)
+_VOXELS_IN = re.compile(rb"\s*(?:ElementDataFile\s*[=:]|data ?file:(?!=))(.*)", re.IGNORECASE)
 _NUMBERED = re.compile(r"([^%]*%0?\d{0,2}d[^%]*?)\s+(\d{1,6})\s+(\d{1,6})(?:\s+([1-9]\d{0,5}))?(?:\s+\d+)?")
 
 
@@ -32,8 +33,13 @@ def voxel_files(path: str) -> list[str]:
     Raises OSError.
     """
     with open(path, "rb") as file:
-        for line in islice(iter(lambda: file.readline(_LONGEST), b""), _MOST_LINES):
-            if not line.strip(b"\r\n"):
+        nrrd, whole = file.read(4) == b"NRRD", True
+        file.seek(0)
+        for line in islice(iter(lambda: file.readline(_LONGEST_LINE), b""), _MOST_LINES):
+            begins, whole = whole, line.endswith(b"\n")
+            if not begins:
+                continue
+            if nrrd and not line.strip(b"\r\n"):  # voxels follow; in a MetaImage it means nothing
                 return []
             if found := _VOXELS_IN.match(line):
                 names = _named(_text(found[1]), map(_text, islice(file, _MOST_LINES)))
