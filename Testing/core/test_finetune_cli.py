@@ -270,10 +270,13 @@ def test_the_last_look_ends_between_two_cases(finished, tmp_path) -> None:
     assert heard == ["stage"] and not (run / "test").exists()
 
 
-def test_a_run_passed_on_without_images_of_patients_lacks_nothing(finished, tmp_path, capsys) -> None:
-    run = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("private", "report.html"))
+@pytest.mark.parametrize("left_out", ["private", "log.txt", "checkpoints"])
+def test_a_run_without_its_report_that_cannot_be_made_up_for(left_out, finished, tmp_path, capsys) -> None:
+    """One passed on without images of patients, one that Python code has made, one that would be trained anew."""
+    run = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns(left_out, "report.html"))
     assert main(["jobs", "show", str(run)]) == 0
     assert "last look" not in capsys.readouterr().out
+    assert main(["jobs", "resume", str(run), "--foreground"]) == 2
 
 
 def test_a_run_goes_on_without_the_file_it_started_from(finished, labelled_cohort, tmp_path) -> None:

@@ -120,12 +120,13 @@ def end_is_missing(run: RunDirectory) -> bool:
     """Whether a finished run with weights lacks its report, or the scores of its held-out cases: its job was killed in
     the last look, or had no room for it. Resuming makes up for that.
 
-    Of a run that was passed on, which lacks what is private, somebody may have left out the report as well.
+    Of a run that was passed on, which lacks what is private, somebody may have left out the report as well; one that
+    Python code has made has neither log nor report; and without a checkpoint all would be computed anew.
     """
     status = run.read_status()
     if status is None or status.state != "finished" or run.is_locked() or not any(run.weights.glob("*")):
         return False
-    if not run.private.is_dir():
+    if not (run.private.is_dir() and run.log_file.is_file()) or last_checkpoint(run) is None:
         return False
     told = files.read_json(run.path / "environment.json")
     data = told.get("data") if isinstance(told, dict) else None
