@@ -177,6 +177,13 @@ def test_numbers_bring_labels_to_images(tmp_path: Path, images: list[str], label
     assert sorted(pairs) == sorted(wanted) and index.skipped == ()
 
 
+@pytest.mark.parametrize("label", ["P2/mask_1.nii", "P2/masks/mask_1.nii"])
+def test_a_number_brings_no_label_of_another_patient(tmp_path: Path, label: str) -> None:
+    index = index_source(touch(tmp_path, "P1/ct_1.nii", "P2/ct_2.nii", label))
+    assert [case.label for case in index.cases] == [None, None]
+    assert [item.path for item in index.skipped] == [str(tmp_path / label)]
+
+
 def test_a_number_that_two_images_have_brings_no_label(tmp_path: Path) -> None:
     index = index_source(touch(tmp_path, "a/volume-0.nii", "b/volume-0.nii", "a/segmentation-0.nii"))
     assert [case.label for case in index.cases] == [None, None]

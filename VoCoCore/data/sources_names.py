@@ -4,8 +4,8 @@ is opened.
 Known without being told: BraTS channels (``X_t1``, ``X_t1ce``, ``X_t2``, ``X_flair`` and their newer
 names), nnU-Net's ``X_0000`` in images folders, labels called ``X_seg``, ``X_labels`` or ``X_mask`` beside
 the image ``X``, and folders of labels (``labelsTr``, ``labels``, ``masks``, ...) with files of the images'
-names. ``segmentation-7`` belongs to ``volume-7``, and ``label0001`` to ``img0001``, where one image alone has
-the number.
+names. ``segmentation-7`` belongs to ``volume-7``, and ``label0001`` to ``img0001``, beside it or beside the folder
+of labels, where one image alone has the number.
 """
 
 from __future__ import annotations
@@ -255,7 +255,13 @@ class _Images:
         if stem.lower() in LABEL_WORDS:
             options.append(_only(self.by_folder.get(folder)))
         if found and found["number"]:
-            options.append(_only(self.by_number.get(found["number"])))
+            numbered = _only(self.by_number.get(found["number"]))
+            # Not elsewhere: the first mask of one patient is not of the only first scan, which is another one's.
+            beside = "" if at is None else "/".join([*parts[:at], ""])
+            if numbered and (
+                numbered.folder == folder or (at is not None and numbered.key.startswith(beside))
+            ):
+                options.append(numbered)
         return next((option for option in options if option is not None), None)
 
 

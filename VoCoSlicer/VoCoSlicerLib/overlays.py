@@ -57,7 +57,7 @@ def showOverlay(scene: Any, label: str, *, bring: bool = True) -> None:
 
 
 def followOverlay(scene: Any, label: str, viewIds: Iterable[str]) -> None:
-    """Show the probabilities of ``label`` in these slice views, except where an overlay lies that ours did not cover."""
+    """Show the probabilities of ``label`` in these slice views, except over an overlay that ours did not cover."""
     over = _over(scene, label)
     for view in map(scene.GetNodeByID, viewIds):
         givesWay = view.GetForegroundVolumeID() in (None, "", view.GetNodeReferenceID(_COVERED))
