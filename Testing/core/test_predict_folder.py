@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
@@ -239,6 +240,19 @@ def test_a_case_that_is_called_almost_alike_takes_no_ones_place(place, capsys):
     assert main(first) == 0 and "1 was done before" in capsys.readouterr().out
     assert main([*second, "--overwrite"]) == 0
     assert (place / "out" / "c_1.nii.gz").read_bytes() != before
+
+
+def test_nor_one_in_other_letters_where_these_are_one_name(place, capsys):
+    assert main(words(place)) == 0
+    if not (place / "out" / "C0.nii.gz").exists():  # as it is on disks of Windows and macOS
+        os.link(place / "out" / "c0.nii.gz", place / "out" / "C0.nii.gz")
+    before = (place / "out" / "C0.nii.gz").read_bytes()
+    (place / "images" / "c0.nii.gz").unlink()
+    (place / "images" / "c1.nii.gz").rename(place / "images" / "C0.nii.gz")
+    capsys.readouterr()
+    assert main(words(place)) == 3
+    assert "C0.nii.gz is the prediction of case 'c0'" in capsys.readouterr().out
+    assert (place / "out" / "C0.nii.gz").read_bytes() == before
 
 
 def test_an_image_that_is_named_twice_is_predicted_once(place):

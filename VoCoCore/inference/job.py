@@ -199,7 +199,7 @@ class Predictions:
     def _refuse_anothers_file(self, case: Case, files: list[str]) -> None:
         """Raise DataError where a file is that of a case called almost alike: of "a 1" and "a_1" it is a_1.nii.gz."""
         for file in files if not self.options.get("overwrite") else ():
-            if self.made.case_of(file) not in ("", case.id) and (self.folder / file).is_file():
+            if (self.folder / file).is_file() and self.made.case_of(file) not in ("", case.id):
                 raise DataError(
                     f"{self.folder / file} is the prediction of case '{self.made.case_of(file)}'",
                     "name another folder with -o, or use --overwrite",

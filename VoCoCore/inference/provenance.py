@@ -52,8 +52,14 @@ class Provenance:
         return one[3] if one else ""
 
     def case_of(self, file: str) -> str:
-        """The case that ``file`` was made for last, by whomever; empty where that is not known."""
-        return self._made.get((file, ""), ("", ""))[1]
+        """The case that ``file`` was made for last, by whomever; empty where that is not known.
+
+        A file that is there without a line of its own may be one in other letters: to some disks A and a are one name.
+        """
+        if one := self._made.get((file, "")):
+            return one[1]
+        alike = (case for (name, _), (_, case, *_) in self._made.items() if name.lower() == file.lower())
+        return next(alike, "")
 
     def cases_of_others(self) -> set[str]:
         """Cases of which this maker has made nothing, but another one has."""
