@@ -24,6 +24,7 @@ from VoCoSlicerLib import adapter
 from VoCoSlicerLib.logic import VoCoLogic
 from VoCoSlicerLib.messages import Messages
 from VoCoSlicerLib.panels.closing import CloseQuestion
+from VoCoSlicerLib.panels.height import HeightKeeper
 from VoCoSlicerLib.parameters import VoCoParameterNode
 from VoCoSlicerLib.samples import registerSamples
 
@@ -96,6 +97,7 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.messages = Messages(self.ui)
         self.closeQuestion = CloseQuestion(self.logic)
         self.turns = adapter.ThreadTurns()
+        self.height = HeightKeeper(self.parent)
         for name in PANELS:
             adapter.connect(
                 self.section(name),
@@ -134,6 +136,7 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.logic is not None:
             self.closeQuestion.cleanup()
             self.turns.cleanup()
+            self.height.cleanup()
             self.logic.cleanup()
 
     def onSceneStartClose(self, caller, event):
