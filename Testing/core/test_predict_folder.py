@@ -240,6 +240,10 @@ def test_a_case_that_is_called_almost_alike_takes_no_ones_place(place, capsys):
     assert main(first) == 0 and "1 was done before" in capsys.readouterr().out
     assert main([*second, "--overwrite"]) == 0
     assert (place / "out" / "c_1.nii.gz").read_bytes() != before
+    assert cases_in(place) == ["c_1"], "volumes of a label map that is gone"
+    assert main([*first, "--overwrite"]) == 0 and cases_in(place) == ["c 1"]
+    assert main([*first, "--format", "nrrd"]) == 0 and main([*second, "--overwrite"]) == 0
+    assert sorted(cases_in(place)) == ["c 1", "c_1"], "of c 1 there is c_1.nrrd still"
 
 
 def test_nor_one_in_other_letters_where_these_are_one_name(place, capsys):

@@ -184,8 +184,11 @@ class Predictions:
             self.predictor.say(f"{case.id}: its images are not those of the last call: it is predicted again")
         rows = self._diagnose(case) if self.classifies else self._segment(case, name, clock)
         with self._alone():
+            owners = {self.made.case_of(file) for file in files} - {"", case.id}
             self.table.add(case.id, rows)
             self.made.add(case.id, content, files, origin)
+            for other in {owner for owner in owners if not self.made.has(owner)}:
+                self.table.drop(other)  # --overwrite has replaced its label map
         return True
 
     def _refuse_another(self, case: Case, files: list[str], origin: str) -> None:

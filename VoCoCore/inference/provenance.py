@@ -61,6 +61,10 @@ class Provenance:
         alike = (case for (name, _), (_, case, *_) in self._made.items() if name.lower() == file.lower())
         return next(alike, "")
 
+    def has(self, case: str) -> bool:
+        """Whether a file that this maker has made for ``case`` is still known as its own."""
+        return any(facts[:2] == (self.maker, case) for facts in self._made.values())
+
     def cases_of_others(self) -> set[str]:
         """Cases of which this maker has made nothing, but another one has."""
         ours = {case for maker, case, *_ in self._made.values() if maker == self.maker}

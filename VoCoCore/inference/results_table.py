@@ -44,6 +44,11 @@ class Table:
         else:
             write_table(self.path, self.header, _all(self._rows))
 
+    def drop(self, case: str) -> None:
+        """Take the rows of ``case`` away, off the disk too. Raises DataError, EnvironmentFault."""
+        self._rows.pop(case, None)
+        self._write_if_other(self._read({case}))
+
     def tidy(self) -> None:
         """Write the table anew where it holds rows that count no more. Raises DataError, EnvironmentFault."""
         self._write_if_other(self._read())
