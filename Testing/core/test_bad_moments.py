@@ -129,19 +129,6 @@ def test_a_second_interrupt_ends_at_once(cohort, slowly, tmp_path):
     only_line("preparing, interrupted twice", 5, job, "interrupted")
 
 
-def test_an_interrupt_while_code_is_made_ends_with_the_same_code(tmp_path):
-    """As dataclasses make it while a command is imported; seen with ``python -m`` alone."""
-    (tmp_path / "made.py").write_text(
-        "import sys; from VoCoCore.cli import doctor, main\n"
-        "doctor.run = lambda words: exec('raise KeyboardInterrupt')\nsys.exit(main(['doctor']))\n"
-    )
-    paths = os.pathsep.join(map(str, (tmp_path, ROOT)))
-    done = subprocess.run(
-        [sys.executable, "-m", "made"], env={**os.environ, "PYTHONPATH": paths}, check=False
-    )
-    assert done.returncode == 5
-
-
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_in_the_middle_of_writing_leaves_nothing(name, tmp_path):
     save_weights(build_encoder("unet", 1, 4, 32), tmp_path / "encoder.safetensors")

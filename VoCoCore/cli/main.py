@@ -134,11 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     streams.prepare()
     _let_threads_sleep()
     try:
-        code = _guarded(words)
-        # After an interrupt of a text that exec carries out, as dataclasses do when they are imported, `python -m` ends
-        # by SIGINT instead of with our code; carrying out another text makes Python forget that.
-        exec("")
-        return streams.finish(code)
+        return streams.finish(_guarded(words))
     except SystemExit:  # argparse's --help
         if code := streams.finish(0):
             return code
