@@ -249,6 +249,20 @@ def test_the_preview_covers_an_overlay_which_comes_back(hand, host, shown):
     assert hand.find("overlayCombo").currentText == "liver"
 
 
+def test_the_preview_hides_probabilities_of_another_volume(scene, cases):
+    volumes, maps, views = cases
+    showOverlay(scene, "liver")
+    heat, layers = image(scene, "heat"), SliceLayers(scene)
+    for over in (None, heat, None):
+        layers.show(volumes[0].GetID(), None, over and over.GetID(), 0.5)
+        wanted = [heat.GetID()] * 2 if over else [maps[volumes[0]][0].GetID(), None]
+        assert foregrounds(views) == wanted
+    layers.show(volumes[1].GetID(), None, None, 0.5)
+    assert foregrounds(views) == [None, maps[volumes[1]][0].GetID()]
+    layers.restore()
+    assert foregrounds(views) == [maps[each][0].GetID() for each in volumes]
+
+
 def test_views_are_fitted_to_a_volume_that_is_brought_into_them(hand, host, shown, monkeypatch):
     volumes, _, views = shown
     fitted = []

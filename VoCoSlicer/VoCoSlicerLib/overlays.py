@@ -80,6 +80,12 @@ def shownOverlay(scene: Any) -> str:
     return next((node.GetAttribute(LABEL) for node in shown if node is not None), "")
 
 
+def isOfAnother(scene: Any, overlayId: str | None, volumeId: str) -> bool:
+    """Whether an overlay is one of ours, and belongs to other volumes than this one."""
+    node = scene.GetNodeByID(overlayId or "")
+    return node is not None and _isMap(node) and volumeId not in [each.GetID() for each in _volumesOf(node)]
+
+
 def viewNodes(scene: Any) -> list[Any]:
     """The node of each slice view that says what it shows."""
     return nodesByClass(scene, _COMPOSITE)

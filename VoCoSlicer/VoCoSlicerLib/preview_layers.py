@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from VoCoSlicerLib.overlays import isOfAnother
 from VoCoSlicerLib.preview_nodes import nodesByClass
 
 COMPOSITE = "vtkMRMLSliceCompositeNode"
@@ -51,6 +52,7 @@ class SliceLayers:
         """Show ``background`` with ``cells`` as label and ``heat`` as foreground, where they are given.
 
         A layer that the user has changed since stays his, until the preview wants something else there.
+        Probabilities of another volume are hidden meanwhile: they would be taken for those of ``background``.
         """
         wanted = {
             "background": background,
@@ -90,6 +92,8 @@ class SliceLayers:
             for name, value in wanted.items()
             if value is not None and not (name in changed and before.get(name) == value)
         }
+        if "foreground" not in ours and isOfAnother(self._scene, own.foreground, wanted["background"]):
+            ours["foreground"] = None
         self._own[nodeId], self._wanted[nodeId] = own, wanted
         _note(composite, own)
         self._set[nodeId] = replace(self._alive(own), **ours)
