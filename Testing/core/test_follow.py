@@ -11,6 +11,7 @@ from made_runs import make_run
 from VoCoCore.runs import events
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.follow import Follower
+from VoCoCore.runs.narrate import narrate
 
 
 @pytest.fixture
@@ -171,3 +172,18 @@ def test_of_a_run_that_has_ended_all_is_told_however_long_it_was(run: RunDirecto
     told: list[int] = []
     assert Follower(run).until_ended(lambda event: told.append(event["step"]), pause=60) == "finished"
     assert told == [*range(1, 9001)]
+
+
+@pytest.mark.parametrize(
+    ("volumes", "said"), [(1.0, "(of one volume, chance"), (2.0, "(95 % 0.2 to 0.8, chance")]
+)
+def test_the_interval_of_one_volume_is_none(volumes: float, said: str) -> None:
+    values = {
+        "position_accuracy": 0.5,
+        "accuracy_low": 0.2,
+        "accuracy_high": 0.8,
+        "chance": 0.1,
+        "volumes": volumes,
+    }
+    line = narrate({"type": "metrics", "step": 3, "split": "val", "values": values})
+    assert line is not None and said in line

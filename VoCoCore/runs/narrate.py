@@ -101,9 +101,11 @@ def _metrics(event: Mapping[str, Any]) -> str:
     if event.get("split") == "test":
         return "none of the test cases could be scored"
     if event.get("split") == "val":
+        bounds = f"95 % {number(values.get('accuracy_low'), 3)} to {number(values.get('accuracy_high'), 3)}"
+        if values.get("volumes") == 1:  # which has no interval
+            bounds = "of one volume"
         return (
-            f"{head}  held-out position accuracy {number(values.get('position_accuracy'), 3)} "
-            f"(95 % {number(values.get('accuracy_low'), 3)} to {number(values.get('accuracy_high'), 3)}, "
+            f"{head}  held-out position accuracy {number(values.get('position_accuracy'), 3)} ({bounds}, "
             f"chance {number(values.get('chance'), 3)}, labels shuffled {number(values.get('shuffled_accuracy'), 3)})"
         )
     terms = "  ".join(f"{k[5:]} {number(v, 3)}" for k, v in sorted(values.items()) if k.startswith("loss_"))
