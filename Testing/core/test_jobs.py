@@ -304,7 +304,9 @@ def test_a_finished_job_is_stopped_and_killed_in_its_last_look(
     job, capsys, how: str, words: list[str]
 ) -> None:
     run = job(how)
-    (run.weights / "model.safetensors").touch()
+    checkpoint(run.path, 2)
+    for left in (run.weights / "model.safetensors", run.log_file):
+        left.touch()
     said = say(capsys, words[0], run.path, *words[1:])
     assert "is finished" in said and "last look" in said and f"jobs resume {run.path} makes up" in said
     assert run.state() == "finished" and not run.is_locked()
