@@ -112,9 +112,8 @@ def _examined(folder: Path, asked: Callable[[], bool] = lambda: False) -> None:
     def tell(kind: str, **facts: Any) -> None:
         run.events.emit(kind, **facts)
         for ear in hearing if kind in ("warning", "metrics") else ():
-            with suppress(
-                OSError, EnvironmentFault, ValueError
-            ):  # a terminal that was closed costs no scores
+            # A terminal that was closed costs no scores.
+            with suppress(OSError, EnvironmentFault, ValueError):
                 ear({"type": kind, **facts})
 
     with interrupts("the case it is in") as told:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,7 +60,8 @@ def examine(
     model, card = load_model(run.weights / "model.safetensors")
     predictor = Predictor([(model, card)], choose(settings.run), overlap=settings.run.overlap)
     score = _segmentations if settings.task == "segmentation" else _diagnoses
-    values = score(run, index, split, predictor, card, tell, should_stop)
+    look_at = partial(_look_at, run, _of(index, split), tell, should_stop)
+    values = score(run, index, split, predictor, card, look_at)
     if split == "test" and not _is_told(run):
         tell("metrics", step=status.step, split="test", values=values)
     return values
@@ -106,10 +108,10 @@ def _is_told(run: RunDirectory) -> bool:
 def _look_at(
     run: RunDirectory,
     cases: Sequence[Case],
-    look: Callable[[Case], Found],
-    faults: tuple[type[Exception], ...],
     tell: Emit,
     should_stop: Callable[[], bool],
+    look: Callable[[Case], Found],
+    faults: tuple[type[Exception], ...],
 ) -> dict[str, Found]:
     """What ``look`` finds of each case, by its public name; cases with one of the ``faults`` are left out, and said."""
     names, found = CaseNames(), dict[str, Found]()
@@ -136,7 +138,7 @@ def _segmentations(
     split: str,
     predictor: Predictor,
     card: ModelCard,
-    *how: Any,
+    look_at: Callable[..., dict[str, Any]],
 ) -> dict[str, float]:
     labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
     ignored = ignored_value(index.labels)
@@ -144,7 +146,7 @@ def _segmentations(
     def look(case: Case) -> dict[str, LabelMetrics]:
         return _score(case, predictor, labels, ignored)
 
-    scores = _look_at(run, _of(index, split), look, (DataError,), *how)
+    scores = look_at(look, (DataError,))
     summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
     write_results(_made_folder(run, split), scores, summary)
     return _values(scores, labels)
@@ -174,7 +176,7 @@ def _diagnoses(
     split: str,
     predictor: Predictor,
     card: ModelCard,
-    *how: Any,
+    look_at: Callable[..., dict[str, Any]],
 ) -> dict[str, float]:
     classes = [kind.name for kind in card.classes]
 
@@ -182,7 +184,7 @@ def _diagnoses(
         found = predictor.classify(*read_case(case))
         return Diagnosis(classes.index(str(case.target)), found)
 
-    seen = _look_at(run, _of(index, split), look, (DataError, ValueError), *how)
+    seen = look_at(look, (DataError, ValueError))
     write_diagnoses(_made_folder(run, split) / DIAGNOSES, classes, seen)
     scores: dict[str, Any] = diagnosis_scores(
         np.asarray([one.probabilities for one in seen.values()]).reshape(-1, len(classes)),

@@ -16,7 +16,7 @@ from VoCoCore.data.images import case_content, content_hash, read_case, read_hea
 from VoCoCore.data.names import file_names
 from VoCoCore.data.predicted import predicted_files
 from VoCoCore.devices import is_out_of_memory
-from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError, counted
+from VoCoCore.errors import DataError, EnvironmentFault, SettingsError, VocoError, counted, of_the_machine
 from VoCoCore.geometry import unusual_voxels
 from VoCoCore.inference import results
 from VoCoCore.inference.predict import Predictor
@@ -297,4 +297,4 @@ def _too_large(case: Case) -> str:
     with suppress(VocoError):
         if words := unusual_voxels(read_header(case.images[0]).affine):
             return f"it has {words}, more than fit into memory in the model's size  (check the header's unit)"
-    return "there is not enough memory for it  (close other programs, or use a larger machine)"
+    return str(of_the_machine(MemoryError(), "it"))

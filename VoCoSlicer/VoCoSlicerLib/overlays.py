@@ -11,7 +11,7 @@ from VoCoSlicerLib.volumes import RESULT
 PROBABILITY = "probability"  # what RESULT says of them
 LABEL = "VoCo.label"  # an attribute of theirs
 VOLUME = "VoCo.volume"  # a node reference, to what they lie on
-_COMPOSITE = "vtkMRMLSliceCompositeNode"
+COMPOSITE = "vtkMRMLSliceCompositeNode"
 _OPACITY = 0.5  # until the user sets another
 # Of a slice view: a node reference to the overlay in whose place ours is, or was while it shows another volume; and the
 # opacity of that overlay.
@@ -88,7 +88,7 @@ def isOfAnother(scene: Any, overlayId: str | None, volumeId: str) -> bool:
 
 def viewNodes(scene: Any) -> list[Any]:
     """The node of each slice view that says what it shows."""
-    return nodesByClass(scene, _COMPOSITE)
+    return nodesByClass(scene, COMPOSITE)
 
 
 def volumesBelow(scene: Any) -> list[str | None]:

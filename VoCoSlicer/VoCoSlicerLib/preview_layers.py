@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from VoCoSlicerLib.overlays import isOfAnother
-from VoCoSlicerLib.preview_nodes import nodesByClass
+from VoCoSlicerLib.overlays import isOfAnother, viewNodes
 
-COMPOSITE = "vtkMRMLSliceCompositeNode"
 _NOTE = "VoCo.own"  # attribute with the user's opacities, and how the references to his volumes begin
 _VOLUMES = ("background", "foreground", "label")
 
@@ -61,7 +59,7 @@ class SliceLayers:
             "foregroundOpacity": opacity if heat else None,
             "labelOpacity": opacity if cells else None,
         }
-        for composite in nodesByClass(self._scene, COMPOSITE):
+        for composite in viewNodes(self._scene):
             self._showIn(composite, wanted)
 
     def restore(self) -> None:
@@ -116,7 +114,7 @@ class SliceLayers:
 
 def restoreSaved(scene: Any) -> None:
     """Give the views of a scene that was saved while the preview was on, and loaded now, their user's layers back."""
-    for composite in nodesByClass(scene, COMPOSITE):
+    for composite in viewNodes(scene):
         own = _noted(composite)
         if own is not None:
             _write(composite, own)
@@ -125,7 +123,7 @@ def restoreSaved(scene: Any) -> None:
 
 def isPreviewed(scene: Any) -> bool:
     """Whether a slice view shows the preview, or gets its user's layers back right now."""
-    return any(composite.GetAttribute(_NOTE) for composite in nodesByClass(scene, COMPOSITE))
+    return any(composite.GetAttribute(_NOTE) for composite in viewNodes(scene))
 
 
 def _note(composite: Any, own: Layers) -> None:

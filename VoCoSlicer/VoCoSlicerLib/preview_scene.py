@@ -13,10 +13,11 @@ import vtk
 
 from VoCoCore.data.plan import Plan
 from VoCoCore.geometry import Box
+from VoCoSlicerLib.overlays import COMPOSITE
 from VoCoSlicerLib.preview_cameras import CameraPlaces
 from VoCoSlicerLib.preview_cells import CellVolumes
 from VoCoSlicerLib.preview_grid import WorldGrid
-from VoCoSlicerLib.preview_layers import COMPOSITE, SliceLayers
+from VoCoSlicerLib.preview_layers import SliceLayers
 from VoCoSlicerLib.preview_nodes import HiddenNodes
 from VoCoSlicerLib.preview_numbers import CellNumbers
 from VoCoSlicerLib.preview_outlines import Outlines
