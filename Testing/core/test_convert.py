@@ -12,6 +12,7 @@ from made_models import WHOLE, card_of, network_of, nnunet, published
 from safetensors.torch import load_file, save_file
 
 from VoCoCore.cli import main
+from VoCoCore.errors import DataError
 from VoCoCore.models.encoders import build_encoder
 from VoCoCore.models.model_files import load_model, save_model
 from VoCoCore.models.weights import load_weights, save_weights
@@ -160,6 +161,22 @@ def test_a_cubic_position_table_keeps_its_size(tmp_path, capsys):
     assert voco("convert", tmp_path / "a.pt", "-o", tmp_path / "b.safetensors") == 0
     assert "interpolated" not in capsys.readouterr().out
     assert inspected(capsys, tmp_path / "b.safetensors")["encoder"]["input_size"] == "48,48,48"
+
+
+def test_a_position_table_of_crops_that_are_no_cubes(tmp_path, capsys):
+    own = build_encoder("unetr", 1, 4, (32, 32, 64))
+    torch.save(own.state_dict(), tmp_path / "a.pt")
+    words = ("convert", tmp_path / "a.pt", "-o", tmp_path / "b.safetensors")
+    for wrong in ((), ("--size", "64,64,64")):
+        assert voco(*words, *wrong) == 3
+        assert not (tmp_path / "b.safetensors").exists()
+        assert "for crops of which size" in (said := capsys.readouterr().err) and "--size X,Y,Z" in said
+    with pytest.raises(DataError, match="for crops of which size"):
+        load_weights(build_encoder("unetr", 1, 4, 64), tmp_path / "a.pt")
+    assert voco(*words, "--size", "32,32,64") == 0
+    target = build_encoder("unetr", 1, 4, 64)
+    coverage = load_weights(target, tmp_path / "b.safetensors")
+    assert coverage.fraction == 1.0 and "from 2 x 2 x 4 to 4 x 4 x 4" in coverage.summary()
 
 
 def test_nnunets_networks_are_described(tmp_path, capsys):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from VoCoCore.errors import SettingsError, nearest
 from VoCoCore.models.attention import save_attention_memory
 from VoCoCore.models.interface import Encoder, Size
+from VoCoCore.models.published import POSITION_TABLE
 from VoCoCore.settings import needed_size, suits
 
 
@@ -137,7 +138,7 @@ class UnetrEncoder(Encoder):
         return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], *self.grid)
 
     def adapt(self, name: str, tensor: Tensor, source: Mapping[str, str]) -> tuple[Tensor, str]:
-        if name != "vit.patch_embedding.position_embeddings" or tensor.ndim != 3:
+        if name != POSITION_TABLE or tensor.ndim != 3:
             return super().adapt(name, tensor, source)
         old = _token_grid(tensor.shape[1], source.get("input_size", ""), self.grid)
         if old in (None, self.grid):

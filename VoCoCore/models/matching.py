@@ -10,7 +10,7 @@ from VoCoCore.errors import DataError
 from VoCoCore.models.coverage import Coverage, Mismatch
 from VoCoCore.models.identify import TRANSFORMER, identify, source_of
 from VoCoCore.models.interface import Encoder
-from VoCoCore.models.published import canonical, is_alias, without_teacher
+from VoCoCore.models.published import POSITION_TABLE, canonical, is_alias, without_teacher
 from VoCoCore.models.weight_files import WeightFile
 
 # Under this name a file's metadata say which parts its training did not reach, so that they are not in it.
@@ -73,12 +73,20 @@ def check_match(
     allow_partial: bool,
     part: str = "",
 ) -> None:
-    """Raise DataError where a match fills too little of ``part`` (see `load_weights`), or with values not finite."""
+    """Raise DataError where a match fills too little of ``part`` (see `load_weights`), leaves out a table of positions
+    that has one, or fills it with values not finite.
+    """
     share = coverage.share(part)
     if share == 0 or (share < minimum and not allow_partial):
         whose = f"the {part.rstrip('.')}'s" if part else "this network's"
         message = f"{file.path} fills only {share:.0%} of {whose} weights"
         raise DataError(message, _why_little(module, file, coverage))
+    tables = [m for m in coverage.mismatched if m.name.endswith(POSITION_TABLE)]
+    if tables and not allow_partial:
+        # Tokens alone do not tell the edges of crops that are no cubes.
+        message = f"{file.path} does not say for crops of which size its position table is ({tables[0]})"
+        hint = "make a file that does: 'voco weights convert --size X,Y,Z', with the crop's voxels along each axis"
+        raise DataError(message, hint)
     if broken := not_finite(tensors):
         message = f"{file.path} holds values that are not finite, in {broken}"
         raise DataError(message, "use an earlier checkpoint")

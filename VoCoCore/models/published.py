@@ -62,7 +62,7 @@ def likely_encoder(shapes: Mapping[str, Shape]) -> dict[str, str]:
         if len(shape) == 5:
             channels, features = shape[1], shape[0] // per_feature
             facts = {"encoder": encoder, "in_channels": str(channels), "feature_size": str(features)}
-            return facts | _cube(shapes.get(_TABLE, ()))
+            return facts | _cube(shapes.get(POSITION_TABLE, ()))
     return {}
 
 
@@ -72,7 +72,7 @@ def _cube(table: Shape) -> dict[str, str]:
     return {"input_size": ",".join([str(16 * edge)] * 3)} if edge and edge**3 == table[1] else {}
 
 
-_TABLE = "vit.patch_embedding.position_embeddings"
+POSITION_TABLE = "vit.patch_embedding.position_embeddings"
 # For each encoder the first convolution of the input, and its output channels per feature.
 _SIGNS = {
     "swin_unetr": ("swinViT.patch_embed.proj.weight", 1),
