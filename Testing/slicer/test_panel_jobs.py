@@ -91,6 +91,26 @@ def test_resuming_waits_for_the_last_files_of_a_job(panel, hand, tmp_path):
     assert "resume" in enabled(hand)
 
 
+def test_a_last_look_is_stopped_or_made_up_for(panel, hand, tmp_path):
+    run = runKnown(tmp_path, "done", pid=os.getpid())
+    manifest = run / "checkpoints" / "step-000500" / "manifest.json"
+    for file in (run / "weights" / "encoder.safetensors", run / "private" / "x", run / "log.txt", manifest):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('{"step": 500}')
+    job = FileLock(run / "run.lock")
+    assert job.acquire()
+    choose(hand, panel, "done")
+    assert {"stop", "kill"} <= enabled(hand) and "resume" not in enabled(hand)
+    assert "its last files" in hand.find("resumeButton").toolTip
+    job.release()
+    panel.poll()
+    assert not {"stop", "kill"} & enabled(hand) and "resume" in enabled(hand)
+    assert "did not come to its end" in hand.find("runErrorLabel").text
+    (run / "report.html").touch()
+    panel.poll()
+    assert "resume" not in enabled(hand) and not hand.find("runErrorLabel").text
+
+
 def test_the_error_of_a_run_is_its_line_and_hint(panel, hand, tmp_path):
     event = {"type": "error", "kind": "DataError", "message": "case <7> is empty", "hint": "take it out"}
     runKnown(tmp_path, "bad", "failed", events=[started(), event], message="case <7> is empty")

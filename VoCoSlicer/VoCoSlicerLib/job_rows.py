@@ -38,8 +38,8 @@ class JobRow:
     """How one run stands. ``state``: one of VoCoCore's, ``starting`` (nothing heard yet) or ``gone`` (its folder is
     no longer there); ``kind``: pretrain or finetune; ``rate`` in steps/s; ``score``: the newest of held-out volumes;
     ``device`` as the job says; ``local``: the job ran on this machine; ``locked``: a job that has said its last word
-    is still writing its last files; ``result``: what it left, model or encoder; ``hasLog``, ``hasReport``: whether
-    these files are there.
+    is still at its last look or its last files; ``result``: what it left, model or encoder; ``hasLog``, ``hasReport``:
+    whether these files are there.
     """
 
     path: Path
@@ -71,6 +71,11 @@ class JobRow:
         """Whether a job is, or says that it is, under way."""
         return self.state in (*ACTIVE, STARTING)
 
+    @property
+    def atWork(self) -> bool:
+        """Whether a job can be stopped or killed: one under way, or a finished one at its last look."""
+        return self.active or (self.state == "finished" and self.locked)
+
 
 class RunReader:
     """Keeps the row of one run; call `refresh` now and then. ``readAt``: when it was read last (monotonic seconds)."""
@@ -90,6 +95,7 @@ class RunReader:
         self._names: set[str] = set()  # what lies in the run's folder and in its weights
         self._tail: dict[str, Any] = {}
         self._failure: tuple[JobRow, VocoError] | None = None  # and the row that it belongs to
+        self._cut: tuple[object, bool] | None = None
 
     @property
     def wasRead(self) -> bool:
@@ -163,6 +169,14 @@ class RunReader:
         if self._failure is None or self._failure[0] != self.row:
             self._failure = self.row, self._explained()
         return self._failure[1]
+
+    def isCut(self) -> bool:
+        """Whether the run is finished, but its last look or its report is not: looked up once for each change."""
+        now = self.row, self._seen
+        if self._cut is None or self._cut[0] != now:
+            ended = self.row.state == "finished" and not self.row.locked
+            self._cut = now, ended and describe.end_is_missing(self.run)
+        return self._cut[1]
 
     def _explained(self) -> VocoError:
         kept = describe.checkpoint_words(self.run)

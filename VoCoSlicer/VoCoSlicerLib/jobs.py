@@ -109,6 +109,10 @@ class JobTable:
             return None
         return self._errors.get(row.path) or self._reader(row.path).failure()
 
+    def isCut(self, path: str | Path) -> bool:
+        """Whether a run is finished, but its last look or its report is not; `resume` makes up for it."""
+        return self._reader(_place(path)).isCut()
+
     def log(self, path: str | Path) -> str:
         """The end of a run's log, at most 64 kB; "" where there is none."""
         try:
@@ -263,7 +267,7 @@ class JobTable:
         if task.poll().running:
             return
         del self._endings[place]
-        if (error := task.error()) and self.row(place).active:
+        if (error := task.error()) and self.row(place).atWork:
             self.complaints.append((place, error))
 
 

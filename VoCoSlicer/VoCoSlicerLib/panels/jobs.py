@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from VoCoCore.errors import DataError
+from VoCoCore.runs.describe import CUT
 from VoCoCore.runs.narrate import duration, number
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import changeSetting
@@ -239,17 +240,20 @@ class JobsPanel(Panel):
             ui.runProgressBar.setMaximum(row.total)
             ui.runProgressBar.setValue(min(row.step, row.total))
         error = self.logic.jobs.errorOf(row) if row is not None else None
-        ui.runErrorLabel.setText("" if error is None else f"{error.message}\n{error.hint}".strip())
-        ui.runErrorLabel.setVisible(error is not None)
-        for name, reason in self._reasons(row).items():
+        cut = row is not None and self.logic.jobs.isCut(row.path)
+        told = f"{CUT}\n" + _("press Resume to make up for it") if cut else ""
+        told = told if error is None else f"{error.message}\n{error.hint}".strip()
+        ui.runErrorLabel.setText(told)
+        ui.runErrorLabel.setVisible(bool(told))
+        for name, reason in self._reasons(row, cut).items():
             button = getattr(ui, name)
             button.setEnabled(not reason)
             tip = button.property("VoCoToolTip") or adapter.read(button, "toolTip")
             button.setProperty("VoCoToolTip", tip)
             button.setToolTip(reason or tip)
 
-    def _reasons(self, row: JobRow | None) -> dict[str, str]:
-        """Why each button cannot be pressed; "" where it can."""
+    def _reasons(self, row: JobRow | None, cut: bool) -> dict[str, str]:
+        """Why each button cannot be pressed; "" where it can. ``cut``: see `JobTable.isCut`."""
         names = ("stop", "kill", "resume", "use", "plot", "log", "report", "export", "forget")
         if row is None:
             return {f"{name}Button": _("Choose a run in the table first") for name in names}
@@ -260,14 +264,14 @@ class JobsPanel(Panel):
             "stopButton": _("It has been asked to stop")
             if row.state == "stopping"
             else ""
-            if row.active
+            if row.atWork
             else still,
             "killButton": ""
-            if row.active and row.local
+            if row.atWork and row.local
             else still
             if row.local
             else _("It runs on another machine"),
-            "resumeButton": "" if row.resumable else _("It is under way") if row.active else ended,
+            "resumeButton": "" if row.resumable or cut else _("It is under way") if row.active else ended,
             "useButton": ""
             if row.result and self.parameters is not None
             else _("It has left no weights yet"),
