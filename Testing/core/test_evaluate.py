@@ -377,8 +377,8 @@ def test_what_is_not_scored_does_not_choose_the_slice(tmp_path):
     array = moved(organs(0))
     array[:, :, 11] = 9
     save(predictions / "case0.nii.gz", array)
-    (pair,) = score(predictions, references, labels="liver=1").pairs
-    drawn = overlay_of(pair, {"liver": (1,)}, {"liver": (1, 2, 3)})
+    done = score(predictions, references, labels="liver=1")
+    drawn = overlay_of(done.pairs[0], done.rules, {"liver": (1, 2, 3)})
     assert set(np.unique(drawn.prediction)) == {0, 1} and worst_slice(drawn, 2) != 11
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -57,14 +57,20 @@ class Problems:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found: the scores of every case with every label, which labels, how, and what went wrong."""
+    """What was found: the scores of every case with every label, how (``rules``, with these labels), and what went
+    wrong.
+    """
 
     scores: Scores
-    labels: Labels
     names: LabelNames
     rules: Rules
     pairs: tuple[Pair, ...] = ()
     problems: Problems = field(default_factory=Problems)
+
+    @property
+    def labels(self) -> Labels:
+        """The labels that were scored, with the values that each stands for."""
+        return self.rules.labels
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -107,7 +113,7 @@ def evaluate(
     problems = _problems(pairing, scored)
     scores, known = _gathered(scored, names.labels)
     if scores:
-        return Evaluation(scores, known, names, rules, pairing.pairs, problems)
+        return Evaluation(scores, names, replace(rules, labels=known), pairing.pairs, problems)
     why = f"none of {counted(len(pairing.pairs), 'prediction')} can be scored"
     if problems.failed:
         first = problems.failed[0]
@@ -123,16 +129,7 @@ def write_evaluation(folder: Path, done: Evaluation) -> Path:
     Raises EnvironmentFault where they cannot be written.
     """
     write_results(folder, done.scores, done.summary)
-    write_page(
-        folder,
-        done.scores,
-        done.labels,
-        done.summary,
-        done.names.colours,
-        done.pairs,
-        done.rules.resample,
-        done.rules.ignored,
-    )
+    write_page(folder, done.scores, done.rules, done.summary, done.names.colours, done.pairs)
     return folder
 
 

@@ -20,7 +20,7 @@ from VoCoCore.evaluation.metrics import ABSENT, INVENTED, MISSED, Labels
 from VoCoCore.evaluation.overlay import Overlay, overlay_figure
 from VoCoCore.evaluation.pages import render, svg_text, write_whole
 from VoCoCore.evaluation.pairs import Pair
-from VoCoCore.evaluation.score_pair import read_pair, without
+from VoCoCore.evaluation.score_pair import Rules, read_pair, without
 from VoCoCore.evaluation.statistics import FEW_CASES, mean_of
 from VoCoCore.geometry import to_ras, triple
 from VoCoCore.models.card import Colour, palette
@@ -36,19 +36,17 @@ MOST_NAMED = 12
 def write_page(
     folder: Path,
     scores: Scores,
-    labels: Labels,
+    rules: Rules,
     summary: Mapping[str, Any],
     colours: Mapping[str, Colour] | None = None,
     pairs: Sequence[Pair] = (),
-    resample: bool = False,
-    ignored: int | None = None,
 ) -> Path:
     """Write evaluation.html into ``folder``; ``pairs`` are what the worst cases' pictures are drawn from, and
-    ``resample`` and ``ignored`` how they were scored.
+    ``rules`` (with all labels) how they were scored.
 
     ``summary``: the content of summary.json. Raises EnvironmentFault where it cannot be written.
     """
-    names = list(labels)
+    names = list(rules.labels)
     tables = {name: table_of(scores, names, name) for name in SHOWN}
     shades = dict(zip(names, palette(len(names) + 1)[1:], strict=True)) | dict(colours or {})
     page = render(
@@ -60,7 +58,7 @@ def write_page(
         columns=[(BY_NAME[name].title, BY_NAME[name].unit) for name in COLUMNS],
         rows=_label_rows(summary),
         boxes=svg_text(boxes_figure(tables, names), "boxes", _BOXES),
-        worst=_worst(scores, labels, pairs, shades, resample, ignored),
+        worst=_worst(scores, rules, pairs, shades),
         cases=_case_rows(scores)[:MOST_ROWS],
         all_cases=sum(map(len, scores.values())),
         written=datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -129,12 +127,7 @@ def _case_rows(scores: Scores) -> list[list[str]]:
 
 
 def _worst(
-    scores: Scores,
-    labels: Labels,
-    pairs: Sequence[Pair],
-    colours: dict[str, Colour],
-    resample: bool,
-    ignored: int | None,
+    scores: Scores, rules: Rules, pairs: Sequence[Pair], colours: dict[str, Colour]
 ) -> list[dict[str, Any]]:
     """The cases of the lowest mean Dice, with words and, where their files can be read, a picture."""
     by_case = {pair.case: pair for pair in pairs}
@@ -146,7 +139,7 @@ def _worst(
         picture, why = "", "its files are not at hand"
         if case in by_case:
             try:
-                figure = overlay_figure(overlay_of(by_case[case], labels, colours, resample, ignored))
+                figure = overlay_figure(overlay_of(by_case[case], rules, colours))
                 picture, why = svg_text(figure, f"worst{place}", _PICTURE.format(case)), ""
             except DataError:
                 why = "its files could not be read again"
@@ -170,25 +163,19 @@ def _words(found: Mapping[str, Any]) -> str:
     return f"mean Dice {dice.text(case_mean(found))} %; lowest: {', '.join(parts)}"
 
 
-def overlay_of(
-    pair: Pair,
-    labels: Labels,
-    colours: dict[str, Colour],
-    resample: bool = False,
-    ignored: int | None = None,
-) -> Overlay:
-    """Read a pair, and its image where it is known, for its picture; what the reference says is ``ignored`` is empty.
+def overlay_of(pair: Pair, rules: Rules, colours: dict[str, Colour]) -> Overlay:
+    """Read a pair, and its image where it is known, for its picture; where nothing counts, both maps are empty.
 
     Raises DataError where a file cannot be read.
     """
-    reference, prediction, _ = read_pair(pair, resample)
+    reference, prediction, _ = read_pair(pair, rules.resample)
     image = None
     if pair.reference.image is not None:
         image = _grey(pair, reference.array.shape, reference.affine)
     spacing = triple(reference.spacing, "the spacing of a reference")
-    ours, theirs, _ = without(ignored, reference.array, prediction.array)
-    ours, theirs = _scored_only(ours, labels), _scored_only(theirs, labels)
-    return Overlay(ours, theirs, image, spacing, labels, colours)
+    ours, theirs, _ = without(rules.ignored, reference.array, prediction.array)
+    ours, theirs = _scored_only(ours, rules.labels), _scored_only(theirs, rules.labels)
+    return Overlay(ours, theirs, image, spacing, rules.labels, colours)
 
 
 def _scored_only(array: np.ndarray, labels: Labels) -> np.ndarray:
