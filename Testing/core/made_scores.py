@@ -64,15 +64,23 @@ def dataset(root: Path, cases: int = 4, labels: Mapping[str, Any] | None = None)
     return root
 
 
-def scored(folder: Path, dice: Mapping[str, Mapping[str, float]], **facts: Any) -> Path:
-    """An evaluation with these scores, case -> label -> Dice; ``facts`` make it a fine-tuning run with a test split."""
+def scored(
+    folder: Path,
+    dice: Mapping[str, Mapping[str, float]],
+    patients: Mapping[str, str] | None = None,
+    **facts: Any,
+) -> Path:
+    """An evaluation with these scores, case -> label -> Dice; ``facts`` make it a fine-tuning run with a test split.
+
+    ``patients``: case -> first case of its patient.
+    """
     inside = folder / "test" if facts else folder
     inside.mkdir(parents=True, exist_ok=True)
     scores = {
         case: {label: LabelMetrics(dice=value, state="") for label, value in labels.items()}
         for case, labels in dice.items()
     }
-    write_per_case(inside / PER_CASE, scores)
+    write_per_case(inside / PER_CASE, scores, patients or {})
     (inside / SUMMARY).write_text(json.dumps({"tolerance_mm": 1.0}))
     if facts:
         (folder / "environment.json").write_text(json.dumps({"finetune": facts}))

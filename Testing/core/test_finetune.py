@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from VoCoCore.data.cases import load_index, save_index
-from VoCoCore.data.images import case_content
+from VoCoCore.data.images import case_content, short_hash
 from VoCoCore.data.sources import index_source
 from VoCoCore.errors import DataError, SettingsError, StopRequested
 from VoCoCore.models.card import ModelCard
 from VoCoCore.models.model_files import load_model
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
-from VoCoCore.training.cohort import short_hash
 from VoCoCore.training.finetune import Finetuning, finetune
 from VoCoCore.training.labelled_cohort import labelled_index
 from VoCoCore.training.pretrain import pretrain

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from VoCoCore.cli.main import Parser
+from VoCoCore.data.patients import cases_of
 from VoCoCore.errors import DataError, SettingsError, counted
 
 if TYPE_CHECKING:
@@ -117,9 +118,8 @@ def _tell(done: Evaluation, folder: Path) -> None:
     overall = done.summary["overall"]["dice"]
     if overall["low"] is not None:
         print(f"mean Dice {overall['mean']:.1%}, 95 % interval {overall['low']:.1%} to {overall['high']:.1%}")
-    print(
-        f"{counted(len(done.scores), 'case')} scored; evaluation.html, per_case.csv and summary.json are in {folder}"
-    )
+    many = cases_of(len(done.scores), done.summary["patients"])
+    print(f"{many} scored; evaluation.html, per_case.csv and summary.json are in {folder}")
 
 
 def _name_unscored(problems: Problems) -> None:

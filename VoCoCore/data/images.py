@@ -134,6 +134,11 @@ def case_content(case: Case) -> str:
     return "+".join(content_hash(source) for source in case.images)
 
 
+def short_hash(content: str) -> str:
+    """What weights and tables say of ``content``, a `case_content`: enough to recognise its files, nothing else."""
+    return content[:12]
+
+
 def grid_difference(
     shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other_affine: np.ndarray
 ) -> str:

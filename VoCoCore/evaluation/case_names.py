@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from VoCoCore.data.cases import Case
-from VoCoCore.data.images import case_content
+from VoCoCore.data.images import case_content, short_hash
+from VoCoCore.data.patients import first_cases
+from VoCoCore.data.splits import patient_of
 from VoCoCore.runs.files import read_json, write_json
-from VoCoCore.training.cohort import short_hash
 
 NAMES = "cases.json"
 
@@ -21,6 +22,7 @@ class CaseNames:
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        self._owners: dict[str, str] = {}
 
     def of(self, case: Case) -> str:
         """The public name of ``case``; a copy of another case's images gets a number. Raises DataError."""
@@ -29,8 +31,12 @@ class CaseNames:
         while self._known.get(name, case.id) != case.id:
             number += 1
             name = f"{plain}-{number}"
-        self._known[name] = case.id
+        self._known[name], self._owners[name] = case.id, patient_of(case)
         return name
+
+    def patients(self) -> dict[str, str]:
+        """Which of the named cases are one patient's."""
+        return first_cases(self._owners.items())
 
     def write(self, private: Path) -> None:
         """Keep what the cases are called. Raises EnvironmentFault where it cannot be written."""

@@ -1,7 +1,7 @@
 """per_case.csv and summary.json: the scores of every case, and what they come to over all cases.
 
 per_case.csv has one row for each case and label. A field is empty where a figure does not exist; ``note`` says why
-(see `metrics`: absent, missed, invented).
+(see `metrics`: absent, missed, invented). ``patient`` is the first case of the same patient.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from VoCoCore.data.patients import EACH_ITS_OWN, Patients, grouped
 from VoCoCore.errors import DataError, nearest
 from VoCoCore.evaluation.metrics import ABSENT, INVENTED, MISSED, LabelMetrics, Labels
 from VoCoCore.evaluation.pages import write_whole
@@ -63,10 +64,11 @@ MEASURES = (
     Measure("volume_error_percent", "volume_error_percent", "volume error", "%", 0, 1.0, 1),
 )
 BY_NAME = {measure.name: measure for measure in MEASURES}
-_HEADER = ("case", "label", *(measure.column for measure in MEASURES), "note")
+_PATIENT = "patient"
+_HEADER = ("case", "label", *(measure.column for measure in MEASURES), "note", _PATIENT)
 
 
-def write_per_case(path: str | Path, scores: Scores) -> Path:
+def write_per_case(path: str | Path, scores: Scores, patients: Patients = EACH_ITS_OWN) -> Path:
     """Write the scores as a table; replaces an older one whole. Raises EnvironmentFault where it cannot be written."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
@@ -75,7 +77,8 @@ def write_per_case(path: str | Path, scores: Scores) -> Path:
         for label, found in labels.items():
             figures = (getattr(found, measure.name) for measure in MEASURES)
             texts = [f"{v:.7g}" if isfinite(v) else "" for v in figures]
-            table.writerow([as_cell(case), as_cell(label), *texts, found.state])
+            owner = as_cell(patients.get(case, case))
+            table.writerow([as_cell(case), as_cell(label), *texts, found.state, owner])
     return write_whole(Path(path), text.getvalue().encode())
 
 
@@ -102,6 +105,12 @@ def read_per_case(path: str | Path, metric: str = "dice") -> dict[str, dict[str,
     if not scores:
         raise DataError(f"{path} has no cases", "evaluate the predictions again")
     return scores
+
+
+def read_patients(path: str | Path) -> dict[str, str]:
+    """The patients of a table's cases, each its own in an older one. Raises DataError as `read_per_case`."""
+    rows = _rows(Path(path), "case")
+    return {from_cell(row["case"]): from_cell(row.get(_PATIENT) or row["case"]) for row in rows}
 
 
 def _rows(path: Path, column: str) -> list[dict[str, str]]:
@@ -145,13 +154,13 @@ def with_all_labels(scores: Scores, labels: Iterable[str]) -> dict[str, dict[str
     return {case: {name: found.get(name, LabelMetrics()) for name in names} for case, found in scores.items()}
 
 
-def summarise(scores: Scores, labels: Labels) -> dict[str, Any]:
-    """Mean, standard deviation, median, 95 % bootstrap interval by case and number of cases, by label and over all.
+def summarise(scores: Scores, labels: Labels, patients: Patients = EACH_ITS_OWN) -> dict[str, Any]:
+    """Mean, standard deviation, median, 95 % bootstrap interval by patient and number of cases, by label and over all.
 
     ``overall``: the mean over labels of the labels' means; its standard deviation and median are of the cases' means
     over their labels. None where a figure does not exist.
     """
-    names = list(labels)
+    names, whose = list(labels), grouped(list(scores), patients)
     tables = {measure.name: table_of(scores, names, measure.name) for measure in MEASURES}
     by_label = {}
     for place, name in enumerate(names):
@@ -159,18 +168,18 @@ def summarise(scores: Scores, labels: Labels) -> dict[str, Any]:
         by_label[name] = {
             "values": list(labels[name]),
             **{state: states.count(state) for state in (ABSENT, MISSED, INVENTED)},
-            **{key: spread(table[:, place]) for key, table in tables.items()},
+            **{key: spread(table[:, place], whose) for key, table in tables.items()},
         }
-    whole = {key: spread(table) for key, table in tables.items() if BY_NAME[key].better}
-    return {"labels": by_label, "overall": whole}
+    whole = {key: spread(table, whose) for key, table in tables.items() if BY_NAME[key].better}
+    return {"patients": len(set(whose)), "labels": by_label, "overall": whole}
 
 
-def spread(values: np.ndarray) -> dict[str, float | int | None]:
-    """What the scores (cases,) or (cases, labels) come to; ``n`` counts the cases that have one."""
+def spread(values: np.ndarray, patients: Sequence[str]) -> dict[str, float | int | None]:
+    """What the scores (cases,) or (cases, labels) of these ``patients`` come to; ``n``: cases that have one."""
     table = values[:, None] if values.ndim == 1 else values
     cases = np.array([mean_of(row) for row in table], dtype=float)
     cases = cases[np.isfinite(cases)]
-    low, high = bootstrap_interval(table)
+    low, high = bootstrap_interval(table, patients)
     figures = {
         "mean": mean_of(column_means(table)),
         "sd": float(cases.std(ddof=1)) if len(cases) > 1 else nan,
@@ -181,7 +190,9 @@ def spread(values: np.ndarray) -> dict[str, float | int | None]:
     return {**{key: v if isfinite(v) else None for key, v in figures.items()}, "n": len(cases)}
 
 
-def write_results(folder: str | Path, scores: Scores, summary: Mapping[str, Any]) -> None:
+def write_results(
+    folder: str | Path, scores: Scores, summary: Mapping[str, Any], patients: Patients = EACH_ITS_OWN
+) -> None:
     """Write per_case.csv and summary.json. Raises EnvironmentFault where they cannot be written."""
-    write_per_case(Path(folder) / PER_CASE, scores)
+    write_per_case(Path(folder) / PER_CASE, scores, patients)
     write_json(Path(folder) / SUMMARY, {"format": FORMAT, "version": VERSION, **summary})

@@ -11,6 +11,7 @@ from math import nan
 
 import numpy as np
 
+from VoCoCore.data.patients import grouped, merged
 from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import RunScores, averaged
 from VoCoCore.evaluation.compare_settings import settings_notes
@@ -24,7 +25,7 @@ MEAN = "mean"  # over the labels
 class Group:
     """Runs of one method on one number of training cases; ``table`` (cases, labels) holds their averaged scores.
 
-    ``means``: of each label and over labels; ``low``, ``high``: 95 % interval of the latter by case; ``runs_sd``:
+    ``means``: of each label and over labels; ``low``, ``high``: 95 % interval of the latter by patient; ``runs_sd``:
     standard deviation of the runs' own means, NaN for one run.
     """
 
@@ -59,11 +60,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is to be told: the groups, their differences from the baseline, on which cases, and notes."""
+    """All that is to be told: the groups, their differences from the baseline, on which cases of how many patients, and
+    notes.
+    """
 
     metric: str
     labels: tuple[str, ...]
     cases: tuple[str, ...]
+    patients: int
     groups: tuple[Group, ...]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
@@ -93,12 +97,14 @@ def compare(runs: Sequence[RunScores], metric: str, baseline: str = "") -> Compa
             f"all {len(runs)} runs are called '{runs[0].name}': there is nothing to compare",
             "give methods names of their own with --name FOLDER=NAME",
         )
-    groups = [_group(key, members, cases, labels) for key, members in by_group.items()]
-    differences, notes = _differences(groups, chosen, labels)
+    whose = grouped(cases, merged(run.patients for run in runs))
+    groups = [_group(key, members, cases, whose, labels) for key, members in by_group.items()]
+    differences, notes = _differences(groups, chosen, whose, labels)
     return Comparison(
         metric,
         labels,
         cases,
+        len(set(whose)),
         tuple(groups),
         tuple(differences),
         (*_notes(runs, cases, labels), *_unlike(groups, cases, labels), *notes),
@@ -152,13 +158,17 @@ def _array(run: RunScores, cases: Sequence[str], labels: Sequence[str]) -> np.nd
 
 
 def _group(
-    key: tuple[str, int | None], members: Sequence[RunScores], cases: Sequence[str], labels: Sequence[str]
+    key: tuple[str, int | None],
+    members: Sequence[RunScores],
+    cases: Sequence[str],
+    whose: Sequence[str],
+    labels: Sequence[str],
 ) -> Group:
     merged = replace(members[0], scores=averaged([run.scores for run in members]))
     table = _array(merged, cases, labels)
     own = [mean_of(column_means(_array(run, cases, labels))) for run in members]
     means = column_means(table)
-    low, high = bootstrap_interval(table)
+    low, high = bootstrap_interval(table, whose)
     return Group(
         name=key[0],
         train_cases=key[1],
@@ -174,7 +184,7 @@ def _group(
 
 
 def _differences(
-    groups: Sequence[Group], baseline: str, labels: Sequence[str]
+    groups: Sequence[Group], baseline: str, whose: Sequence[str], labels: Sequence[str]
 ) -> tuple[list[Difference], list[str]]:
     """Every other method against the baseline on as many training cases, corrected for how many there are."""
     references = {group.train_cases: group for group in groups if group.name == baseline}
@@ -192,9 +202,9 @@ def _differences(
         if reference is None:
             notes.append(f"{group.title} has no '{baseline}' on as many training cases beside it: not tested")
             continue
-        found.append(Difference(group, reference, MEAN, paired(reference.table, group.table)))
+        found.append(Difference(group, reference, MEAN, paired(reference.table, group.table, whose)))
         for place, label in enumerate(labels):
-            column = paired(reference.table[:, place], group.table[:, place])
+            column = paired(reference.table[:, place], group.table[:, place], whose)
             found.append(Difference(group, reference, label, column))
     return _corrected(found), notes
 

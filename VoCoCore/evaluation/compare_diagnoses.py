@@ -1,4 +1,4 @@
-"""Do classifications differ? Accuracy, balanced accuracy and AUROC, with intervals by drawing the same cases for both.
+"""Do classifications differ? Accuracy, balanced accuracy and AUROC; intervals draw the same patients for both.
 
 Runs of one method (one name) on the same number of training cases are draws: their scores are averaged. A case that
 several folds have seen gets the mean of their probabilities.
@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from VoCoCore.data.patients import grouped, merged
 from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.compare_read import WHERE, facts_of_run, folds_of, named_places
 from VoCoCore.evaluation.compare_settings import settings_notes
 from VoCoCore.evaluation.diagnoses_table import DIAGNOSES, Diagnosis, read_diagnoses
-from VoCoCore.training.intervals import DRAWS
+from VoCoCore.training.intervals import DRAWS, patient_numbers
 
 METRICS = ("accuracy", "balanced accuracy", "AUROC")
 _AT_ONCE = 1 << 22  # numbers
@@ -64,6 +65,7 @@ class DiagnosisComparison:
     """All that is to be told."""
 
     cases: int
+    patients: int
     classes: tuple[str, ...]
     groups: tuple[Scored, ...]
     notes: tuple[str, ...]
@@ -98,12 +100,15 @@ def _read(place: Path, name: str) -> DiagnosisRun:
         raise DataError(
             f"the folds of {place} know different classes", "train them on the same list of cases"
         )
+    patients = merged(_patients(cases) for _, cases in parts)
     pooled: dict[str, list[Diagnosis]] = {}
     for _, cases in parts:
         for case, one in cases.items():
             pooled.setdefault(case, []).append(one)
-    merged = {
-        case: replace(several[0], probabilities=np.mean([one.probabilities for one in several], axis=0))
+    averaged = {
+        case: Diagnosis(
+            several[0].truth, np.mean([one.probabilities for one in several], axis=0), patients[case]
+        )
         for case, several in pooled.items()
     }
     home = tables[0].parent if tables[0].parent.name not in WHERE else tables[0].parent.parent
@@ -111,7 +116,7 @@ def _read(place: Path, name: str) -> DiagnosisRun:
         f" of {len(tables)} folds" if len(tables) > 1 else ""
     )
     count = facts_of_run(home).get("train_cases")
-    return DiagnosisRun(place, name, count if isinstance(count, int) else None, source, parts[0][0], merged)
+    return DiagnosisRun(place, name, count if isinstance(count, int) else None, source, parts[0][0], averaged)
 
 
 def compare_diagnoses(runs: Sequence[DiagnosisRun], baseline: str = "") -> DiagnosisComparison:
@@ -136,7 +141,8 @@ def compare_diagnoses(runs: Sequence[DiagnosisRun], baseline: str = "") -> Diagn
             f"all {len(runs)} runs are called '{runs[0].name}': there is nothing to compare",
             "give methods names of their own with --name FOLDER=NAME",
         )
-    drawn = {key: _drawn(tables, truth) for key, tables in members.items()}
+    whose = grouped(cases, merged(_patients(run.cases) for run in runs))
+    drawn = {key: _drawn(tables, truth, whose) for key, tables in members.items()}
     groups = [_scored(key, len(members[key]), drawn, chosen) for key in members]
     everything = set().union(*(run.cases for run in runs))
     notes = []
@@ -146,7 +152,7 @@ def compare_diagnoses(runs: Sequence[DiagnosisRun], baseline: str = "") -> Diagn
     if len({run.source for run in runs}) > 1:
         notes.append("not all of one kind: " + "; ".join(f"{run.name}: {run.source}" for run in runs))
     notes += settings_notes([(run.name, run.path) for run in runs])
-    return DiagnosisComparison(len(cases), runs[0].classes, tuple(groups), tuple(notes))
+    return DiagnosisComparison(len(cases), len(set(whose)), runs[0].classes, tuple(groups), tuple(notes))
 
 
 def _common(runs: Sequence[DiagnosisRun]) -> tuple[list[str], np.ndarray]:
@@ -166,15 +172,21 @@ def _common(runs: Sequence[DiagnosisRun]) -> tuple[list[str], np.ndarray]:
     return cases, np.array([runs[0].cases[case].truth for case in cases])
 
 
-def _drawn(tables: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
-    """METRICS (1 + DRAWS, 3), averaged over the runs: of the cases as they are, then of cases drawn anew; the draws
+def _patients(cases: Mapping[str, Diagnosis]) -> dict[str, str]:
+    return {case: one.patient or case for case, one in cases.items()}
+
+
+def _drawn(tables: Sequence[np.ndarray], truth: np.ndarray, whose: Sequence[str]) -> np.ndarray:
+    """METRICS (1 + DRAWS, 3), averaged over the runs: of the cases as they are, then of patients drawn anew; the draws
     are the same for all methods, which is what makes the difference one of pairs."""
-    count = len(truth)
+    numbers = patient_numbers(whose, len(truth))
+    count = int(numbers.max()) + 1
     rng = np.random.Generator(np.random.Philox(key=0))
-    size, found = max(1, _AT_ONCE // count), []
+    size, found = max(1, _AT_ONCE // len(truth)), []
     for at in range(0, DRAWS, size):
         often = rng.multinomial(count, np.full(count, 1 / count), size=min(size, DRAWS - at)).astype(float)
-        often = np.concatenate([np.ones((1, count)), often]) if at == 0 else often
+        often = often[:, numbers]
+        often = np.concatenate([np.ones((1, len(truth))), often]) if at == 0 else often
         found.append(np.mean([weighted_scores(table, truth, often) for table in tables], axis=0))
     return np.concatenate(found)
 

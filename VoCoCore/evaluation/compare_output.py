@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from VoCoCore.errors import counted
+from VoCoCore.data.patients import cases_of
 from VoCoCore.evaluation.cases_table import BY_NAME, Measure
 from VoCoCore.evaluation.compare import MEAN, Comparison, Difference, Group
 from VoCoCore.evaluation.pages import COLOURS, INK, png_bytes, styled, write_whole
-from VoCoCore.evaluation.statistics import FEW_CASES, FEWEST_PAIRS
+from VoCoCore.evaluation.statistics import FEW_PATIENTS, FEWEST_PAIRS
 from VoCoCore.evaluation.text_tables import cell, plain, text_grid
 from VoCoCore.training.intervals import DRAWS
 
@@ -27,7 +27,17 @@ MARKDOWN, TABLE, FIGURE = "comparison.md", "comparison.csv", "comparison.png"
 DIGITS = 2  # as published tables have it, for percent and millimetres alike
 _COLUMNS = (
     *("method", "train_cases", "runs", "runs_sd", "label", "mean", "low", "high"),
-    *("baseline", "difference", "difference_low", "difference_high", "pairs", "ties", "p", "p_holm"),
+    *(
+        "baseline",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "pairs",
+        "ties",
+        "p",
+        "p_holm",
+        "patients",
+    ),
 )
 
 
@@ -47,7 +57,7 @@ def markdown(comparison: Comparison) -> str:
     lines = [
         f"# {measure.title} [{measure.unit}], {way} is better",
         "",
-        f"{counted(len(comparison.cases), 'case')} that all runs have.",
+        f"{cases_of(len(comparison.cases), comparison.patients)} that all runs have.",
         "",
         *_means(comparison, measure),
         "",
@@ -99,21 +109,25 @@ def _tests(differences: Sequence[Difference], measure: Measure) -> list[str]:
 
 def _untested(one: Difference) -> str:
     """Why there is no p."""
-    differing = one.found.pairs - one.found.ties
-    if not differing and one.found.pairs:
-        return "no pair differs"
-    return f"too few: {differing} pairs that differ, {FEWEST_PAIRS} needed"
+    found = one.found
+    differing, what = found.patients - found.ties, "pair" if found.patients == found.pairs else "patient"
+    if not differing and found.pairs:
+        return f"no {what} differs"
+    return f"too few: {differing} {what}s that differ, {FEWEST_PAIRS} needed"
 
 
 def _method(comparison: Comparison) -> list[str]:
     """How intervals and p values came about."""
     means = sum(one.label == MEAN for one in comparison.differences)
     singles = len(comparison.differences) - means
+    apart = comparison.patients == len(comparison.cases)
+    whom, pairs = ("case", "Pair") if apart else ("patient", "Patient")
+    together = "" if apart else "; a patient is drawn with all of the cases"
     lines = [
-        f"Intervals: bootstrap over cases, {DRAWS} draws, percentiles 2.5 and 97.5. "
+        f"Intervals: bootstrap over {whom}s, {DRAWS} draws, percentiles 2.5 and 97.5{together}. "
         "The mean is that of the classes' means.",
-        "p: Wilcoxon's signed ranks, two-sided, on each case's difference (for the mean: averaged over its classes). "
-        "Pairs without a difference are left out; equal ones share their rank; exact up to 50 pairs.",
+        f"p: Wilcoxon's signed ranks, two-sided, on each {whom}'s difference (for the mean: averaged over classes). "
+        f"{pairs}s without a difference are left out; equal ones share their rank; exact up to 50 {pairs.lower()}s.",
         f"Holm's correction is made over the {means} means that are compared, and over the {singles} single classes.",
     ]
     several = [
@@ -124,11 +138,11 @@ def _method(comparison: Comparison) -> list[str]:
     ]
     if several:
         lines.append(
-            "Several runs of a method are averaged case by case: the intervals say how cases vary, not how runs do. "
+            f"Several runs of a method are averaged case by case: the intervals say how {whom}s vary, not how runs do. "
             + "; ".join(several)
         )
-    if len(comparison.cases) < FEW_CASES:
-        lines.append("With so few cases the intervals are rough, and tend to be too narrow.")
+    if comparison.patients < FEW_PATIENTS:
+        lines.append(f"With so few {whom}s the intervals are rough, and tend to be too narrow.")
     return lines
 
 
@@ -148,7 +162,7 @@ def table(comparison: Comparison) -> str:
 
 def _difference(one: Difference | None) -> list[object]:
     if one is None:
-        return [""] * 8
+        return [""] * 9
     found = one.found
     return [
         one.baseline.title,
@@ -159,6 +173,7 @@ def _difference(one: Difference | None) -> list[object]:
         found.ties,
         found.p,
         one.corrected,
+        found.patients,
     ]
 
 
@@ -198,7 +213,7 @@ def _draw_curves(axes: Axes, groups: Sequence[Group], measure: Measure) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("training cases")
-    axes.set_title(f"mean {measure.title} [{measure.unit}], 95 % by case")
+    axes.set_title(f"mean {measure.title} [{measure.unit}], 95 % intervals")
     axes.grid(True, axis="y")
     axes.legend()
 
@@ -210,7 +225,7 @@ def _draw_means(axes: Axes, groups: Sequence[Group], measure: Measure) -> None:
         axes.plot(group.mean * measure.scale, place, "o", color=colour, ms=5)
     axes.set_yticks(range(len(groups)), [group.title for group in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_title(f"mean {measure.title} [{measure.unit}], 95 % by case")
+    axes.set_title(f"mean {measure.title} [{measure.unit}], 95 % intervals")
     axes.grid(True, axis="x")
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from VoCoCore.data.patients import Patients, merged
 from VoCoCore.errors import DataError, SettingsError, counted, nearest
 from VoCoCore.evaluation.case_names import public_names
-from VoCoCore.evaluation.cases_table import PER_CASE, SUMMARY, read_per_case
+from VoCoCore.evaluation.cases_table import PER_CASE, SUMMARY, read_patients, read_per_case
 from VoCoCore.evaluation.statistics import mean_of
 from VoCoCore.runs.files import read_json
 
@@ -23,7 +24,7 @@ WHERE = {"": "an evaluation", "test": "its test cases", "validation": "its valid
 @dataclass(frozen=True)
 class RunScores:
     """One run: ``name`` of its method, number of cases that it was trained on (None: not known), where it began
-    (``init``), what its scores are of, and the scores."""
+    (``init``), what its scores are of, the scores, and which cases are one patient's."""
 
     path: Path
     name: str
@@ -32,6 +33,7 @@ class RunScores:
     source: str
     scores: CaseScores
     tolerance: float | None
+    patients: Patients = field(default_factory=dict)
 
 
 def read_runs(paths: Sequence[str | Path], metric: str, names: Mapping[str, str]) -> list[RunScores]:
@@ -44,7 +46,14 @@ def read_runs(paths: Sequence[str | Path], metric: str, names: Mapping[str, str]
     runs = [_read(place, metric, name) for place, name in found]
     # Evaluations know cases by their names, runs by their content: they meet where a run knows both.
     hashes = public_names(folder for place, _ in found for folder in (place, *folds_of(place)))
-    return [replace(run, scores={hashes.get(c, c): found for c, found in run.scores.items()}) for run in runs]
+    return [
+        replace(
+            run,
+            scores={hashes.get(c, c): found for c, found in run.scores.items()},
+            patients={hashes.get(c, c): hashes.get(first, first) for c, first in run.patients.items()},
+        )
+        for run in runs
+    ]
 
 
 def named_places(paths: Sequence[str | Path], names: Mapping[str, str]) -> list[tuple[Path, str]]:
@@ -86,6 +95,7 @@ def _read(place: Path, metric: str, name: str) -> RunScores:
         source=words + (f" of {counted(len(folds), 'fold')}" if folds else ""),
         scores=parts[0] if len(parts) == 1 else averaged(parts),
         tolerance=tolerances.pop() if len(tolerances) == 1 else None,
+        patients=merged(map(read_patients, (table for table, _ in tables))),
     )
 
 

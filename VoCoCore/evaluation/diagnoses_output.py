@@ -7,11 +7,11 @@ import io
 from math import isfinite
 from pathlib import Path
 
-from VoCoCore.errors import counted
+from VoCoCore.data.patients import cases_of
 from VoCoCore.evaluation.compare_diagnoses import METRICS, DiagnosisComparison, Scored
 from VoCoCore.evaluation.compare_output import MARKDOWN, TABLE
 from VoCoCore.evaluation.pages import write_whole
-from VoCoCore.evaluation.statistics import FEW_CASES
+from VoCoCore.evaluation.statistics import FEW_PATIENTS
 from VoCoCore.evaluation.text_tables import cell, plain, text_grid
 from VoCoCore.training.intervals import DRAWS
 
@@ -34,7 +34,7 @@ def diagnosis_markdown(comparison: DiagnosisComparison) -> str:
     lines = [
         f"# Diagnosis of {', '.join(map(cell, comparison.classes))} [%], more is better",
         "",
-        f"{counted(comparison.cases, 'case')} that all runs have.",
+        f"{cases_of(comparison.cases, comparison.patients)} that all runs have.",
         "",
         *text_grid(["method", *METRICS], [_row(group) for group in comparison.groups], left=1),
         "",
@@ -70,18 +70,19 @@ def _figures(value: float, low: float, high: float, sign: str = "") -> str:
 
 
 def _method(comparison: DiagnosisComparison) -> list[str]:
+    whom = "case" if comparison.patients == comparison.cases else "patient"
     lines = [
-        f"In brackets: bootstrap over cases, {DRAWS} draws, percentiles 2.5 and 97.5; for a difference the same cases "
-        "are drawn for both. An interval without 0 is what speaks for a difference.",
+        f"In brackets: bootstrap over {whom}s, {DRAWS} draws, percentiles 2.5 and 97.5; for a difference the same "
+        f"{whom}s are drawn for both. An interval without 0 is what speaks for a difference.",
         "Balanced accuracy: mean recall over the classes. AUROC: mean over the classes, each against all others.",
     ]
     if several := [f"{group.title}: {group.runs} runs" for group in comparison.groups if group.runs > 1]:
         lines.append(
-            "Scores of several runs of a method are averaged: the intervals say how cases vary, not how runs do. "
+            f"Scores of several runs of a method are averaged: the intervals say how {whom}s vary, not how runs do. "
             + "; ".join(several)
         )
-    if comparison.cases < FEW_CASES:
-        lines.append("With so few cases the intervals are rough, and tend to be too narrow.")
+    if comparison.patients < FEW_PATIENTS:
+        lines.append(f"With so few {whom}s the intervals are rough, and tend to be too narrow.")
     return lines
 
 

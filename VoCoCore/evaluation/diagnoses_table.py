@@ -16,27 +16,30 @@ from VoCoCore.runs.cells import as_cell, from_cell
 
 DIAGNOSES = "diagnoses.csv"
 _HEAD = ("case", "truth", "predicted")
+_PATIENT = "patient"
 _MARK = "p:"  # before a class in the head, which may be called anything
 _AGAIN = "finish the run again, or leave it out"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """One case: the number of its true class, and probabilities (K,)."""
+    """One case: the number of its true class, probabilities (K,), and the first case of the same patient ('': it)."""
 
     truth: int
     probabilities: np.ndarray
+    patient: str = ""
 
 
 def write_diagnoses(path: Path, classes: Sequence[str], seen: Mapping[str, Diagnosis]) -> Path:
     """Write what was found of each case. Raises EnvironmentFault where it cannot be written."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*_HEAD, *(_MARK + name for name in classes)])
+    table.writerow([*_HEAD, *(_MARK + name for name in classes), _PATIENT])
     for case, one in seen.items():
         predicted = classes[int(np.argmax(one.probabilities))]
         names = map(as_cell, (case, classes[one.truth], predicted))
-        table.writerow([*names, *(f"{p:.9g}" for p in one.probabilities)])
+        shares = (f"{p:.9g}" for p in one.probabilities)
+        table.writerow([*names, *shares, as_cell(one.patient or case)])
     return write_whole(path, text.getvalue().encode())
 
 
@@ -60,4 +63,5 @@ def _of_row(row: Mapping[str, str], classes: Sequence[str]) -> Diagnosis:
     probabilities = np.array([float(row[_MARK + name]) for name in classes])
     if not np.isfinite(probabilities).all():
         raise ValueError(f"case {row['case']} has probabilities that are no numbers")
-    return Diagnosis(classes.index(from_cell(row["truth"])), probabilities)
+    patient = from_cell(row.get(_PATIENT) or row["case"])  # an older table does not say
+    return Diagnosis(classes.index(from_cell(row["truth"])), probabilities, patient)

@@ -13,6 +13,7 @@ from typing import Any
 
 from VoCoCore.data.check_pool import Died, run_each, usable_cores
 from VoCoCore.data.label_maps import ignored_value
+from VoCoCore.data.patients import Patients, first_cases
 from VoCoCore.errors import DataError, SettingsError, counted
 from VoCoCore.evaluation.cases_table import (
     PER_CASE,
@@ -73,13 +74,19 @@ class Evaluation:
         return self.rules.labels
 
     @cached_property
+    def patients(self) -> Patients:
+        """Which of the scored cases are one patient's, as far as the references know."""
+        owners = ((pair.case, pair.reference.patient) for pair in self.pairs)
+        return first_cases((case, owner) for case, owner in owners if case in self.scores)
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """The content of summary.json."""
         return {
             "cases": len(self.scores),
             "tolerance_mm": self.rules.tolerance,
             "labels_from": self.names.source,
-            **summarise(self.scores, self.labels),
+            **summarise(self.scores, self.labels, self.patients),
             **self.problems.to_dict(),
         }
 
@@ -128,7 +135,7 @@ def write_evaluation(folder: Path, done: Evaluation) -> Path:
 
     Raises EnvironmentFault where they cannot be written.
     """
-    write_results(folder, done.scores, done.summary)
+    write_results(folder, done.scores, done.summary, done.patients)
     write_page(folder, done.scores, done.rules, done.summary, done.names.colours, done.pairs)
     return folder
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from VoCoCore.data.images import grid_difference, read_image
 from VoCoCore.data.intensity import decide
+from VoCoCore.data.patients import cases_of
 from VoCoCore.errors import DataError, counted
 from VoCoCore.evaluation.boxes import SHOWN, boxes_figure
 from VoCoCore.evaluation.cases_table import BY_NAME, Scores, table_of
@@ -21,7 +22,7 @@ from VoCoCore.evaluation.overlay import Overlay, overlay_figure
 from VoCoCore.evaluation.pages import render, svg_text, write_whole
 from VoCoCore.evaluation.pairs import Pair
 from VoCoCore.evaluation.score_pair import Rules, read_pair, without
-from VoCoCore.evaluation.statistics import FEW_CASES, mean_of
+from VoCoCore.evaluation.statistics import FEW_PATIENTS, mean_of
 from VoCoCore.geometry import to_ras, triple
 from VoCoCore.models.card import Colour, palette
 from VoCoCore.settings import PrepareSettings
@@ -52,8 +53,9 @@ def write_page(
     page = render(
         "evaluation.html.j2",
         facts=_facts(summary, len(names)),
+        many=cases_of(summary["cases"], summary["patients"]),
         summary=summary,
-        few=FEW_CASES,
+        few=FEW_PATIENTS,
         most=MOST_NAMED,
         columns=[(BY_NAME[name].title, BY_NAME[name].unit) for name in COLUMNS],
         rows=_label_rows(summary),
@@ -82,7 +84,9 @@ def _between(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _facts(summary: Mapping[str, Any], labels: int) -> list[tuple[str, str, str]]:
-    facts = [("cases", str(summary["cases"]), f"{counted(labels, 'label')} each")]
+    cases, patients = summary["cases"], summary["patients"]
+    whose = f", of {counted(patients, 'patient')}" if patients < cases else ""
+    facts = [("cases", str(cases), f"{counted(labels, 'label')} each{whose}")]
     for name in ("dice", "surface_dice", "hd95", "asd"):
         measure, found = BY_NAME[name], summary["overall"][name]
         title = f"{measure.title}, mean" if name != "asd" else measure.title

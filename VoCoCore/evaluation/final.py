@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ import numpy as np
 from VoCoCore.data.cases import Case, Index, load_index
 from VoCoCore.data.images import grid_difference, read_case
 from VoCoCore.data.label_maps import ignored_value, read_map
+from VoCoCore.data.patients import EACH_ITS_OWN, Patients, grouped
 from VoCoCore.data.private_names import names_in
 from VoCoCore.devices import choose
 from VoCoCore.downstream.scores import diagnosis_scores, score_name
@@ -31,7 +33,7 @@ from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.runs.events import read_events
 from VoCoCore.runs.narrate import shell_word
 from VoCoCore.runs.privacy import without_names
-from VoCoCore.training.intervals import bootstrap_interval
+from VoCoCore.training.intervals import bootstrap_interval, counts_of
 
 Emit = Callable[..., None]
 Found = TypeVar("Found")
@@ -112,7 +114,7 @@ def _look_at(
     should_stop: Callable[[], bool],
     look: Callable[[Case], Found],
     faults: tuple[type[Exception], ...],
-) -> dict[str, Found]:
+) -> tuple[dict[str, Found], Patients]:
     """What ``look`` finds of each case, by its public name; cases with one of the ``faults`` are left out, and said."""
     names, found = CaseNames(), dict[str, Found]()
     private = names_in(run.private / "index.json")
@@ -129,7 +131,7 @@ def _look_at(
             tell("warning", message=told, hint="'voco data check' of the list of cases says which")
         tell("stage", name="last look", done=number, total=len(cases), text="")
     names.write(run.private)
-    return found
+    return found, names.patients()
 
 
 def _segmentations(
@@ -138,7 +140,7 @@ def _segmentations(
     split: str,
     predictor: Predictor,
     card: ModelCard,
-    look_at: Callable[..., dict[str, Any]],
+    look_at: Callable[..., tuple[dict[str, Any], Patients]],
 ) -> dict[str, float]:
     labels = {kind.name: kind.values for kind in card.classes if kind.values != (0,)}
     ignored = ignored_value(index.labels)
@@ -146,10 +148,10 @@ def _segmentations(
     def look(case: Case) -> dict[str, LabelMetrics]:
         return _score(case, predictor, labels, ignored)
 
-    scores = look_at(look, (DataError,))
-    summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels)}
-    write_results(_made_folder(run, split), scores, summary)
-    return _values(scores, labels)
+    scores, patients = look_at(look, (DataError,))
+    summary = {"cases": len(scores), "tolerance_mm": TOLERANCE, **summarise(scores, labels, patients)}
+    write_results(_made_folder(run, split), scores, summary, patients)
+    return _values(scores, labels, patients)
 
 
 def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None) -> dict[str, LabelMetrics]:
@@ -162,11 +164,12 @@ def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None
     return case_metrics(ours, theirs, steps_of(affine), labels, ignored=away)
 
 
-def _values(scores: Scores, labels: Labels) -> dict[str, float]:
+def _values(scores: Scores, labels: Labels, patients: Patients = EACH_ITS_OWN) -> dict[str, float]:
+    whose = grouped(list(scores), patients)
     table = table_of(scores, list(labels), "dice")
-    low, high = bootstrap_interval(table)
+    low, high = bootstrap_interval(table, whose)
     each = dict(zip((score_name("dice", name) for name in labels), column_means(table), strict=True))
-    values = {"dice": mean_of(column_means(table)), "dice_low": low, "dice_high": high, "cases": len(table)}
+    values = {"dice": mean_of(column_means(table)), "dice_low": low, "dice_high": high, **counts_of(whose)}
     return {name: float(v) for name, v in {**values, **each}.items() if np.isfinite(v)}
 
 
@@ -176,19 +179,20 @@ def _diagnoses(
     split: str,
     predictor: Predictor,
     card: ModelCard,
-    look_at: Callable[..., dict[str, Any]],
+    look_at: Callable[..., tuple[dict[str, Any], Patients]],
 ) -> dict[str, float]:
     classes = [kind.name for kind in card.classes]
 
     def look(case: Case) -> Diagnosis:
-        found = predictor.classify(*read_case(case))
-        return Diagnosis(classes.index(str(case.target)), found)
+        return Diagnosis(classes.index(str(case.target)), predictor.classify(*read_case(case)))
 
-    seen = look_at(look, (DataError, ValueError))
+    found, patients = look_at(look, (DataError, ValueError))
+    seen = {case: replace(one, patient=patients[case]) for case, one in found.items()}
     write_diagnoses(_made_folder(run, split) / DIAGNOSES, classes, seen)
     scores: dict[str, Any] = diagnosis_scores(
         np.asarray([one.probabilities for one in seen.values()]).reshape(-1, len(classes)),
         np.asarray([one.truth for one in seen.values()], int),
     )
     values = {name: scores[name] for name in ("accuracy", "balanced_accuracy", "auroc")}
-    return {name: float(v) for name, v in {**values, "cases": len(seen)}.items() if np.isfinite(v)}
+    values |= counts_of(grouped(list(seen), patients))
+    return {name: float(v) for name, v in values.items() if np.isfinite(v)}

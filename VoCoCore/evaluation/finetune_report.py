@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from VoCoCore.data.patients import cases_of
 from VoCoCore.errors import counted
 from VoCoCore.evaluation.case_pictures import kept_pictures, legend
 from VoCoCore.evaluation.finetune_curves import DESCRIPTION, class_names, finetune_figure
@@ -18,7 +19,7 @@ from VoCoCore.evaluation.pages import render, svg_text, write_whole
 from VoCoCore.evaluation.run_page import RunPage
 from VoCoCore.evaluation.verdict import Verdict, number, percent
 
-FEW_CASES = 5
+FEW_PATIENTS = 5
 
 
 def write_finetune_report(run_folder: str | Path) -> Path:
@@ -64,7 +65,8 @@ def judge(
     name = "dice" if "dice" in shown else "balanced_accuracy"
     title = f"{'Mean Dice' if name == 'dice' else 'Balanced accuracy'} {percent(number(shown, name))} on {where} cases"
     count = number(shown, "cases")
-    text = counted(int(count), "case") if isfinite(count) else "Cases"
+    patients = number(shown, "patients") if "patients" in shown else count
+    text = cases_of(int(count), int(patients)) if isfinite(count) else "Cases"
     low, high = number(shown, f"{name}_low"), number(shown, f"{name}_high")
     text += f", 95 % interval {percent(low)} to {percent(high)}." if isfinite(low) else "."
     if where == "validation":
@@ -74,8 +76,8 @@ def judge(
     if twins:
         same = counted(twins, "held-out case", "has", "have")
         text += f" But {same} the same images as a case of another split, so scores flatter."
-    if count < FEW_CASES:
-        text += " So few cases say little."
+    if patients < FEW_PATIENTS:
+        text += f" So few {'cases' if patients == count else 'patients'} say little."
     return Verdict("good" if where == "test" or not active else "note", title, text)
 
 

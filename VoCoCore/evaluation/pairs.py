@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from VoCoCore.data.predicted import remembered
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.sources_names import LABEL_WORDS
 from VoCoCore.data.sources_walk import DATASET
+from VoCoCore.data.splits import patient_of
 from VoCoCore.errors import DataError, SettingsError
 from VoCoCore.inference.results import LABELS, PROBABILITIES
 from VoCoCore.runs.cells import readable
@@ -29,11 +30,12 @@ _ENDING = re.compile(rf"(?:_0000|[_.-](?:{'|'.join(LABEL_WORDS)}|pred|prediction
 
 @dataclass(frozen=True)
 class Reference:
-    """A case with the truth: its label map and, where known, the image of its first channel."""
+    """A case with the truth: its label map and, where known, the image of its first channel and whose it is."""
 
     case: str
     label: Source
     image: Source | None = None
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _index_of(path: Path) -> Index | None:
 
 def _reference(case: Case) -> Reference:
     assert case.label is not None
-    return Reference(case.id, case.label, case.images[0])
+    return Reference(case.id, case.label, case.images[0], patient_of(case))
 
 
 def _with_images(found: tuple[Reference, ...], folder: Path) -> tuple[tuple[Reference, ...], Index | None]:
@@ -113,10 +115,13 @@ def _with_images(found: tuple[Reference, ...], folder: Path) -> tuple[tuple[Refe
         index = index_source(above)
     except DataError:
         return found, None  # the label maps do without
-    images = {case.label.path: case.images[0] for case in index.cases if case.label is not None}
-    if not any(reference.label.path in images for reference in found):
+    known = {case.label.path: _reference(case) for case in index.cases if case.label is not None}
+    if not any(reference.label.path in known for reference in found):
         return found, None  # a list of other files
-    return tuple(Reference(r.case, r.label, images.get(r.label.path)) for r in found), index
+    # The files' own names and sources: the list may call a case otherwise.
+    return tuple(
+        replace(known.get(one.label.path, one), case=one.case, label=one.label) for one in found
+    ), index
 
 
 def find_predictions(folder: str | Path) -> tuple[Path, ...]:

@@ -12,11 +12,11 @@ from math import nan
 
 import numpy as np
 
-from VoCoCore.training.intervals import bootstrap_interval
+from VoCoCore.training.intervals import bootstrap_interval, patient_numbers, summed
 
 # Two-sided, the smallest p value of n pairs is 2 / 2^n: below six it cannot reach 0.05.
 FEWEST_PAIRS = 6
-FEW_CASES = 10  # fewer make rough intervals
+FEW_PATIENTS = 10  # fewer make rough intervals
 _MOST_EXACT = 50  # pairs; beyond, the normal approximation is good
 _DIGITS = 9  # differences beyond are rounding, not results
 
@@ -38,11 +38,13 @@ def mean_of(values: np.ndarray) -> float:
 class Paired:
     """What b scores beyond a on the same cases.
 
-    ``pairs``: cases with both scores; ``ties`` of them have no difference and take no part in the test. ``mean`` and
-    its 95 % interval, ``median`` of the differences; ``p``: two-sided, NaN where there are too few pairs.
+    ``pairs``: cases with both scores, of so many ``patients``; ``ties`` of these have no difference and take no part
+    in the test. ``mean`` of the cases' differences and its 95 % interval, ``median`` of them; ``p``: two-sided, of the
+    patients' mean differences, NaN where there are too few.
     """
 
     pairs: int
+    patients: int
     ties: int
     mean: float
     low: float
@@ -51,29 +53,33 @@ class Paired:
     p: float
 
 
-def paired(a: np.ndarray, b: np.ndarray, seed: int = 0) -> Paired:
+def paired(a: np.ndarray, b: np.ndarray, patients: Sequence[str] | None = None, seed: int = 0) -> Paired:
     """Compare scores (cases,) or (cases, columns) of the same cases in the same order.
 
-    Of tables, a case's difference is the mean over the columns that both have; that is what is tested. The mean is the
-    mean of the columns' mean differences. Raises ValueError for shapes that differ.
+    ``patients``: whose each case is, None where each is a patient of its own. Of tables, a case's difference is the
+    mean over the columns that both have; its mean over a patient's cases is what is tested. The mean is the mean of the
+    columns' mean differences. Raises ValueError for shapes that differ.
     """
     if np.shape(a) != np.shape(b):
         raise ValueError(f"scores of shape {np.shape(a)} and {np.shape(b)} are not of the same cases")
     table = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     table = table[:, None] if table.ndim == 1 else table
-    table = table[np.isfinite(table).any(axis=1)]
-    cases = np.round([mean_of(row) for row in table], _DIGITS)
+    numbers = patient_numbers(patients, len(table))[np.isfinite(table).any(axis=1)]
+    cases = np.array([mean_of(row) for row in table if np.isfinite(row).any()])
     if not len(cases):
-        return Paired(0, 0, nan, nan, nan, nan, nan)
-    low, high = bootstrap_interval(table, seed=seed)
+        return Paired(0, 0, 0, nan, nan, nan, nan, nan)
+    low, high = bootstrap_interval(table, patients, seed=seed)
+    sums = summed(np.stack([cases, np.ones(len(cases))], axis=1), numbers)
+    each = np.round(sums[:, 0] / sums[:, 1], _DIGITS)
     return Paired(
         pairs=len(cases),
-        ties=int(np.count_nonzero(cases == 0)),
+        patients=len(each),
+        ties=int(np.count_nonzero(each == 0)),
         mean=mean_of(column_means(table)),
         low=low,
         high=high,
-        median=float(np.median(cases)),
-        p=wilcoxon(cases),
+        median=float(np.median(np.round(cases, _DIGITS))),
+        p=wilcoxon(each),
     )
 
 

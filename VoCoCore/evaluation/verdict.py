@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
 
-FEW_VOLUMES = 5
+from VoCoCore.data.patients import cases_of
+
+FEW_PATIENTS = 5
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,23 @@ def judge(values: Mapping[str, Any] | None, bases: int | None, active: bool) -> 
         return Verdict("note", f"No held-out volumes were looked at {when}", text)
     accuracy, low, high = (number(values, n) for n in ("position_accuracy", "accuracy_low", "accuracy_high"))
     chance, shuffled, volumes = (number(values, n) for n in ("chance", "shuffled_accuracy", "volumes"))
+    patients = number(values, "patients") if "patients" in values else volumes
     if not isfinite(accuracy):
         return Verdict(
             "bad",
             "The network's answers are not numbers",
             "Training has diverged; see the curves and warnings.",
         )
-    grounds = _grounds(accuracy, low, high, chance, shuffled, volumes, bases)
-    if not isfinite(low) or not isfinite(chance) or volumes == 1:
+    grounds = _grounds(accuracy, low, high, chance, shuffled, _seen(volumes, patients), bases)
+    one = "volume" if volumes == patients else "patient"
+    if not isfinite(low) or not isfinite(chance) or patients == 1:
         return Verdict(
             "note",
             "Whether it learned cannot be told",
-            f"{grounds} One volume is too few to tell luck from learning.",
+            f"{grounds} One {one} is too few to tell luck from learning.",
         )
-    if 1 < volumes < FEW_VOLUMES:
-        grounds += f" With only {volumes:.0f} held-out volumes the interval is rough."
+    if 1 < patients < FEW_PATIENTS:
+        grounds += f" With only {patients:.0f} held-out {one}s the interval is rough."
     if low > chance and not low <= shuffled:
         caution = "This says that pre-training works; it does not measure a segmentation or a diagnosis."
         return Verdict(
@@ -78,16 +82,22 @@ def judge(values: Mapping[str, Any] | None, bases: int | None, active: bool) -> 
     )
 
 
+def _seen(volumes: float, patients: float) -> str:
+    """What crops were of, in words."""
+    if not volumes >= 1:
+        return "volumes"
+    return cases_of(int(volumes), int(patients), "volume") if volumes > 1 else "one volume"
+
+
 def _grounds(
     accuracy: float,
     low: float,
     high: float,
     chance: float,
     shuffled: float,
-    volumes: float,
+    seen: str,
     bases: int | None,
 ) -> str:
-    seen = f"{volumes:.0f} volumes" if volumes > 1 else "one volume" if volumes == 1 else "volumes"
     choice = f"one of {bases} places" if bases else "place"
     bounds = f" (95 % interval {percent(low)} to {percent(high)})" if isfinite(low) and isfinite(high) else ""
     text = (

@@ -102,8 +102,8 @@ def _metrics(event: Mapping[str, Any]) -> str:
         return "none of the test cases could be scored"
     if event.get("split") == "val":
         bounds = f"95 % {number(values.get('accuracy_low'), 3)} to {number(values.get('accuracy_high'), 3)}"
-        if values.get("volumes") == 1:  # which has no interval
-            bounds = "of one volume"
+        if 1 in (values.get("volumes"), values.get("patients")):  # which has no interval
+            bounds = "of one volume" if values.get("volumes") == 1 else "of one patient"
         return (
             f"{head}  held-out position accuracy {number(values.get('position_accuracy'), 3)} ({bounds}, "
             f"chance {number(values.get('chance'), 3)}, labels shuffled {number(values.get('shuffled_accuracy'), 3)})"

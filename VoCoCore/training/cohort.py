@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from VoCoCore.data.cases import Index, load_index, save_index
+from VoCoCore.data.images import short_hash
+from VoCoCore.data.patients import Patients, first_cases
 from VoCoCore.data.prepare import PreparedSet, prepare_index
 from VoCoCore.data.private_names import names_of
 from VoCoCore.data.sources import index_source
-from VoCoCore.data.splits import assign_splits
+from VoCoCore.data.splits import assign_splits, patient_of
 from VoCoCore.data.store import Store
 from VoCoCore.data.twins import parted, with_twins_joined
 from VoCoCore.data.wanted import Wanted
@@ -40,7 +42,10 @@ TWINS = "twins.json"  # in private/: cases with the same images in several split
 
 @dataclass(frozen=True)
 class Cohort:
-    """Prepared volumes by key: those to train on and those held out. ``fingerprint`` covers the sources' content."""
+    """Prepared volumes by key: those to train on and those held out. ``fingerprint`` covers the sources' content.
+
+    ``patients``: of each held-out volume the first one of its patient; none in a run that was begun without.
+    """
 
     store: str
     train: tuple[str, ...]
@@ -50,6 +55,12 @@ class Cohort:
     skipped: int = 0
     spacing: tuple[float, ...] = ()  # mean over the prepared volumes, in mm
     seen: tuple[str, ...] = ()  # `short_hash` of each volume
+    patients: tuple[str, ...] = ()
+
+    @property
+    def held_out_patients(self) -> Patients:
+        """Which of the held-out volumes are one patient's."""
+        return dict(zip(self.val, self.patients, strict=bool(self.patients)))
 
     @property
     def twins(self) -> int:
@@ -254,21 +265,25 @@ def _divided(settings: PretrainSettings) -> Index:
 def _cohort(index: Index, prepared: PreparedSet, store: Path) -> Cohort:
     pairs = list(zip(prepared.cases, prepared.keys, strict=True))
     train = tuple(key for case, key in pairs if case.split != "val")
-    val = tuple(dict.fromkeys(key for case, key in pairs if case.split == "val"))
+    held = first_cases((key, patient_of(case)) for case, key in pairs if case.split == "val")
+    val = tuple(held)
     content = fingerprint_of(prepared.content)
     channels, skipped = len(prepared.cases[0].images), len(prepared.skipped) + len(index.skipped)
     seen = tuple(sorted({short_hash(each) for each in prepared.content}))[:MOST_SEEN]
     return Cohort(
-        str(store), train, val, channels, content, skipped, _mean_spacing(Store(store), {*train, *val}), seen
+        str(store),
+        train,
+        val,
+        channels,
+        content,
+        skipped,
+        _mean_spacing(Store(store), {*train, *val}),
+        seen,
+        tuple(held.values()),
     )
 
 
 MOST_SEEN = 50_000  # hashes that a weights file carries: 0.6 MB
-
-
-def short_hash(content: str) -> str:
-    """What a weights file remembers of a volume it has seen: enough to recognise its file, nothing else."""
-    return content[:12]
 
 
 def _mean_spacing(store: Store, keys: Iterable[str]) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from VoCoCore.finetune_settings import FinetuneSettings
 from VoCoCore.geometry import spacing_of
 from VoCoCore.inference.windows import Say, silent, slide
 from VoCoCore.models.card import OutputClass
-from VoCoCore.training.intervals import bootstrap_interval
+from VoCoCore.training.intervals import bootstrap_interval, counts_of
 from VoCoCore.training.labelled_cohort import LabelledCohort
 from VoCoCore.training.pictures import write_arrays
 from VoCoCore.training.ranks import Ranks
@@ -40,12 +40,14 @@ class Slice:
 @dataclass
 class Seen:
     """What was seen of all validation cases: voxels that are both, predicted and true (cases, 3, K) int64; or for a
-    classification probabilities (cases, K) and ``targets`` (cases,). ``slices`` by number of the case, on this rank.
+    classification probabilities (cases, K) and ``targets`` (cases,). ``slices`` by number of the case, on this rank;
+    ``patients``: whose each case is, None where each is a patient of its own.
     """
 
     counts: np.ndarray
     targets: np.ndarray
     slices: dict[int, Slice]
+    patients: Sequence[str] | None = None
 
     def dice(self) -> np.ndarray:
         """Dice (cases, K); nan where a class is neither there nor predicted."""
@@ -94,7 +96,8 @@ class Looker:
             return None
         targets = np.asarray([member.target for member in self.members])
         counts = self.ranks.sum(found).numpy()
-        return Seen(counts.astype(np.int64) if self._segments else counts[:, 0], targets, slices)
+        patients = [member.patient or member.key for member in self.members]
+        return Seen(counts.astype(np.int64) if self._segments else counts[:, 0], targets, slices, patients)
 
     @property
     def _segments(self) -> bool:
@@ -183,23 +186,28 @@ def case_scores(seen: Seen, activation: str) -> np.ndarray:
 
 
 def values_of(seen: Seen, classes: Sequence[OutputClass], task: str) -> dict[str, float]:
-    """Named scores: mean Dice with its 95 % interval over cases, and of each class; or those of a diagnosis."""
+    """Named scores: mean Dice with its 95 % interval by patient, and of each class; or those of a diagnosis."""
+    patients = seen.patients or [str(number) for number in range(len(seen.targets))]
     if task != SEGMENTATION:
         found = diagnosis_scores(seen.counts, seen.targets)
         each = zip(classes, np.asarray(found["auroc_per_class"]), strict=True)
         single = {f"auroc_{kind.name}": value for kind, value in each}
         scores = {name: found[name] for name in ("accuracy", "balanced_accuracy", "auroc")}
-        return _finite({**scores, **single, "cases": len(seen.targets)})
+        return _finite({**scores, **single, **counts_of(patients)})
     first = 1 if classes[0].values == (0,) else 0
     columns = seen.dice()[:, first:].T
     by_case = case_scores(seen, "softmax" if first else "sigmoid")
-    known = by_case[np.isfinite(by_case)]
-    low, high = bootstrap_interval(known)
+    scored = np.isfinite(by_case)
+    known, whose = (
+        by_case[scored],
+        [who for who, is_scored in zip(patients, scored, strict=True) if is_scored],
+    )
+    low, high = bootstrap_interval(known, whose)
     named = {
         score_name("dice", kind.name): _mean(column)
         for kind, column in zip(classes[first:], columns, strict=True)
     }
-    return _finite({"dice": _mean(known), "dice_low": low, "dice_high": high, "cases": len(known), **named})
+    return _finite({"dice": _mean(known), "dice_low": low, "dice_high": high, **counts_of(whose), **named})
 
 
 def best_of(seen: Seen, classes: Sequence[OutputClass], task: str) -> float:

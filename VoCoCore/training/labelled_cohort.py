@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from VoCoCore.data.cases import Case, Index, save_index
-from VoCoCore.data.images import case_content
+from VoCoCore.data.images import case_content, short_hash
 from VoCoCore.data.label_maps import IGNORE, ignored_value, label_values
+from VoCoCore.data.patients import first_cases
 from VoCoCore.data.prepare import PreparedSet
 from VoCoCore.data.sources import index_source
-from VoCoCore.data.splits import assign_splits, use_fold
+from VoCoCore.data.splits import assign_splits, patient_of, use_fold
 from VoCoCore.data.store import Store
 from VoCoCore.data.twins import with_twins_joined
 from VoCoCore.data.wanted import Wanted
@@ -34,7 +35,6 @@ from VoCoCore.training.cohort import (
     places_of,
     prepare_cases,
     refuse_other_content,
-    short_hash,
     tell_new_division,
     tell_twins,
 )
@@ -43,12 +43,15 @@ from VoCoCore.training.monitor import Emit
 
 @dataclass(frozen=True)
 class Member:
-    """One prepared case: its key, its id (private), its class for a classification, `short_hash` of its images."""
+    """One prepared case: its key, its id (private), its class for a classification, `short_hash` of its images, and the
+    key of its patient's first case ('' in a run that was begun without).
+    """
 
     key: str
     id: str
     target: int
     content: str
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -275,9 +278,12 @@ def _cohort(
 ) -> LabelledCohort:
     numbers = {kind.name: number for number, kind in enumerate(classes)}
     members: dict[str, list[Member]] = {"train": [], "val": []}
+    first = first_cases(
+        (key, patient_of(case)) for case, key in zip(prepared.cases, prepared.keys, strict=True)
+    )
     for case, key, content in zip(prepared.cases, prepared.keys, prepared.content, strict=True):
         target = numbers.get(str(case.target), -1)
-        members[case.split or "train"].append(Member(key, case.id, target, short_hash(content)))
+        members[case.split or "train"].append(Member(key, case.id, target, short_hash(content), first[key]))
     test = tuple((case.id, short_hash(case_content(case))) for case in index.cases if case.split == "test")
     skipped = len(prepared.skipped) + len(index.skipped)
     return LabelledCohort(

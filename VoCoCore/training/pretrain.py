@@ -11,6 +11,7 @@ import numpy as np
 
 from VoCoCore import __version__
 from VoCoCore.data.loading import Numbers, Samples, make_loader
+from VoCoCore.data.patients import grouped
 from VoCoCore.data.sampling import TRAIN, VALIDATION
 from VoCoCore.errors import EnvironmentFault
 from VoCoCore.models.compiling import compile_encoders, uncompiled
@@ -94,7 +95,7 @@ class Pretraining(Attempt):
         seen = validation.look(self.task, batches, self.machine, self.ranks, self.breaks_off)
         if seen is None:
             return Look(owed=True)
-        values = validation.score(seen, settings.crops)
+        values = validation.score(seen, settings.crops, grouped(val, self.cohort.held_out_patients))
         # Asked of all, because their machines may round the mean of the same answers differently.
         self.is_best = self.ranks.any(values["position_accuracy"] > self.best)
         self.best = max(self.best, values["position_accuracy"])

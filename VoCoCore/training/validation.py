@@ -14,7 +14,7 @@ from VoCoCore.data.loading import to_device
 from VoCoCore.data.sampling import chance_accuracy
 from VoCoCore.devices import Machine
 from VoCoCore.settings import CropSettings
-from VoCoCore.training.intervals import bootstrap_interval
+from VoCoCore.training.intervals import bootstrap_interval, counts_of
 from VoCoCore.training.ranks import Ranks
 
 MOST_LOOKED_AT = 400
@@ -86,11 +86,12 @@ def look(
     return HeldOut(case.ravel(), labels, logits.astype(np.float64), means)
 
 
-def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:
+def score(seen: HeldOut, crops: CropSettings, patients: Sequence[str] | None = None) -> dict[str, float]:
     """Position accuracy with its 95 % interval, chance and the shuffled-label control.
 
     Accuracy is the share of held-out random crops whose largest logit is at their largest label. The interval resamples
-    volumes, because crops of one volume are not independent. Chance is the best constant answer under the same sampler;
+    patients, because crops of one are not independent; ``patients``: whose each volume is, None where each is of
+    another. Chance is the best constant answer under the same sampler;
     ``shuffled_accuracy`` is what these very answers would score if the labels were shuffled among the crops. All three
     are NaN where any logit is not finite: the largest of such logits is no answer.
     """
@@ -98,18 +99,20 @@ def score(seen: HeldOut, crops: CropSettings) -> dict[str, float]:
     answer, truth = seen.logits.argmax(-1), seen.labels.argmax(-1)
     known = 1.0 if np.isfinite(seen.logits).all() else np.nan
     right = (answer == truth).mean(axis=1) * known
-    volumes = [right[seen.case == case].mean() for case in np.unique(seen.case)]
-    several = len(volumes) > 1
-    low, high = bootstrap_interval(np.asarray(volumes)) if several else (float(volumes[0]), float(volumes[0]))
+    there = np.unique(seen.case)
+    volumes = np.array([right[seen.case == case].mean() for case in there])
+    whose = [patients[case] if patients is not None else str(case) for case in there]
+    mean = float(np.mean(volumes))
+    low, high = bootstrap_interval(volumes, whose) if len(set(whose)) > 1 else (mean, mean)
     n = seen.labels.shape[-1]
     shares = [np.bincount(x.ravel(), minlength=n) / x.size for x in (answer, truth)]
     return {
         **seen.means,
         "loss": sum(value for name, value in seen.means.items() if name.startswith("loss_")),
-        "position_accuracy": float(np.mean(volumes)),
+        "position_accuracy": mean,
         "accuracy_low": low,
         "accuracy_high": high,
         "chance": chance_accuracy(crops.volume_size, crops.counts, crops.random_size),
         "shuffled_accuracy": float(shares[0] @ shares[1]) * known,
-        "volumes": float(len(volumes)),
+        **{name: float(count) for name, count in counts_of(whose, "volumes").items()},
     }
