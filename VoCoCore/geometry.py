@@ -186,6 +186,16 @@ def to_ras(shape: Sequence[int], affine: np.ndarray) -> tuple[tuple[int, ...], t
     return order, flips, turned
 
 
+def turning(
+    shape: Sequence[int], affine: np.ndarray, along: np.ndarray
+) -> tuple[tuple[int, ...], tuple[int, ...], np.ndarray]:
+    """As `to_ras`, but for axes that run closest to those of the affine ``along`` (4, 4), which must be invertible."""
+    turn = np.eye(4)
+    turn[:3, :3] = along[:3, :3] / spacing_of(along)
+    order, flips, turned = to_ras(shape, np.linalg.inv(turn) @ affine)
+    return order, flips, turn @ turned
+
+
 def _closest_axes(weights: np.ndarray) -> tuple[int, ...]:
     """Assign array axes to R, A, S, the clearest pair first; weights (3, 3) are |cosines| (RAS, array axis)."""
     order, left = [0, 0, 0], weights.copy()

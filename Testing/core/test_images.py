@@ -271,6 +271,10 @@ def test_channels_of_a_case_share_a_grid(tmp_path: Path) -> None:
     two = save(tmp_path / "two.nii.gz", ramp() + 1)
     array, affine = read_case(Case("c", (Source(str(one)), Source(str(two)))))
     assert array.shape == (2, 8, 7, 6) and (array[1] == array[0] + 1).all() and np.allclose(affine, AFFINE)
+    turned = tmp_path / "turned.nii.gz"  # the same places in another order
+    nib.save(nib.load(two).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])), turned)
+    again, _ = read_case(Case("c", (Source(str(one)), Source(str(turned)))))
+    assert np.array_equal(again, array)
     moved = AFFINE.copy()
     moved[0, 3] += 5
     away = save(tmp_path / "away.nii.gz", ramp(), moved)

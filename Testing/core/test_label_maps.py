@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_cohorts import LabelledCohort
+from made_labels import Cases
 from scipy.ndimage import map_coordinates
 
 from VoCoCore.data.apply import apply_plan
 from VoCoCore.data.cases import Case, Index, Source
+from VoCoCore.data.check_case import Rules
+from VoCoCore.data.check_case import examine as examine_case
 from VoCoCore.data.images import read_case
 from VoCoCore.data.label_maps import LARGEST_VALUE, prepared_label, read_label
 from VoCoCore.data.plan import plan_case
@@ -23,7 +27,10 @@ from VoCoCore.data.store import PreparedVolume, Store
 from VoCoCore.data.store_volume import PLACES_FILE
 from VoCoCore.data.wanted import Wanted
 from VoCoCore.errors import DataError
+from VoCoCore.evaluation.final import examine
+from VoCoCore.runs.events import read_events
 from VoCoCore.settings import PrepareSettings
+from VoCoCore.training.finetune import finetune
 
 SPACING = (1.17, 0.83, 2.31)  # of the prepared volumes: no voxel lies half-way between two
 ORIENTATIONS = ("RAS", "LPS", "PIR", "SAL", "ILA")
@@ -298,3 +305,40 @@ def test_a_header_without_labels_has_no_places(labels, tmp_path) -> None:
     broken = replace(volume, header={**volume.header, "labels": labels})
     with pytest.raises(DataError, match="is damaged"):
         broken.places()
+
+
+@pytest.mark.parametrize("turned", ["RAS", "PIR", "SAL", "IRA"])
+@pytest.mark.parametrize("degrees", [0, 20, 45])
+def test_a_label_may_be_stored_along_other_axes_than_its_image(turned, degrees, tmp_path) -> None:
+    label = blocks(4)
+    turn = np.eye(4)
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn[:2, :2] = [[cos, -sin], [sin, cos]]
+    affine = turn @ affine_of("LPS")
+    plain = save(tmp_path / "plain", bright(label), label, affine)
+    other = save(tmp_path / "other", bright(label), label, affine)
+    stored = nib.load(other.label.path)
+    codes = [nib.orientations.axcodes2ornt(axes) for axes in ("LPS", turned)]
+    # Of axes turned by 45 degrees nobody can tell which is R: what is asked is another order of the file's own.
+    moved = stored.as_reoriented(nib.orientations.ornt_transform(*codes))
+    nib.save(moved, other.label.path)
+    ours, theirs = (prepare(case, tmp_path / "store").read() for case in (other, plain))
+    assert np.array_equal(ours, theirs) and (ours[-1] > 0).any()
+    assert examine_case(other, Rules((1, 1, 1), ("image",), None)).usable
+
+
+def test_a_fine_tuning_is_the_same_whatever_the_axes_of_its_labels(tmp_path) -> None:
+    runs = []
+    for name in ("plain", "turned"):
+        cases = Cases(tmp_path / name, 5)
+        for number in range(5 if name == "turned" else 0):
+            path = tmp_path / name / f"l{number}.nii.gz"
+            nib.save(nib.load(path).as_reoriented(np.array([[2, 1], [0, -1], [1, -1]])), path)
+        cohort = LabelledCohort(cases.save(), tmp_path / f"store of {name}")
+        run = tmp_path / f"run of {name}"
+        assert finetune(cohort.settings(optim__steps=2, data__test_fraction=0.2), run).finished
+        assert examine(run)["cases"] == 1
+        runs.append(
+            [e["values"] for e in read_events(run / "events.jsonl") if e.get("split") in ("val", "test")]
+        )
+    assert runs[0] == runs[1]

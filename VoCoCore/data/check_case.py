@@ -148,7 +148,8 @@ def _check_same_grid(case: Case, first: Header, headers: Sequence[Header | None]
     for source, header in zip(case.images[1:], headers[1:], strict=True):
         if header is None:
             continue
-        if difference := grid_difference(first.shape, first.affine, header.shape, header.affine):
+        turned = header.along(first.affine) if is_invertible(first.affine) else header
+        if difference := grid_difference(first.shape, first.affine, turned.shape, turned.affine):
             message = f"{source.path} and {case.images[0].path} are channels of one case, but {difference}"
             result.add("error", "channel_grid", message, ONE_GRID)
 
@@ -187,7 +188,8 @@ def _check_label(label: Source, image: Source, first: Header, rules: Rules, resu
     except DataError as error:
         _add_error(result, error, "label_")
         return
-    if difference := grid_difference(first.shape, first.affine, volume.array.shape, volume.affine):
+    turned = volume.along(first.affine) if is_invertible(first.affine) else volume
+    if difference := grid_difference(first.shape, first.affine, turned.array.shape, turned.affine):
         message = f"{label.path} is not on the grid of {image.path}: {difference}"
         result.add("error", "label_grid", message, "resample the label onto its image, nearest neighbour")
     values = _values(volume.array)

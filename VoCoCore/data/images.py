@@ -61,7 +61,7 @@ def read_header(source: Source | str | Path) -> Header:
 
 
 def read_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Read all channels of a case: array (C, X, Y, Z) and affine (4, 4) of the first.
+    """Read all channels of a case: array (C, X, Y, Z) and affine (4, 4) of the first, along whose axes all are turned.
 
     Raises DataError where a channel is missing or unreadable, where channels lie on different grids, or
     where the affine cannot be inverted.
@@ -74,15 +74,16 @@ def read_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
     first = volumes[0]
     if not is_invertible(first.affine):
         raise ImageError(f"{case.images[0].path} has an affine that cannot be inverted", "correct its header")
-    for source, volume in zip(case.images[1:], volumes[1:], strict=True):
+    turned = [first, *(volume.along(first.affine) for volume in volumes[1:])]
+    for source, volume in zip(case.images[1:], turned[1:], strict=True):
         if difference := grid_difference(first.array.shape, first.affine, volume.array.shape, volume.affine):
             raise DataError(
                 f"{source.path} and {case.images[0].path} are channels of case {case.id}, but {difference}",
                 ONE_GRID,
             )
-    if len(volumes) == 1:
+    if len(turned) == 1:
         return first.array[None], first.affine
-    return np.stack([volume.array for volume in volumes]), first.affine
+    return np.stack([volume.array for volume in turned]), first.affine
 
 
 def write_image(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None:

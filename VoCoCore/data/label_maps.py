@@ -50,7 +50,7 @@ def read_label(
     ``declared``.
     """
     assert case.label is not None
-    path, volume = case.label.path, read_map(case.label)
+    path, volume = case.label.path, read_map(case.label).along(affine)
     if difference := grid_difference(shape, affine, volume.array.shape, volume.affine):
         raise DataError(
             f"the label {path} is not on the grid of its image: {difference}",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from VoCoCore.errors import DataError
-from VoCoCore.geometry import spacing_of
+from VoCoCore.geometry import spacing_of, turning
 
 
 class ImageError(DataError):
@@ -37,6 +37,14 @@ class Header:
     channels: int = 1
     notes: tuple[str, ...] = ()
 
+    def along(self, affine: np.ndarray) -> Header:
+        """The header of `Volume.along`."""
+        order, flips, turned = turning(self.shape, self.affine, affine)
+        if not _turns(order, flips):
+            return self
+        x, y, z = (self.shape[axis] for axis in order)
+        return replace(self, shape=(x, y, z), affine=turned)
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -49,6 +57,17 @@ class Volume:
     def spacing(self) -> np.ndarray:
         """Voxel size (3,) in millimetres along the array axes."""
         return spacing_of(self.affine)
+
+    def along(self, affine: np.ndarray) -> Volume:
+        """The same voxels at the same places, stored along the axes of ``affine`` (4, 4), which must be invertible:
+        files of one grid may differ in the order and direction of their axes.
+        """
+        order, flips, turned = turning(self.array.shape, self.affine, affine)
+        return Volume(np.flip(self.array.transpose(order), flips), turned) if _turns(order, flips) else self
+
+
+def _turns(order: tuple[int, ...], flips: tuple[int, ...]) -> bool:
+    return bool(flips) or order != (0, 1, 2)
 
 
 def chosen_volume(volume: int | None, channels: int, path: str) -> int:

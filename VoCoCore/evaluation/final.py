@@ -157,7 +157,7 @@ def _segmentations(
 def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None) -> dict[str, LabelMetrics]:
     array, affine = read_case(case)
     assert case.label is not None
-    truth = read_map(case.label)
+    truth = read_map(case.label).along(affine)
     if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
         raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
     ours, theirs, away = without(ignored, truth.array, predictor.segment(array, affine))

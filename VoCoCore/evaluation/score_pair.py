@@ -13,7 +13,7 @@ from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.metrics import LabelMetrics, Labels, case_metrics, whole
 from VoCoCore.evaluation.pairs import Pair
-from VoCoCore.geometry import is_invertible, spacing_of, steps_of, to_ras
+from VoCoCore.geometry import is_invertible, steps_of
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,7 @@ def _read(source: Source, along: np.ndarray) -> Volume:
         array = whole(volume.array)
     except DataError as error:
         raise DataError(f"{source.path} is no label map: {error.message}", error.hint) from None
-    turn = np.eye(4)
-    turn[:3, :3] = along[:3, :3] / spacing_of(along)
-    order, flips, turned = to_ras(array.shape, np.linalg.inv(turn) @ volume.affine)
-    return Volume(np.flip(array.transpose(order), flips), turn @ turned)
+    return Volume(array, volume.affine).along(along)
 
 
 def resampled(prediction: Volume, reference: Volume) -> Volume:

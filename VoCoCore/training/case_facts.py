@@ -89,14 +89,16 @@ def _measured(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 def _values_in(case: Case, task: str, ignored: int | None) -> tuple[str, np.ndarray | None]:
     """The kind of image, and the range (2,) of nearly all values under its label."""
-    array, _ = read_case(case)
-    inside = _under_label(array[0], case, ignored) if task == "segmentation" else None
+    array, affine = read_case(case)
+    inside = _under_label(array[0], affine, case, ignored) if task == "segmentation" else None
     return recognise(array[0])[0], None if inside is None else np.percentile(inside, (0.5, 99.5))
 
 
-def _under_label(channel: np.ndarray, case: Case, ignored: int | None) -> np.ndarray | None:
+def _under_label(
+    channel: np.ndarray, affine: np.ndarray, case: Case, ignored: int | None
+) -> np.ndarray | None:
     assert case.label is not None
-    label = read_map(case.label).array
+    label = read_map(case.label).along(affine).array
     inside = channel[(label > 0) & (label != ignored)] if label.shape == channel.shape else np.empty(0)
     inside = inside[np.isfinite(inside)]
     return inside if len(inside) else None
