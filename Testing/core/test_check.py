@@ -128,7 +128,7 @@ def test_the_grid_decides_what_is_too_small_in_patient_axes(tmp_path: Path) -> N
     ("label", "affine", "kind", "words"),
     [
         (np.ones((20, 18, 15)), AFFINE, "label_grid", "20 x 18 x 16 and 20 x 18 x 15"),
-        (np.ones(SHAPE), np.diag([1.0, -1, 2, 1]), "label_grid", "38.00 mm apart"),
+        (np.ones(SHAPE), AFFINE + 38 * np.eye(4, k=3), "label_grid", "38.00 mm apart"),
         (np.full(SHAPE, 3), AFFINE, "label_values", "has the values 3, declared are 0, 1, 2"),
         (np.full(SHAPE, -1), AFFINE, "label_values", "values -1"),
         (np.zeros((*SHAPE, 3)), AFFINE, "label_not_3d", "is 4D with 3 volumes"),
