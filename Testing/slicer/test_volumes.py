@@ -12,7 +12,7 @@ import pytest
 import slicer
 from made_scene import GEOMETRIES, noise, segmentation, transform, turn, volume, warp, world
 
-from VoCoCore.errors import DataError
+from VoCoCore.errors import DataError, SettingsError
 from VoCoSlicerLib import volumes
 from VoCoSlicerLib.logic_cases import casesOf
 from VoCoSlicerLib.volume_table import VolumeTable
@@ -153,6 +153,47 @@ def test_volumes_of_one_name_get_no_segmentation_of_each_other(scene):
     table = VolumeTable(scene)
     table.refresh()
     assert [row.segmentationId for row in table.rows] == [drawn.GetID()]
+
+
+def test_a_name_that_several_volumes_have_names_none_of_them(scene):
+    """Else the second patient's labels would be taken for the first one's volume."""
+    first, second = volume(scene, ct(), "CT"), volume(scene, ct(seed=1), "CT")
+    drawn = [segmentation(scene, node, {}, name) for node, name in ((first, "CT"), (second, "other"))]
+    with pytest.raises(SettingsError, match="2 nodes of the scene are called 'CT'") as raised:
+        casesOf(scene, ["CT", "CT"], ["CT", "other"])
+    assert "IDs" in raised.value.hint
+    scene.RemoveNode(second)
+    (case,) = casesOf(scene, ["CT"], ["CT"])
+    assert (case.volumeIds, case.segmentationId) == ((first.GetID(),), drawn[0].GetID())
+
+
+def test_the_table_follows_a_segmentation_that_goes_to_another_volume(scene):
+    first, second = volume(scene, ct(), "first"), volume(scene, ct(), "second")
+    drawn = segmentation(scene, first, {}, "Segmentation")
+    table = VolumeTable(scene)
+    while table.refresh():
+        pass
+    assert [row.segmentationId for row in table.rows] == [drawn.GetID(), ""]
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(
+        second
+    )  # as the Segment Editor's source volume does
+    assert table.refresh()
+    assert [row.segmentationId for row in table.rows] == ["", drawn.GetID()]
+
+
+def test_the_table_follows_a_transform_of_a_transform(scene):
+    node = volume(scene, ct(), "moved")
+    inner, outer = transform(scene, np.eye(4), node), transform(scene, np.eye(4))
+    inner.SetAndObserveTransformNodeID(outer.GetID())
+    table = VolumeTable(scene)
+    while table.refresh():
+        pass
+    assert np.allclose(table.rows[0].spacing, 1)
+    outer.SetMatrixTransformToParent(volumes.toVtk(np.diag([2.0, 3.0, 4.0, 1.0])))
+    assert table.refresh() and np.allclose(table.rows[0].spacing, (2, 3, 4))
+    inner.SetAndObserveTransformNodeID(None)
+    warp(scene, inner)
+    assert table.refresh() and not table.rows[0].usable
 
 
 def test_a_hidden_volumes_segmentation_is_not_another_ones_of_its_name(scene):

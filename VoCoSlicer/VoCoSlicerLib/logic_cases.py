@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError
 from VoCoSlicerLib.choices import CaseChoice
+from VoCoSlicerLib.preview_nodes import nodesByClass
 from VoCoSlicerLib.segments import segmentNames
 from VoCoSlicerLib.snapshots import SceneCase
 from VoCoSlicerLib.titles import titleOf
@@ -15,7 +16,9 @@ from VoCoSlicerLib.volumes import Suggestions, VolumeRow, groupChannels, isStill
 
 
 def nodesOf(scene: Any, items: Iterable[Any]) -> list[Any]:
-    """The nodes that ``items`` name: nodes, IDs or names. Raises SettingsError for one that is not in the scene."""
+    """The volumes that ``items`` name: nodes, IDs or names. Raises SettingsError for one that is not in the scene, and
+    for a name that several of them have.
+    """
     return [_node(scene, item) for item in items]
 
 
@@ -54,7 +57,7 @@ def casesOf(
     made, suggestions = [], Suggestions(scene)
     for item, label, classLabel, name in zip(volumes, *given.values(), strict=True):
         nodes = nodesOf(scene, item if isinstance(item, list | tuple) else [item])
-        segmentation = None if label is None else _node(scene, label)
+        segmentation = None if label is None else _node(scene, label, _isLabels)
         if labelled and segmentations is None:
             segmentation = _suggested(suggestions, nodes[0])
         made.append(
@@ -134,7 +137,15 @@ def _suggested(suggestions: Suggestions, volume: Any) -> Any:
     return found
 
 
-def _node(scene: Any, item: Any) -> Any:
+def _isLabels(node: Any) -> bool:
+    return any(node.IsA(kind) for kind in ("vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode"))
+
+
+def _isVolume(node: Any) -> bool:
+    return node.IsA("vtkMRMLScalarVolumeNode") and not _isLabels(node)
+
+
+def _node(scene: Any, item: Any, wanted: Callable[[Any], bool] = _isVolume) -> Any:
     if hasattr(item, "GetID"):
         if not isStillThere(scene, item):
             raise SettingsError(f"{titleOf(item)} is no longer in the scene", "load it again")
@@ -142,7 +153,15 @@ def _node(scene: Any, item: Any) -> Any:
     hint = "give a node, its ID or its name"
     if not isinstance(item, str):
         raise SettingsError(f"{type(item).__name__} is no node of the scene", hint)
-    node = scene.GetNodeByID(item) or scene.GetFirstNodeByName(item)
-    if node is None:
+    if (node := scene.GetNodeByID(item)) is not None:
+        return node
+    # A name may be a segmentation's and its volume's; of two patients' "CT" the first would be taken for both.
+    named = [node for node in nodesByClass(scene, "vtkMRMLNode") if node.GetName() == item]
+    named = [node for node in named if wanted(node)] or named[:1]
+    if not named:
         raise SettingsError(f"the scene has no node {item!r}", hint)
-    return node
+    if len(named) > 1:
+        raise SettingsError(
+            f"{len(named)} nodes of the scene are called {item!r}", "give the nodes or their IDs"
+        )
+    return named[0]

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import slicer
+
 from VoCoSlicerLib.choices import CaseChoice
 from VoCoSlicerLib.volumes import Suggestions, VolumeRow, describeVolume, volumeNodes
 
+_DRAWN_ON = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
 _CLASSES = ("vtkMRMLSegmentationNode", "vtkMRMLLabelMapVolumeNode")
 
 
@@ -31,7 +34,8 @@ class VolumeTable:
         self._kept = {key: kept for key, kept in self._kept.items() if key in marks}
         stale = [node for node in nodes if self._kept.get(node.GetID(), (None,))[0] != marks[node.GetID()]]
         self.pending = max(0, len(stale) - 1)
-        signature = (tuple(marks.items()), len(stale), tuple(self.labelNodes().items()))
+        labels = [(key, name, self._drawnOn(key)) for key, name in self.labelNodes().items()]
+        signature = (tuple(marks.items()), len(stale), labels)
         changed = signature != self._signature
         self._signature = signature
         if changed:
@@ -53,6 +57,9 @@ class VolumeTable:
                 if not node.GetHideFromEditors():
                     found[node.GetID()] = node.GetName() or ""  # Qt takes no None for a text
         return found
+
+    def _drawnOn(self, labelId: str) -> str:
+        return self._scene.GetNodeByID(labelId).GetNodeReferenceID(_DRAWN_ON) or ""
 
     def _row(self, node: Any, suggested: Any) -> VolumeRow:
         suggestedId = suggested.GetID() if suggested is not None else ""
@@ -95,5 +102,6 @@ def _mark(node: Any) -> tuple[Any, ...]:
         node.GetName(),
         node.GetMTime(),
         image.GetMTime() if image is not None else 0,
-        transform.GetMTime() if transform is not None else 0,
+        # Of all its parents too; a node's own time does not tell of a new matrix.
+        (transform.GetID(), transform.GetTransformToWorldMTime()) if transform is not None else None,
     )
