@@ -19,12 +19,16 @@ words = st.text(
     st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="/\\"), min_size=1, max_size=8
 )
 names = words.filter(lambda name: name.strip(". ") == name)
+segments = st.lists(st.tuples(names, st.integers(0, 9)), max_size=3, unique_by=lambda pair: pair[0])
 sources = st.builds(
-    lambda folder, name, files, volume: Source(f"/data/{folder}/{name}", tuple(files), volume),
+    lambda folder, name, files, volume, segments: Source(
+        f"/data/{folder}/{name}", tuple(files), volume, tuple(segments)
+    ),
     names,
     names,
     st.lists(names, max_size=3),
     st.none() | st.integers(0, 5),
+    segments,
 )
 cases = st.builds(
     Case,

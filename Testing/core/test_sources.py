@@ -104,6 +104,30 @@ def test_labels_go_to_their_images(tmp_path: Path) -> None:
     assert all("no image of that name" in item.reason for item in index.skipped)
 
 
+def test_segmentations_of_slicer_go_to_their_images(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path, "p1/2: Abdomen.nrrd", "p1/Segmentation.seg.nrrd", "p2/ct.nrrd", "p2/by Anna.seg.nrrd",
+        "all/CT 1.nrrd", "all/CT 1 Segmentation.seg.nrrd", "all/CT 2.nrrd", "all/CT 2-segmentation_1.seg.nrrd",
+        "all/CT 3.nrrd", "all/CT 3.seg.nrrd", "all/Segmentation.seg.nrrd", "two/a.nrrd", "two/b.nrrd", "two/c.seg.nrrd",
+        "three/ct.nrrd", "three/x.seg.nrrd", "three/y.seg.nrrd",
+    )  # fmt: skip
+    index = index_source(root)
+    found = {case.id: Path(case.label.path).name if case.label else None for case in index.cases}
+    assert found == {
+        "2: Abdomen": "Segmentation.seg.nrrd",
+        "p2_ct": "by Anna.seg.nrrd",
+        "CT 1": "CT 1 Segmentation.seg.nrrd",
+        "CT 2": "CT 2-segmentation_1.seg.nrrd",
+        "CT 3": "CT 3.seg.nrrd",
+        "a": None,
+        "b": None,
+        "three_ct": None,
+    }
+    # Which of two it is, or whose, nothing says.
+    left = {"Segmentation.seg.nrrd", "c.seg.nrrd", "x.seg.nrrd", "y.seg.nrrd"}
+    assert {Path(item.path).name for item in index.skipped} == left
+
+
 @pytest.mark.parametrize(
     "ends", [("_t1", "_t1ce", "_t2", "_flair", "_seg"), ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")]
 )

@@ -26,6 +26,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from VoCoCore.data.cases import Case, Index, Source, load_index, save_index
 from VoCoCore.data.images import read_image
 from VoCoCore.data.label_maps import read_label
+from VoCoCore.data.sources import index_source
 from VoCoCore.errors import DataError
 from VoCoSlicerLib.export import CaseExport, SceneCase
 from VoCoSlicerLib.segments import drawLabels, segmentNames, surfaceSlabs, takeSegments
@@ -354,3 +355,36 @@ def test_segments_take_the_values_of_cohorts_on_disk(scene, tmp_path):
     unnamed = cohort(tmp_path / "c", None)
     with pytest.raises(DataError, match="labels without names"):
         labelOf(scene, node, made, tmp_path / "out", folders=[unnamed])
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("cropped", [False, True])
+def test_what_slicer_saves_is_read_from_disk_as_it_is_exported(scene, tmp_path, geometry, cropped):
+    """Other values in each file, layers, a grid that is cropped: the same label maps by two ways."""
+    order = {"first": ["Liver", "Spleen", "Tumour"], "second": ["Spleen", "Liver"]}
+    masks = {
+        "Liver": box((1, 4), (2, 9), (3, 20)),
+        "Spleen": box((5, 8), (2, 9), (3, 20)),
+        "Tumour": box((2, 6), (5, 11), (9, 15)),
+    }
+    exported = {}
+    for number, (name, names) in enumerate(order.items()):
+        node = volume(scene, noise(seed=number), name, geometry)
+        drawn = segmentation(scene, node, {n: masks[n] for n in names}, f"{name} Segmentation")
+        exported[name], labels, _ = labelOf(scene, node, drawn, tmp_path / "out" / name)
+        exported[name] = {label: exported[name] == value for label, value in labels.items() if value}
+        for one, ending in ((node, ".nrrd"), (drawn, ".seg.nrrd")):
+            one.AddDefaultStorageNode()
+            storage = one.GetStorageNode()
+            storage.SetFileName(str(tmp_path / "saved" / (one.GetName() + ending)))
+            (tmp_path / "saved").mkdir(exist_ok=True)
+            if cropped and one is drawn:
+                storage.SetCropToMinimumExtent(True)
+            assert storage.WriteData(one)
+    index = index_source(tmp_path / "saved")
+    assert index.labels == {"background": 0, "Liver": 1, "Spleen": 2, "Tumour": 3}
+    for case in index.cases:
+        image = read_image(case.images[0])
+        label = read_label(case, image.array.shape, image.affine, (0, 1, 2, 3)).T
+        for name, mask in exported[case.id].items():
+            assert mask.any() and np.array_equal(label == index.labels[name], mask), (case.id, name)

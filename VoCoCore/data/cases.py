@@ -27,12 +27,14 @@ class Source:
     """Where one 3D image lies.
 
     ``path`` is a file, or for a DICOM series the folder below which ``files`` lie, in order along the slice
-    normal. ``volume`` picks one volume of a 4D file.
+    normal. ``volume`` picks one volume of a 4D file. ``segments`` of a label are (name, voxel value) of what 3D Slicer
+    saved by name; without them a label's values are those in the file.
     """
 
     path: str
     files: tuple[str, ...] = ()
     volume: int | None = None
+    segments: tuple[tuple[str, int], ...] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -225,7 +227,13 @@ def _source_from_json(item: Any, absolute: Callable[[str], str]) -> Source:
     if isinstance(item, str):
         return Source(absolute(item))
     files = tuple(os.path.normpath(_checked(name, str, "files")) for name in item.get("files", ()))
-    return Source(absolute(_checked(item["path"], str, "path")), files, _optional(item, "volume", int))
+    segments = _checked(item.get("segments", {}), dict, "segments")
+    return Source(
+        absolute(_checked(item["path"], str, "path")),
+        files,
+        _optional(item, "volume", int),
+        tuple((name, _checked(value, int, "segments")) for name, value in segments.items()),
+    )
 
 
 def _case_to_json(case: Case, relative: Callable[[str], str]) -> dict[str, Any]:
@@ -236,9 +244,10 @@ def _case_to_json(case: Case, relative: Callable[[str], str]) -> dict[str, Any]:
 
 def _source_to_json(source: Source, relative: Callable[[str], str]) -> str | dict[str, Any]:
     path = relative(source.path)
-    if not source.files and source.volume is None:
+    if not source.files and source.volume is None and not source.segments:
         return path
-    return _without_defaults(source, path=path, files=[Path(name).as_posix() for name in source.files])
+    files = [Path(name).as_posix() for name in source.files]
+    return _without_defaults(source, path=path, files=files, segments=dict(source.segments) or None)
 
 
 def _without_defaults(record: Any, **changed: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
 from VoCoCore.data.images import ONE_GRID, grid_difference, read_header, read_images
 from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
-from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, read_map
+from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, map_along, read_map
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError, counted
 from VoCoCore.geometry import is_invertible, shear_of, spacing_of, to_ras, unusual_voxels
@@ -184,12 +184,12 @@ def _check_voxels(case: Case, result: Examined) -> None:
 
 def _check_label(label: Source, image: Source, first: Header, rules: Rules, result: Examined) -> None:
     try:
-        volume = read_map(label)
+        usual = is_invertible(first.affine)
+        volume = map_along(label, first.shape, first.affine) if usual else read_map(label)
     except DataError as error:
         _add_error(result, error, "label_")
         return
-    turned = volume.along(first.affine) if is_invertible(first.affine) else volume
-    if difference := grid_difference(first.shape, first.affine, turned.array.shape, turned.affine):
+    if difference := grid_difference(first.shape, first.affine, volume.array.shape, volume.affine):
         message = f"{label.path} is not on the grid of {image.path}: {difference}"
         result.add("error", "label_grid", message, "resample the label onto its image, nearest neighbour")
     values = _values(volume.array)

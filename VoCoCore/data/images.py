@@ -122,6 +122,8 @@ def content_hash(source: Source | str | Path) -> str:
             hashes.append(_hash_file(path, known.st_size, known.st_mtime_ns))
     if source.volume is not None:
         hashes.append(f"volume {source.volume}")
+    if source.segments:
+        hashes.append(f"segments {sorted(source.segments)}")
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

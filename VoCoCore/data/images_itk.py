@@ -27,6 +27,11 @@ _VOXELS_IN = re.compile(rb"\s*(?:ElementDataFile\s*[=:]|data ?file:(?!=))(.*)", 
 _NUMBERED = re.compile(r"([^%]*%0?\d{0,2}d[^%]*?)\s+(\d{1,6})\s+(\d{1,6})(?:\s+([1-9]\d{0,5}))?(?:\s+\d+)?")
 
 
+def is_segmentation(path: str) -> bool:
+    """Whether a file is called like a segmentation of 3D Slicer."""
+    return path.lower().endswith(".seg.nrrd")
+
+
 def voxel_files(path: str) -> list[str]:
     """Files beside the NRRD or MetaImage ``path`` that its voxels lie in; none where they lie in itself.
 
@@ -186,9 +191,11 @@ def _unreadable(path: str) -> ImageError:
 
 def _describe(reader: Any, path: str) -> Header:
     size, parts = reader.GetSize(), reader.GetNumberOfComponents()
-    if parts in (3, 4) and reader.GetPixelID() == simple_itk().sitkVectorUInt8:
+    # Layers of segments are no colours, and one that is cropped to its segments may be of a single slice.
+    segments = is_segmentation(path)
+    if parts in (3, 4) and reader.GetPixelID() == simple_itk().sitkVectorUInt8 and not segments:
         raise ImageError(f"{path} is a colour image", "convert it to grey values", "colour")
-    if len(size) not in (3, 4) or min(size[:3]) < 2 or (len(size) == 4 and parts > 1):
+    if len(size) not in (3, 4) or min(size[:3]) < 2 - segments or (len(size) == 4 and parts > 1):
         what = " x ".join(map(str, size))
         raise ImageError(
             f"{path} is not 3D: it has {what} voxels", "leave it out or use the 3D image", "not_3d"

@@ -8,7 +8,9 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.images import grid_difference, read_header, read_image
+from VoCoCore.data.images_itk import is_segmentation
 from VoCoCore.data.plan import Plan
+from VoCoCore.data.segments import drawn, laid_on
 from VoCoCore.data.volume import ImageError, Volume
 from VoCoCore.errors import DataError
 
@@ -23,7 +25,11 @@ def ignored_value(labels: Mapping[str, int] | None) -> int | None:
 
 
 def read_map(source: Source) -> Volume:
-    """A label map as it is stored. Raises ImageError, which for one with a fourth axis speaks of labels."""
+    """A label map as it is stored, or drawn from its segments. Raises ImageError, which for one with a fourth axis
+    speaks of labels; DataError for a segment that is none of the labels.
+    """
+    if source.segments:
+        return drawn(source)
     try:
         return read_image(source)
     except ImageError as error:
@@ -34,6 +40,14 @@ def read_map(source: Source) -> Volume:
             "save it as one 3D map in which each label has a value of its own",
             error.kind,
         ) from None
+
+
+def map_along(source: Source, shape: Sequence[int], affine: np.ndarray) -> Volume:
+    """A label map along the axes of its image's grid ``shape`` (3,), ``affine`` (4, 4), and on that grid where it is of
+    3D Slicer and holds a part of it. Raises as `read_map`.
+    """
+    volume = read_map(source).along(affine)
+    return laid_on(volume, tuple(shape), affine) if is_segmentation(source.path) else volume
 
 
 def read_label(
@@ -50,7 +64,7 @@ def read_label(
     ``declared``.
     """
     assert case.label is not None
-    path, volume = case.label.path, read_map(case.label).along(affine)
+    path, volume = case.label.path, map_along(case.label, shape, affine)
     if difference := grid_difference(shape, affine, volume.array.shape, volume.affine):
         raise DataError(
             f"the label {path} is not on the grid of its image: {difference}",

@@ -19,6 +19,7 @@ from VoCoCore.data.cases import (
     with_unique_ids,
 )
 from VoCoCore.data.images import is_image_name, read_header, strip_extension
+from VoCoCore.data.segments import with_segments
 from VoCoCore.data.sources_dataset import describes_dataset, read_dataset
 from VoCoCore.data.sources_list import cases_of_rows, read_csv
 from VoCoCore.data.sources_walk import Findings, Progress, is_of_a_job, look_through, scan_folder
@@ -69,7 +70,7 @@ def index_source(
     if wanted is not None:
         index = _with_volumes(index, wanted)
     cases = (_completed(case, body_part, _compiled(patient)) for case in index.cases)
-    return replace(index, cases=with_unique_ids(cases))
+    return with_segments(replace(index, cases=with_unique_ids(cases)))
 
 
 def _read(path: Path, options: _Options) -> Index:

@@ -4,7 +4,8 @@ is opened.
 Known without being told: BraTS channels (``X_t1``, ``X_t1ce``, ``X_t2``, ``X_flair`` and their newer
 names), nnU-Net's ``X_0000`` in images folders, labels called ``X_seg``, ``X_labels`` or ``X_mask`` beside
 the image ``X``, and folders of labels (``labelsTr``, ``labels``, ``masks``, ...) with files of the images'
-names. ``segmentation-7`` belongs to ``volume-7``, and ``label0001`` to ``img0001``, beside it or beside the folder
+names. A ``.seg.nrrd`` of 3D Slicer may be called ``X Segmentation`` or, beside a single image, anything.
+``segmentation-7`` belongs to ``volume-7``, and ``label0001`` to ``img0001``, beside it or beside the folder
 of labels, where one image alone has the number.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from VoCoCore.data.images import strip_extension
+from VoCoCore.data.images_itk import is_segmentation
 from VoCoCore.errors import SettingsError
 
 SINGLE = "image"
@@ -29,6 +31,7 @@ _LABEL_NAME = re.compile(
 _IMAGE_NUMBER = re.compile(
     r"^(?:volume|vol|image|img|scan|ct|mri?|case)[_.-]?(?P<number>\d+)$", re.IGNORECASE
 )
+_SLICERS_WORD = re.compile(rf"(?:^|[ _.-]+)(?:{'|'.join(LABEL_WORDS)})(?:_\d+)?$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(?P<image>.+)_(?P<channel>\d{4})$")
 _MOST_CHANNELS = 8
 _BRATS = {"t1": "t1", "t1n": "t1", "t1ce": "t1ce", "t1gd": "t1ce", "t1c": "t1ce"}
@@ -219,7 +222,12 @@ def _without_labels(files: Sequence[str]) -> tuple[list[str], list[str]]:
 class _Images:
     """Groups by all that a label of theirs may be called."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
+    def __init__(self, groups: Sequence[Group], labels: Sequence[str]) -> None:
+        of_folder: dict[str, list[str]] = {}
+        for path in filter(is_segmentation, labels):
+            of_folder.setdefault(path.rpartition("/")[0], []).append(path)
+        # 3D Slicer calls them "Segmentation", or as somebody wished: a folder of one image says whose one is.
+        self.only_segmentations = {paths[0] for paths in of_folder.values() if len(paths) == 1}
         self.by_key = {group.key: group for group in groups}
         self.by_name: dict[str, list[Group]] = {}
         self.by_folder: dict[str, list[Group]] = {}
@@ -242,8 +250,12 @@ class _Images:
     def of_label(self, path: str) -> Group | None:
         """The image that a label belongs to: beside it, or in a folder beside the labels' folder."""
         folder, stem = _split_path(path)
+        if is_segmentation(path):
+            stem = stem[: -len(".seg")]
         found = _LABEL_NAME.match(stem)
         names = [stem, found["image"]] if found and found["image"] else [stem]
+        if is_segmentation(path) and (word := _SLICERS_WORD.search(stem)):
+            names.append(stem[: word.start()])
         options = [self.by_key.get(_joined(folder, name)) for name in names]
         parts = folder.split("/")
         at = next((n for n, part in enumerate(parts) if part.lower() in _LABEL_FOLDERS), None)
@@ -252,7 +264,7 @@ class _Images:
             inner = _joined(before, after) if after else before
             options += [self.by_key.get(_joined(inner, name)) for name in names]
             options += [_only(self.mirrored.get((before, after, name))) for name in names]
-        if stem.lower() in LABEL_WORDS:
+        if stem.lower() in LABEL_WORDS or path in self.only_segmentations:
             options.append(_only(self.by_folder.get(folder)))
         if found and found["number"]:
             numbered = _only(self.by_number.get(found["number"]))
@@ -269,7 +281,7 @@ def _give_labels(
     groups: Sequence[Group], labels: Sequence[str], pattern: _Pattern | None, unused: list[tuple[str, str]]
 ) -> None:
     """Set each group's label; labels that find no image, or one that has a label, are unused."""
-    images = _Images(groups)
+    images = _Images(groups, labels)
     for path in labels:
         group = images.of_key(pattern.key(path) or "") if pattern else images.of_label(path)
         if group is None:

@@ -28,6 +28,7 @@ from VoCoCore.evaluation.label_names import LabelNames, choose_labels
 from VoCoCore.evaluation.metrics import TOLERANCE, Labels, check_rules
 from VoCoCore.evaluation.pairs import Pair, Pairing, find_predictions, find_references, make_pairs
 from VoCoCore.evaluation.score_pair import Rules, Scored, score_pair
+from VoCoCore.evaluation.segment_names import by_segment_names
 from VoCoCore.runs.directory import NOTES
 from VoCoCore.runs.files import is_leftover, writing
 from VoCoCore.runs.narrate import duration
@@ -112,7 +113,8 @@ def evaluate(
     found, index = find_references(references, split)
     place = Path(os.path.abspath(os.path.expanduser(predictions)))
     pairing = make_pairs(found, find_predictions(place))
-    names = choose_labels(labels, index, place)
+    pairs, names = by_segment_names(pairing.pairs, choose_labels(labels, index, place))
+    pairing = replace(pairing, pairs=pairs)
     check_rules(names.labels or {"any": (1,)}, tolerance)
     ignored = ignored_value(index.labels) if index is not None else None
     rules = Rules(names.labels, names.declared, tolerance, resample, ignored)

@@ -12,7 +12,7 @@ import numpy as np
 
 from VoCoCore.data.cases import Case, Index, load_index
 from VoCoCore.data.images import grid_difference, read_case
-from VoCoCore.data.label_maps import ignored_value, read_map
+from VoCoCore.data.label_maps import ignored_value, map_along
 from VoCoCore.data.patients import EACH_ITS_OWN, Patients, grouped
 from VoCoCore.data.private_names import names_in
 from VoCoCore.devices import choose
@@ -157,7 +157,7 @@ def _segmentations(
 def _score(case: Case, predictor: Predictor, labels: Labels, ignored: int | None) -> dict[str, LabelMetrics]:
     array, affine = read_case(case)
     assert case.label is not None
-    truth = read_map(case.label).along(affine)
+    truth = map_along(case.label, array.shape[1:], affine)
     if difference := grid_difference(array.shape[1:], affine, truth.array.shape, truth.affine):
         raise DataError(f"the label {case.label.path} is not on the grid of its image: {difference}")
     ours, theirs, away = without(ignored, truth.array, predictor.segment(array, affine))

@@ -12,7 +12,7 @@ import numpy as np
 from VoCoCore.data.cases import Case, Index
 from VoCoCore.data.images import read_case, read_header
 from VoCoCore.data.intensity import recognise
-from VoCoCore.data.label_maps import ignored_value, read_map
+from VoCoCore.data.label_maps import ignored_value, map_along
 from VoCoCore.data.resample import spaced_size
 from VoCoCore.errors import DataError
 from VoCoCore.finetune_settings import FinetuneSettings
@@ -98,7 +98,7 @@ def _under_label(
     channel: np.ndarray, affine: np.ndarray, case: Case, ignored: int | None
 ) -> np.ndarray | None:
     assert case.label is not None
-    label = read_map(case.label).along(affine).array
+    label = map_along(case.label, channel.shape, affine).array
     inside = channel[(label > 0) & (label != ignored)] if label.shape == channel.shape else np.empty(0)
     inside = inside[np.isfinite(inside)]
     return inside if len(inside) else None

@@ -18,6 +18,7 @@ from VoCoCore.data.images import case_content, short_hash
 from VoCoCore.data.label_maps import IGNORE, ignored_value, label_values
 from VoCoCore.data.patients import first_cases
 from VoCoCore.data.prepare import PreparedSet
+from VoCoCore.data.segments import refuse_mixed
 from VoCoCore.data.sources import index_source
 from VoCoCore.data.splits import assign_splits, patient_of, use_fold
 from VoCoCore.data.store import Store
@@ -109,6 +110,7 @@ def labelled_index(settings: FinetuneSettings, join: bool = True) -> tuple[Index
             f"no case in {data.source} has a {what}",
             "'voco data index' says what was found; docs/guide.md shows how lists and folders name labels",
         )
+    refuse_mixed(replace(index, cases=tuple(known)))
     if own := next((case for case in known if case.label in case.images), None):
         raise DataError(
             f"the label of case {own.id} is its own image, {own.images[0].path}",
