@@ -131,6 +131,15 @@ def sphere(centre, radius):
     return source.GetOutput()
 
 
+def written(export, seconds=60.0):
+    """Poll an export until its thread has begun, and wait until that has written its first version."""
+    until = time.monotonic() + seconds
+    while export._thread is None:  # a busy machine takes several slices of time to take the nodes
+        assert time.monotonic() < until, export.poll()
+        export.poll()
+    export._thread.join()
+
+
 def finish(export, seconds=60.0):
     """Poll an export until its end; returns the last state."""
     until = time.monotonic() + seconds

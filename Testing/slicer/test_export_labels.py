@@ -20,6 +20,7 @@ from made_scene import (
     volume,
     warp,
     world,
+    written,
 )
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -310,7 +311,7 @@ def test_a_changed_segment_is_written_again(scene, tmp_path):
     made = segmentation(scene, node, {"part": box((2, 6), (4, 15), (5, 18))})
     job = CaseExport(scene, [SceneCase((node.GetID(),), made.GetID())], tmp_path)
     job.start()
-    job._thread.join()
+    written(job)
     image = made.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
     vtk_to_numpy(image.GetPointData().GetScalars())[:] = 1
     image.Modified()

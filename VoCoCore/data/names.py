@@ -36,3 +36,8 @@ class Names:
             name = f"{wished}-{number}"
         self.taken.add(folded)
         return name
+
+
+def same_name(name: str) -> str:
+    """What names of two segments, or labels, are compared by: spaces and capitals do not count."""
+    return " ".join(name.split()).casefold()

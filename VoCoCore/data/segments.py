@@ -17,6 +17,7 @@ import numpy as np
 from VoCoCore.data.cases import Case, Index, Source
 from VoCoCore.data.images import SAME_GRID, read_header, read_images
 from VoCoCore.data.images_itk import is_segmentation
+from VoCoCore.data.names import same_name
 from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError, nearest
 
@@ -32,11 +33,6 @@ class Segment:
     name: str
     value: int
     layer: int
-
-
-def same_name(name: str) -> str:
-    """What two segments' names are compared by: spaces and capitals do not count."""
-    return " ".join(name.split()).casefold()
 
 
 def segments_of(path: str) -> tuple[Segment, ...]:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from VoCoCore.data.cases import Case, with_unique_ids
+from VoCoCore.data.names import same_name
 from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
 from VoCoSlicerLib.channels import channelNames
 from VoCoSlicerLib.export_index import (
@@ -28,7 +29,6 @@ from VoCoSlicerLib.export_index import (
     withPatient,
 )
 from VoCoSlicerLib.export_writer import Writer, spaceOf, workOf
-from VoCoSlicerLib.segments import sameName
 from VoCoSlicerLib.snapshots import CaseSnapshot, SceneCase, caseStamp, isThere, takeCase
 from VoCoSlicerLib.threads import asVocoError, begin, giveTurn
 
@@ -224,7 +224,7 @@ class CaseExport:
             checkCohorts(self._cohorts, len(self._snapshots[0].volumes) if self._snapshots else 0, labelled)
             self._writer.prepare(spaceOf(self._snapshots))
         self._values = self._chooseValues()
-        bySegment = {sameName(name): value for name, value in self._values.items()}
+        bySegment = {same_name(name): value for name, value in self._values.items()}
         for number, snapshot in enumerate(self._snapshots):
             if number not in self._written:
                 self._written[number] = self._writeCase(snapshot, bySegment)

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from VoCoCore.data.cases import Case, Index, load_index, save_index, with_unique_ids
+from VoCoCore.data.names import same_name
 from VoCoCore.errors import DataError
 from VoCoCore.runs.files import move, patiently, read_json
-from VoCoSlicerLib.segments import sameName
 
 BACKGROUND = "background"
 
@@ -21,7 +21,7 @@ def cohortLabels(cohorts: Sequence[tuple[str, Index]]) -> dict[str, int]:
     owners: dict[str, str] = {}
     for path, index in cohorts:
         for name, value in _declared(index).items():
-            known = next((other for other in found if sameName(other) == sameName(name)), name)
+            known = next((other for other in found if same_name(other) == same_name(name)), name)
             clash = next((other for other, taken in found.items() if taken == value and other != known), None)
             if found.get(known, value) != value or clash is not None:
                 raise DataError(
@@ -39,11 +39,11 @@ def _declared(index: Index) -> dict[str, int]:
 def labelValues(names: Iterable[str], declared: dict[str, int]) -> dict[str, int]:
     """Name -> value: the cohorts' own first, then new values for the names of segments that they lack."""
     values = dict(declared)
-    known = {sameName(name) for name in values} | {sameName(BACKGROUND)}
+    known = {same_name(name) for name in values} | {same_name(BACKGROUND)}
     free = (number for number in range(1, 1 << 15) if number not in set(declared.values()))
     for name in names:
-        if sameName(name) not in known:
-            known.add(sameName(name))
+        if same_name(name) not in known:
+            known.add(same_name(name))
             values[name] = next(free)
     return values
 

@@ -11,6 +11,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
+from VoCoCore.data.names import same_name
 from VoCoCore.errors import DataError
 from VoCoCore.geometry import cropped_affine
 from VoCoSlicerLib.resample import nearestSlabs
@@ -49,16 +50,11 @@ class Drawn:
     warnings: list[str] = field(default_factory=list)
 
 
-def sameName(name: str) -> str:
-    """What two segments' names are compared by: spaces and capitals do not count."""
-    return " ".join(name.split()).casefold()
-
-
 def segmentNames(node) -> list[str]:
     """Names of the segments of a segmentation, in order, each once."""
     segmentation = node.GetSegmentation()
     names = [segmentation.GetNthSegment(n).GetName() for n in range(segmentation.GetNumberOfSegments())]
-    return list({sameName(name): " ".join(name.split()) for name in reversed(names)}.values())[::-1]
+    return list({same_name(name): " ".join(name.split()) for name in reversed(names)}.values())[::-1]
 
 
 def takeSegments(node) -> list[Segment]:
@@ -146,10 +142,10 @@ def drawLabels(
 ) -> Drawn:
     """The label map on the grid (``shape`` (i, j, k), ``affine`` to world) of segments; no node is touched.
 
-    ``values``: `sameName` of a segment -> voxel value; others are left out. Where segments overlap, the later one wins,
+    ``values``: `same_name` of a segment -> voxel value; others are left out. Where some overlap, the later one wins,
     and that is said. ``tick`` hears how many voxels are drawn, and may raise to stop.
     """
-    wanted = [segment for segment in segments if values.get(sameName(segment.name), 0)]
+    wanted = [segment for segment in segments if values.get(same_name(segment.name), 0)]
     drawn = Drawn(np.zeros(tuple(shape)[::-1], np.uint8 if len(wanted) < 256 else np.uint16))
     present = np.zeros(len(wanted) + 1, bool)
     overlaps = np.zeros((len(wanted) + 1, len(wanted) + 1), np.int64)
@@ -160,7 +156,7 @@ def drawLabels(
             _paint(drawn.labels[where], found, overlaps)
             tick(found.size)
     _tell(drawn, wanted, present, overlaps, values)
-    final = np.array([0, *(values[sameName(segment.name)] for segment in wanted)])
+    final = np.array([0, *(values[same_name(segment.name)] for segment in wanted)])
     small = np.uint8 if final.max(initial=0) < 256 else np.uint16
     if drawn.labels.dtype != small or not np.array_equal(final, np.arange(len(final))):
         drawn.labels = looked(final.astype(small), drawn.labels)
@@ -205,7 +201,7 @@ def _paint(labels: np.ndarray, found: np.ndarray, overlaps: np.ndarray) -> None:
 def _tell(drawn: Drawn, wanted: Sequence[Segment], present: np.ndarray, overlaps: np.ndarray, values) -> None:
     for first, second in zip(*np.nonzero(overlaps), strict=True):
         one, other = wanted[min(first, second) - 1], wanted[max(first, second) - 1]
-        if values[sameName(one.name)] != values[sameName(other.name)]:
+        if values[same_name(one.name)] != values[same_name(other.name)]:
             amount = int(overlaps[first, second])
             drawn.warnings.append(
                 f"segments {one.name} and {other.name} overlap in {amount} voxels, which become {other.name}"
