@@ -294,3 +294,30 @@ def test_a_list_of_references_and_label_maps_as_predictions(tmp_path, capsys):
 
 def test_values_do_not_depend_on_the_order_of_cases():
     assert named_values(["b", "A", "background", "a "]) == {"background": 0, "A": 1, "b": 2}
+
+
+def test_cropped_segmentations_are_compared_on_what_holds_both(tmp_path, capsys):
+    whole = mask(1, 2)
+    ours = whole.copy()
+    ours[4:8, 6:20, 6:20] = 0  # what the other reader has left out
+    boxes = {"a": (slice(2, 30), slice(4, 25), slice(5, 33)), "b": (slice(6, 36), slice(0, 22), slice(3, 28))}
+    segments = [("blob", 1, 0), ("other", 2, 0)]
+    for name, label in (("a", whole), ("b", ours)):
+        at = boxes[name]
+        save(tmp_path / name / "c.seg.nrrd", [label[at]], segments, offset=tuple(edge.start for edge in at))
+        write_image(tmp_path / f"{name}.nii.gz", label, AFFINE)
+    full = {name: tmp_path / f"whole {name}" for name in "ab"}
+    for name, folder in full.items():
+        folder.mkdir()
+        (tmp_path / f"{name}.nii.gz").rename(folder / "c.nii.gz")
+    more = ("--labels", "blob=1,other=2")
+    expected = scored(capsys, full["b"], full["a"], *more)["labels"]
+    for predictions, references in (
+        (tmp_path / "b", tmp_path / "a"),
+        (tmp_path / "b", full["a"]),
+        (full["b"], tmp_path / "a"),
+    ):
+        assert scored(capsys, predictions, references, *more)["labels"] == expected
+    blob = whole == 1
+    dice = 2 * (ours == 1).sum() / (blob.sum() + (ours == 1).sum())
+    assert expected["blob"]["dice"]["mean"] == pytest.approx(dice) and expected["other"]["dice"]["mean"] == 1

@@ -157,10 +157,11 @@ def laid_on(volume: Volume, shape: tuple[int, ...], affine: np.ndarray) -> Volum
     """``volume`` (its axes along those of the grid) cropped and filled up with 0 to the grid ``shape`` (3,), ``affine``
     (4, 4), where its voxels are some of that grid's; else as it is.
     """
-    offset = np.linalg.solve(affine, volume.affine)[:3, 3]
-    start = np.rint(offset).astype(int)
+    start = _start(affine, volume.affine)
+    if start is None:
+        return volume
     low, high = np.maximum(start, 0), np.minimum(start + volume.array.shape, shape)
-    if np.abs(offset - start).max() > SAME_GRID or (low >= high).any():
+    if (low >= high).any():
         return volume
     array = np.zeros(shape, volume.array.dtype)
     inside = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
@@ -168,3 +169,24 @@ def laid_on(volume: Volume, shape: tuple[int, ...], affine: np.ndarray) -> Volum
     moved = volume.affine.copy()
     moved[:3, 3] -= volume.affine[:3, :3] @ start
     return Volume(array, moved)
+
+
+def laid_together(one: Volume, other: Volume) -> tuple[Volume, Volume]:
+    """Two volumes (along the same axes) filled up with 0 to a grid that holds the voxels of both; as they are where
+    their grids have no voxel in common.
+    """
+    start = _start(one.affine, other.affine)
+    if start is None or (start >= one.array.shape).any() or (start + other.array.shape <= 0).any():
+        return one, other
+    low = np.minimum(start, 0)
+    x, y, z = np.maximum(one.array.shape, start + other.array.shape) - low
+    affine = one.affine.copy()
+    affine[:3, 3] += one.affine[:3, :3] @ low
+    return laid_on(one, (int(x), int(y), int(z)), affine), laid_on(other, (int(x), int(y), int(z)), affine)
+
+
+def _start(affine: np.ndarray, other: np.ndarray) -> np.ndarray | None:
+    """The voxel (3,) of a grid in which the first one of another grid lies; None where it lies between voxels."""
+    offset = np.linalg.solve(affine, other)[:3, 3]
+    start = np.rint(offset).astype(int)
+    return start if np.abs(offset - start).max() <= SAME_GRID else None

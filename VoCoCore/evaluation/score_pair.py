@@ -8,7 +8,9 @@ import numpy as np
 
 from VoCoCore.data.cases import Source
 from VoCoCore.data.images import grid_difference
+from VoCoCore.data.images_itk import is_segmentation
 from VoCoCore.data.label_maps import read_map
+from VoCoCore.data.segments import laid_together
 from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError
 from VoCoCore.evaluation.metrics import LabelMetrics, Labels, case_metrics, whole
@@ -84,11 +86,15 @@ def without(
 def read_pair(pair: Pair, resample: bool) -> tuple[Volume, Volume, tuple[str, ...]]:
     """Both label maps on the reference's grid, its axes along R, A, S, and what had to be done for that.
 
+    Segmentations of 3D Slicer may be cropped or reach beyond it: the grid is then what holds both.
+
     Raises DataError for a file that is no label map, and for a prediction on another grid unless ``resample``.
     """
     reference = _read(pair.reference.label, np.eye(4))
     # Which axis is called R hangs on a header's rounding where axes lie between two: so not asked a second time.
     prediction = _read(pair.prediction, reference.affine)
+    if any(is_segmentation(source.path) for source in (pair.reference.label, pair.prediction)):
+        reference, prediction = laid_together(reference, prediction)
     difference = grid_difference(
         reference.array.shape, reference.affine, prediction.array.shape, prediction.affine
     )
