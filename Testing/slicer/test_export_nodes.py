@@ -274,6 +274,22 @@ def test_cases_need_the_same_number_of_channels(scene, tmp_path):
         CaseExport(scene, cases, tmp_path).start()
 
 
+def test_channels_of_all_cases_show_the_same(scene, tmp_path):
+    """Else the second one's FLAIR would be trained on as a T2, without a word."""
+    names = ("a_t1", "a_t2", "b_T1", "b_flair", "c_t2", "c_t1", "d_t1w", "d_other")
+    ids = [volume(scene, noise(seed=number), name).GetID() for number, name in enumerate(names)]
+    one, other, turned, unknown = (SceneCase(pair) for pair in zip(ids[::2], ids[1::2], strict=True))
+    for case, told in ((other, "those of b t1, flair"), (turned, "those of c t2, t1")):
+        with pytest.raises(DataError, match=f"the channels of a are t1, t2, {told}"):
+            CaseExport(scene, [one, case], tmp_path).start()
+    CaseExport(scene, [one, unknown], tmp_path / "unknown").run()
+    decathlon = cohort(tmp_path / "disk", None, ("FLAIR", "T1w"))
+    with pytest.raises(DataError, match=r"the channels of the scene are t1, t2, those of .* FLAIR, T1w"):
+        CaseExport(scene, [one], tmp_path, [decathlon]).run()
+    with pytest.raises(DataError, match=r"those of .* t1, t2"):
+        CaseExport(scene, [], tmp_path, [decathlon, cohort(tmp_path / "two", None, ("t1", "t2"))]).run()
+
+
 def cohort(folder, labels, channels=("image",), label="l.nrrd"):
     folder.mkdir()
     case = Case("disk", (Source(str(folder / "i.nrrd")),) * len(channels), Source(str(folder / label)), "p")

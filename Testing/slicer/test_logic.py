@@ -212,6 +212,18 @@ def test_chosen_cases_have_what_their_task_needs(scene):
     assert [(one.volumeIds, one.segmentationId) for one in plain] == [((ids[0],), None), ((ids[1],), None)]
 
 
+def test_channels_of_two_patients_are_no_case_whatever_their_names(scene):
+    """As DICOM series are called; a volume that a module has made lies beside the patients."""
+    made = [body(scene, name, edge=16) for name in ("AX T1", "AX T1", "AX T2", "AX T2", "y_t1", "y_t2")]
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    for name, places in (("one", (0, 3)), ("two", (1, 2)), ("three", (4,))):
+        patient = tree.CreateSubjectItem(tree.GetSceneItemID(), name)
+        for place in places:
+            tree.SetItemParent(tree.CreateItem(tree.GetSceneItemID(), made[place]), patient)
+    found = logic_cases.groupsOf(scene, [node.GetID() for node in made], grouped=True)
+    assert found == [[made[a].GetID(), made[b].GetID()] for a, b in ((0, 3), (1, 2), (4, 5))]
+
+
 def test_scripts_name_volumes_by_node_id_or_name(scene):
     volume = body(scene, "chest", edge=16)
     for word in (volume, volume.GetID(), "chest"):

@@ -182,6 +182,17 @@ def test_a_model_of_several_images_wants_them_grouped(hand, host, voco, tmp_path
     assert [groups for _, groups, _ in asked] == [[nodes]]
 
 
+def test_a_model_of_several_images_wants_those_that_it_was_trained_on(hand, host, voco, tmp_path):
+    choose(hand, host, modelFile(tmp_path / "m.safetensors", channels=["t1", "flair"]))
+    nodes = [made.volume(host.scene, made.noise((16, 16, 16)), f"p1_{name}") for name in ("t1", "t2")]
+    writeCases(hand.panel.parameters.parameterNode, [CaseChoice(node.GetID(), True) for node in nodes])
+    hand.panel.parameters.groupChannels = True
+    hand.settle()
+    assert "p1_t1: the model takes t1, flair, not t1, t2" in hand.find("problemLabel").text
+    with pytest.raises(DataError, match="takes t1, flair, not t2, t1"):
+        PredictJob(voco.logic, tmp_path / "m.safetensors", [nodes[::-1]], tmp_path / "out")
+
+
 def test_a_bare_name_is_a_folder_beside_the_runs(hand, voco, host, volume, tmp_path, monkeypatch):
     voco.logic.store["folder"] = str(tmp_path / "VoCo")
     choose(hand, host, modelFile(tmp_path / "m.safetensors"))

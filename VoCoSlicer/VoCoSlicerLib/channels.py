@@ -46,10 +46,20 @@ def channelNames(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"channel_{number}" for number in range(len(names)))
 
 
+def differ(channels: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether two cases' channels of these names, in order, are known to show different things: T1 here, T2 there."""
+    pairs = zip(_kinds(channels), _kinds(others), strict=False)
+    return any(one and other and one != other for one, other in pairs)
+
+
 def caseName(names: Iterable[str]) -> str:
     """What a case with volumes of these names is called."""
     names = list(names)
     return splitName(names[0])[0] if len(names) > 1 else names[0].strip()
+
+
+def _kinds(channels: Iterable[str]) -> list[str]:
+    return [_SAME.get(name.strip().casefold(), "") for name in channels]
 
 
 def _rank(name: str) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from VoCoCore.data.cases import Case, with_unique_ids
 from VoCoCore.data.names import same_name
 from VoCoCore.errors import DataError, SettingsError, StopRequested, VocoError
-from VoCoSlicerLib.channels import channelNames
+from VoCoSlicerLib.channels import channelNames, differ
 from VoCoSlicerLib.export_index import (
     checkCohorts,
     cohortLabels,
@@ -221,7 +221,7 @@ class CaseExport:
             self._writer = Writer(self.folder, self._step, self._say)
             self._cohorts = readCohorts(self.folders)
             labelled = any(case.segments is not None for case in self._snapshots)
-            checkCohorts(self._cohorts, len(self._snapshots[0].volumes) if self._snapshots else 0, labelled)
+            checkCohorts(self._cohorts, _channelsOf(self._snapshots[0]) if self._snapshots else (), labelled)
             self._writer.prepare(spaceOf(self._snapshots))
         self._values = self._chooseValues()
         bySegment = {same_name(name): value for name, value in self._values.items()}
@@ -249,8 +249,7 @@ class CaseExport:
     def _writeIndex(self) -> None:
         self._say("writing the list of cases")
         cases = with_unique_ids(self._written[number] for number in range(len(self.cases)))
-        names = [[volume.name for volume in case.volumes] for case in self._snapshots]
-        channels = channelNames(names[0]) if names else ()
+        channels = _channelsOf(self._snapshots[0]) if self._snapshots else ()
         index = joined(cases, channels, self._values, self._cohorts)
         found = zip(index.cases, self.cases, strict=False)  # the scene's cases come first
         self.volumesById = {made.id: tuple(case.volumeIds) for made, case in found}
@@ -279,3 +278,14 @@ def _checkChannels(cases: Sequence[CaseSnapshot]) -> None:
             f"{one} has {few} volume{'s' * (few > 1)} and {other} has {many}",
             "choose the same channels for all cases",
         )
+    for case in cases[1:]:
+        here, there = _channelsOf(cases[0]), _channelsOf(case)
+        if differ(here, there):
+            raise DataError(
+                f"the channels of {cases[0].name} are {', '.join(here)}, those of {case.name} {', '.join(there)}",
+                "choose the same channels, in the same order, for all cases",
+            )
+
+
+def _channelsOf(case: CaseSnapshot) -> tuple[str, ...]:
+    return channelNames([volume.name for volume in case.volumes])

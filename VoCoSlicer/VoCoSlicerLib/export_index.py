@@ -11,6 +11,7 @@ from VoCoCore.data.cases import Case, Index, load_index, save_index, with_unique
 from VoCoCore.data.names import same_name
 from VoCoCore.errors import DataError
 from VoCoCore.runs.files import move, patiently, read_json
+from VoCoSlicerLib.channels import differ
 
 BACKGROUND = "background"
 
@@ -48,17 +49,26 @@ def labelValues(names: Iterable[str], declared: dict[str, int]) -> dict[str, int
     return values
 
 
-def checkCohorts(cohorts: Sequence[tuple[str, Index]], channels: int, labelled: bool) -> None:
+def checkCohorts(cohorts: Sequence[tuple[str, Index]], channels: Sequence[str], labelled: bool) -> None:
     """Raise DataError for a cohort that cannot be trained on together with the scene's cases.
 
-    ``channels``: images per case of the scene (0: the scene gives none); ``labelled``: the scene gives segmentations.
+    ``channels``: names of the images of each case of the scene (none: the scene gives no case); ``labelled``: the scene
+    gives segmentations.
     """
-    counts = {channels, *(len(index.channels) for _, index in cohorts)} - {0}
+    counts = {len(channels), *(len(index.channels) for _, index in cohorts)} - {0}
     if len(counts) > 1:
         raise DataError(
             f"cases with {' and '.join(map(str, sorted(counts)))} images are chosen together",
             "choose cases with the same number of channels",
         )
+    groups = [("the scene", tuple(channels)), *((path, index.channels) for path, index in cohorts)]
+    groups = [(place, names) for place, names in groups if len(names) > 1]
+    for place, names in groups[1:]:
+        if differ(groups[0][1], names):
+            raise DataError(
+                f"the channels of {groups[0][0]} are {', '.join(groups[0][1])}, those of {place} {', '.join(names)}",
+                "choose cases with the same channels, in the same order",
+            )
     for path, index in cohorts:
         if labelled and index.labels is None and any(case.label for case in index.cases):
             raise DataError(

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, SettingsError
+from VoCoSlicerLib.channels import splitName
 from VoCoSlicerLib.choices import CaseChoice
 from VoCoSlicerLib.preview_nodes import nodesByClass
 from VoCoSlicerLib.segments import segmentNames
-from VoCoSlicerLib.snapshots import SceneCase
+from VoCoSlicerLib.snapshots import SceneCase, patientOf
 from VoCoSlicerLib.titles import titleOf
 from VoCoSlicerLib.volumes import Suggestions, VolumeRow, groupChannels, isStillThere
 
@@ -97,11 +98,30 @@ def chosenCases(
 
 
 def groupsOf(scene: Any, volumeIds: Sequence[str], grouped: bool) -> list[list[str]]:
-    """The volumes that there still are, as cases: each alone, or ``grouped`` as channels by their names."""
+    """The volumes that there still are, as cases: each alone, or ``grouped`` as channels by their names.
+
+    Volumes that the data tree has below different patients are never put together, whatever their names.
+    """
     nodes = [node for node in map(scene.GetNodeByID, volumeIds) if node is not None]
     if not grouped:
         return [[node.GetID()] for node in nodes]
-    return groupChannels([_rowOf(node) for node in nodes])
+    place = {node.GetID(): number for number, node in enumerate(nodes)}
+    groups = []
+    for patient in dict.fromkeys(patients := _patientsOf(scene, nodes)):
+        own = [node for node, other in zip(nodes, patients, strict=True) if other == patient]
+        groups += groupChannels([_rowOf(node) for node in own])
+    return sorted(groups, key=lambda group: min(place[one] for one in group))
+
+
+def _patientsOf(scene: Any, nodes: Sequence[Any]) -> list[str]:
+    """Each volume's patient; one without, as modules make them, is the only patient's who has a case of its name."""
+    cases = [splitName(node.GetName() or "")[0] for node in nodes]
+    patients = [patientOf(scene, node) for node in nodes]
+    known: dict[str, set[str]] = {}
+    for case, patient in zip(cases, patients, strict=True):
+        known.setdefault(case, set()).update({patient} - {""})
+    found = zip(cases, patients, strict=True)
+    return [next(iter(known[case])) if len(known[case]) == 1 else patient for case, patient in found]
 
 
 def _rowOf(node: Any) -> VolumeRow:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from VoCoCore.errors import DataError, VocoError
+from VoCoSlicerLib.channels import channelNames, differ
 from VoCoSlicerLib.logic_steps import ENDED, Progress, Steps
-from VoCoSlicerLib.model_info import readModel
+from VoCoSlicerLib.model_info import ModelInfo, readModel
 from VoCoSlicerLib.threads import begin, giveTurn
 from VoCoSlicerLib.titles import titleOf
 
@@ -203,3 +204,13 @@ class PredictJob(Steps):
                     f"({', '.join(self.model.channels)}), not {len(group)}",
                     "choose another model, or group the channels of each case",
                 )
+            if fault := otherImages(self.model, group):
+                raise DataError(fault, "choose another model, or give the images in the model's order")
+
+
+def otherImages(model: ModelInfo, group: Sequence[Any]) -> str:
+    """What is wrong with a case (its nodes, in order) whose names tell other images than the model's; or empty."""
+    names = channelNames([node.GetName() or "" for node in group])
+    if not differ(model.channels, names):
+        return ""
+    return f"{titleOf(group[0])}: the model takes {', '.join(model.channels)}, not {', '.join(names)}"

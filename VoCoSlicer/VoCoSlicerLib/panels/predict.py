@@ -12,7 +12,7 @@ from VoCoCore.errors import DataError, VocoError
 from VoCoSlicerLib import adapter
 from VoCoSlicerLib.choices import readCases
 from VoCoSlicerLib.logic_cases import groupsOf
-from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob
+from VoCoSlicerLib.logic_predict import ADDING, PREDICTING, PredictJob, otherImages
 from VoCoSlicerLib.model_info import ModelInfo, readModel
 from VoCoSlicerLib.panels.choice_box import ChoiceBox
 from VoCoSlicerLib.panels.overlay_box import OverlayBox
@@ -190,7 +190,7 @@ class PredictionPanel(WorkingPanel):
         if any(len(group) != wanted for group in groups):
             text = _("The model takes {n} images of each case ({names}): check them all, and Group channels.")
             return text.format(n=wanted, names=", ".join(model.channels))
-        return ""
+        return next(filter(None, (otherImages(model, group) for group in groups)), "")
 
     def _info(self, path: str) -> ModelInfo:
         """The model at ``path``, read again where its files have been written since."""
