@@ -226,6 +226,14 @@ def test_names_are_one_list_over_all_cases(scene, tmp_path):
     assert segmentNames(second) == ["spleen", "Kidney"]
 
 
+def test_segments_of_one_name_become_one_label_and_that_is_said(scene, tmp_path):
+    node = volume(scene, noise())
+    masks = {"Liver": box((1, 3), (2, 12), (3, 20)), "liver ": box((5, 7), (4, 8), (5, 9))}
+    label, labels, warnings = labelOf(scene, node, segmentation(scene, node, masks), tmp_path)
+    assert labels == {"background": 0, "Liver": 1} and np.array_equal(label, sum(masks.values()))
+    assert warnings == ("image: 2 segments are called Liver, and become one label",)
+
+
 def test_a_label_map_volume_serves_as_well(scene, tmp_path):
     node = volume(scene, noise(), geometry="oblique")
     labelmap = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")

@@ -206,6 +206,12 @@ def _tell(drawn: Drawn, wanted: Sequence[Segment], present: np.ndarray, overlaps
             drawn.warnings.append(
                 f"segments {one.name} and {other.name} overlap in {amount} voxels, which become {other.name}"
             )
+    names: dict[str, list[str]] = {}
+    for segment in (each for number, each in enumerate(wanted, 1) if present[number]):
+        names.setdefault(same_name(segment.name), []).append(segment.name)
+    for first, *others in names.values():
+        if others:
+            drawn.warnings.append(f"{1 + len(others)} segments are called {first}, and become one label")
     for segment in (each for number, each in enumerate(wanted, 1) if not present[number]):
         drawn.warnings.append(f"segment {segment.name} is empty, or lies outside the volume")
 
