@@ -271,7 +271,7 @@ def test_cases_need_the_same_number_of_channels(scene, tmp_path):
     nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
     cases = [SceneCase((nodes[0].GetID(),)), SceneCase((nodes[1].GetID(), nodes[2].GetID()))]
     with pytest.raises(DataError, match="v0 has 1 volume and v1 has 2"):
-        CaseExport(scene, cases, tmp_path).start()
+        CaseExport(scene, cases, tmp_path).run()
 
 
 def test_channels_of_all_cases_show_the_same(scene, tmp_path):
@@ -281,7 +281,7 @@ def test_channels_of_all_cases_show_the_same(scene, tmp_path):
     one, other, turned, unknown = (SceneCase(pair) for pair in zip(ids[::2], ids[1::2], strict=True))
     for case, told in ((other, "those of b t1, flair"), (turned, "those of c t2, t1")):
         with pytest.raises(DataError, match=f"the channels of a are t1, t2, {told}"):
-            CaseExport(scene, [one, case], tmp_path).start()
+            CaseExport(scene, [one, case], tmp_path).run()
     CaseExport(scene, [one, unknown], tmp_path / "unknown").run()
     decathlon = cohort(tmp_path / "disk", None, ("FLAIR", "T1w"))
     with pytest.raises(DataError, match=r"the channels of the scene are t1, t2, those of .* FLAIR, T1w"):
