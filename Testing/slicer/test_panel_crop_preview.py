@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 
@@ -224,12 +225,17 @@ def test_a_run_brings_its_own_settings(panel, hand, host, tmp_path, monkeypatch)
         hand.until(lambda: hand.find("scoreButton").isEnabled(), 60)
     assert hand.rows("labelsTable")[0][3:] == ["0.100", "-0.200"]
     assert "no checkpoint" in panel.host.ui.errorLabel.text
+    again = tmp_path / "again"  # with the very same settings
+    shutil.copytree(run, again)
+    panel.parameters.previewRun = str(again)
+    hand.settle()
+    assert panel.logic.preview.ready and not panel.logic.preview.scores
     task = Task(["-c", said[0]], sys.executable, plain=True)
     monkeypatch.setattr(panel.logic.environment, "script", lambda *_: task)
     hand.click("scoreButton")
     panel.logic.preview.moveCrop((1.0, 2.0, 0.0))
     hand.until(lambda: hand.find("scoreButton").isEnabled(), 60)
-    assert panel.host.ui.statusLabel.text == "The crop was moved meanwhile: ask again"
+    assert panel.host.ui.statusLabel.text == "The crop or its volume changed meanwhile: ask again"
     assert not panel.logic.preview.scores
     with monkeypatch.context() as patch:
         patch.setattr(panel.logic.preview, "region", lambda: None)  # a thread is at work on it

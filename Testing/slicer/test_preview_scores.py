@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slicer
 from made_jobs import SMALL, makeCohort, makeRun
 from preview_scene import sceneWithViews, torso
 
@@ -118,6 +119,30 @@ def test_an_answer_to_a_crop_that_has_moved_is_nobodys(preview):
     assert not preview.scores and scores.error is None and scores.step is None
     asked(scores, preview, "run")
     assert scores.step == 7 and np.allclose(preview.scores["predicted"], 0.5)
+
+
+@pytest.mark.parametrize("change", ["volume", "voxels"])
+def test_an_answer_of_another_volume_is_nobodys(preview, change):
+    """Two volumes of one size, or one with a filter over it, may have the very same crop."""
+    preview.show()
+    preview.wait(60)
+    answer = {"step": 7, "predicted": [0.5] * 16, "similarity": [0.25] * 16}
+    scores = CropScores(Answers(json.dumps(answer)))
+    scores.start("run")
+    while scores._task is None:
+        scores.poll(preview)
+    box, scene = preview.box, preview.volume.GetScene()
+    if change == "volume":
+        preview.setVolume(torso(scene, name="another"))
+    else:
+        slicer.util.arrayFromVolume(preview.volume)[8:12] += 100
+        slicer.util.arrayFromVolumeModified(preview.volume)
+    preview.wait(60)
+    preview.moveCrop(box.start)
+    assert preview.box == box
+    while scores.poll(preview):
+        time.sleep(0.02)
+    assert not preview.scores and scores.error is None and scores.step is None
 
 
 def test_a_question_ends_with_the_preview(preview):

@@ -15,6 +15,7 @@ from VoCoCore.geometry import Box
 from VoCoCore.runs.directory import RunDirectory
 from VoCoCore.settings import PretrainSettings
 from VoCoSlicerLib.core import coreFolder
+from VoCoSlicerLib.preview_grid import WorldGrid
 from VoCoSlicerLib.threads import asVocoError
 
 SCRIPT = "score_crop.py"
@@ -38,7 +39,8 @@ def runSettings(run: str | Path) -> PretrainSettings:
 class CropScores:
     """One question at a time: `start`, then `poll` until it is False; then there is a `step`, an `error` or neither.
 
-    With a step the preview has the answer; without both the crop was moved, or taken down, before it came.
+    With a step the preview has the answer; without both the crop was moved or taken down, or the volume
+    changed, before it came.
     ``environment`` knows the Python of the jobs (`environment.Environment`).
     """
 
@@ -46,7 +48,7 @@ class CropScores:
         self._environment = environment
         self._run: Path | None = None
         self._task: Any = None
-        self._box: Box | None = None
+        self._of: tuple[WorldGrid | None, Box] | None = None  # what was asked of
         self._folder: Path | None = None
         self.error: VocoError | None = None
         self.step: int | None = None  # of the checkpoint whose answer the preview has
@@ -81,7 +83,7 @@ class CropScores:
     def cancel(self) -> None:
         """Give the question up."""
         task, folder = self._task, self._folder
-        self._run = self._task = self._box = self._folder = None
+        self._run = self._task = self._of = self._folder = None
         if task is not None:
             task.cancel()
         if folder is not None:
@@ -91,9 +93,10 @@ class CropScores:
         region = preview.region()
         if region is None or preview.box is None:
             return
-        self._box = preview.box
-        room = np.subtract(region.shape[1:], self._box.size)
-        start = np.clip(np.rint(self._box.start), 0, room).astype(int)  # the network cuts whole voxels
+        box = preview.box
+        self._of = preview.world, box
+        room = np.subtract(region.shape[1:], box.size)
+        start = np.clip(np.rint(box.start), 0, room).astype(int)  # the network cuts whole voxels
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="voco-crop-"))
             np.save(self._folder / "region.npy", np.ascontiguousarray(region))
@@ -113,7 +116,10 @@ class CropScores:
             step = int(found["step"])
         except (ValueError, IndexError, KeyError, TypeError):
             raise VocoError("the run's answer cannot be read", "look at the section Environment") from None
-        if preview.box == self._box and all(value.shape == preview.labels.shape for value in values.values()):
+        assert self._of is not None
+        # By the very grid: another volume, or the same one filtered, may have a crop in the same place.
+        isSame = preview.world is self._of[0] and preview.box == self._of[1]
+        if isSame and all(value.shape == preview.labels.shape for value in values.values()):
             preview.setPredicted(values["predicted"])
             preview.setSimilarity(values["similarity"])
             self.step = step

@@ -23,6 +23,7 @@ class CropRun:
         self._logic, self._host, self._ui = logic, host, ui
         self._read: tuple[str, PretrainSettings | VocoError | None] = ("", None)
         self._scores: CropScores | None = None
+        self._asked = ""  # the run whose answer the preview has, or waits for
         self._timer = adapter.makeTimer(_POLL, self._poll)
         self._box = ChoiceBox(ui.runComboBox, "", _("none"), changed)
         ui.scoreButton.clicked.connect(lambda *_: self.ask())
@@ -34,7 +35,13 @@ class CropRun:
                 self._box.offer(str(row.path), row.path.name)
 
     def show(self, run: str) -> None:
-        """Show what is chosen: a run's folder, or ""."""
+        """Show what is chosen: a run's folder, or ""; what another one has said is void."""
+        if self._scores is not None and self._asked not in ("", run):
+            self._asked = ""
+            self._timer.stop()
+            self._scores.cancel()
+            self._logic.preview.setPredicted(None)
+            self._logic.preview.setSimilarity(None)
         self._box.show(run, Path(run).name)
 
     def settings(self, run: str) -> PretrainSettings | None:
@@ -58,6 +65,7 @@ class CropRun:
         if run:
             self._scores = self._scores or CropScores(self._logic.environment)
             self._scores.start(run)
+            self._asked = run
             self._timer.start()
             self._poll()
 
@@ -81,7 +89,7 @@ class CropRun:
             self._host.showError(self._scores.error)
         elif self._scores.step is None:
             if self._logic.preview.shown:
-                self._host.say(_("The crop was moved meanwhile: ask again"))
+                self._host.say(_("The crop or its volume changed meanwhile: ask again"))
         else:
             self._host.say(_("Predicted by step {step} of the run").format(step=self._scores.step))
 
