@@ -216,6 +216,14 @@ def test_many_volumes_find_their_segmentations_with_one_look_at_each_name(scene,
     assert len(looks) <= 4 * len(images)
 
 
+def test_a_segmentation_of_any_channel_is_that_of_the_case(scene):
+    """Tumours are drawn on the FLAIR, which rarely is the first channel."""
+    channels = [volume(scene, ct(), f"p_{name}") for name in ("t1", "flair")]
+    drawn = segmentation(scene, channels[1], {}, "Segmentation")
+    (case,) = casesOf(scene, [channels], labelled=True)
+    assert case.segmentationId == drawn.GetID()
+
+
 def test_channels_of_one_examination_are_grouped(scene):
     names = ["p1_flair", "p1_t1", "other", "p1_t1ce", "p1_t2", "p2_t1", "p2_T1c", "p1_t2"]
     nodes = {name + str(number): volume(scene, ct(), name) for number, name in enumerate(names)}

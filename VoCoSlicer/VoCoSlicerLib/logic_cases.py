@@ -44,7 +44,7 @@ def casesOf(
 ) -> list[SceneCase]:
     """A SceneCase of each volume (node, ID or name; a list of them is one case of several channels).
 
-    ``labelled`` takes the segmentation that was drawn on a volume, or whose name fits, where none is given. Raises
+    ``labelled`` takes the segmentation that was drawn on a volume (any channel), or whose name fits, where none is given. Raises
     SettingsError for lists of different lengths and for what is no list, DataError where a segmentation is wanted and
     none found.
     """
@@ -60,7 +60,7 @@ def casesOf(
         nodes = nodesOf(scene, item if isinstance(item, list | tuple) else [item])
         segmentation = None if label is None else _node(scene, label, _isLabels)
         if labelled and segmentations is None:
-            segmentation = _suggested(suggestions, nodes[0])
+            segmentation = _suggested(suggestions, nodes)
         made.append(
             SceneCase(
                 volumeIds=tuple(node.GetID() for node in nodes),
@@ -147,11 +147,11 @@ def _first(texts: Iterable[str]) -> str | None:
     return next((text for text in texts if text), None)
 
 
-def _suggested(suggestions: Suggestions, volume: Any) -> Any:
-    found = suggestions.of(volume)
+def _suggested(suggestions: Suggestions, volumes: Sequence[Any]) -> Any:
+    found = next(filter(None, map(suggestions.of, volumes)), None)
     if found is None:
         raise DataError(
-            f"no segmentation belongs to {titleOf(volume)}",
+            f"no segmentation belongs to {titleOf(volumes[0])}",
             "name it like the volume, whose name no other may have, or give it by hand",
         )
     return found
