@@ -206,6 +206,9 @@ def test_chosen_cases_have_what_their_task_needs(scene):
     assert set(case.volumeIds) == {ids[0], ids[1]}
     assert (case.segmentationId, case.classLabel) == (segmentation.GetID(), None)
     assert logic_cases.labelNames(scene, [case]) == ["tumour"]
+    mask = replace(kept[1], segmentationId=ballSegmentation(scene, volumes[1], "mask").GetID(), byHand=True)
+    (case,) = logic_cases.chosenCases(scene, [kept[0], mask], grouped=True, task="segmentation")
+    assert case.segmentationId == mask.segmentationId
     (case,) = logic_cases.chosenCases(scene, kept, grouped=True, task="classification")
     assert (case.segmentationId, case.classLabel) == (None, "sick")
     plain = logic_cases.chosenCases(scene, kept)

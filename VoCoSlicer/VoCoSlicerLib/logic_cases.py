@@ -44,9 +44,9 @@ def casesOf(
 ) -> list[SceneCase]:
     """A SceneCase of each volume (node, ID or name; a list of them is one case of several channels).
 
-    ``labelled`` takes the segmentation that was drawn on a volume (any channel), or whose name fits, where none is given. Raises
-    SettingsError for lists of different lengths and for what is no list, DataError where a segmentation is wanted and
-    none found.
+    ``labelled`` takes the segmentation that was drawn on a volume, or on any channel, or whose name fits, where none is
+    given. Raises SettingsError for lists of different lengths and for what is no list, DataError where a segmentation
+    is wanted and none found.
     """
     volumes = listed(volumes)
     given: dict[str, list[Any]] = {}
@@ -78,13 +78,13 @@ def chosenCases(
 ) -> list[SceneCase]:
     """The cases of the boxes that are checked, in the order of the choices; ``grouped``: channels of one case together.
 
-    With the ``task`` segmentation or classification, a case has the segmentation or the class that any of its volumes
-    has; without one it has neither.
+    With the ``task`` segmentation or classification, a case has the segmentation, best one chosen by hand, or the class
+    that any of its volumes has; without one it has neither.
     """
     chosen = {choice.volumeId: choice for choice in choices if choice.chosen}
     made = []
     for group in groupsOf(scene, list(chosen), grouped):
-        members = [chosen[volumeId] for volumeId in group]
+        members = sorted((chosen[volumeId] for volumeId in group), key=lambda one: not one.byHand)
         made.append(
             SceneCase(
                 volumeIds=tuple(group),
