@@ -397,3 +397,15 @@ def test_what_slicer_saves_is_read_from_disk_as_it_is_exported(scene, tmp_path, 
         label = read_label(case, image.array.shape, image.affine, (0, 1, 2, 3)).T
         for name, mask in exported[case.id].items():
             assert mask.any() and np.array_equal(label == index.labels[name], mask), (case.id, name)
+
+
+def test_labels_of_cohorts_need_names_where_others_have_them_and_agree_only_where_they_are_wanted(
+    scene, tmp_path
+):
+    named = cohort(tmp_path / "a", {"background": 0, "liver": 6})
+    other = cohort(tmp_path / "b", {"background": 0, "liver": 1})
+    unnamed = cohort(tmp_path / "c", None)
+    with pytest.raises(DataError, match=r"c.index\.json has labels without names"):
+        CaseExport(scene, [], tmp_path / "out", [named, unnamed]).run()
+    index = load_index(CaseExport(scene, [], tmp_path / "out", [named, other, unnamed], labels=False).run())
+    assert index.labels is None and [case.label for case in index.cases] == [None, None, None]

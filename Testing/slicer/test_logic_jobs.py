@@ -97,7 +97,8 @@ class PlayedLogic:
     def exportFolder(self, run):
         return run.parent / "volumes"
 
-    def makeExport(self, cases, folder, folders):
+    def makeExport(self, cases, folder, folders, labels):
+        self.labels = labels
         self.asked.append((cases, folder, folders))
         return self.export
 
@@ -120,6 +121,7 @@ def test_a_start_exports_then_launches_then_says_it_runs(tmp_path):
     export = Played(exported(3), exported(10, finished=True), index="/made/index.json")
     logic, job = aStart(tmp_path, export, Played(False, True), folders=["/cohort.json"])
     assert export.started and logic.asked == [(["a case"], tmp_path / "volumes", [Path("/cohort.json")])]
+    assert not logic.labels  # of a pre-training: those of two cohorts need not agree
     now = job.poll()
     assert (now.stage, now.done, now.total, now.finished) == ("exporting", 3, 10, False)
     assert job.poll().stage == "starting"

@@ -56,9 +56,10 @@ class ExportProgress:
 class CaseExport:
     """One export of ``cases`` of ``scene``, and of ``folders`` (index files of cohorts), into ``folder``.
 
-    ``segmentNames``: the segments that become labels, in this order; None: all, by name. After the end,
-    ``index`` is the list of cases, ``volumesById`` says which nodes each case of the scene was made from, and
-    ``labels`` is name -> voxel value. An export is used once.
+    ``segmentNames``: the segments that become labels, in this order; None: all, by name. ``labels`` False leaves those
+    of cohorts out, for a job that wants none: they need not agree then. After the end, ``index`` is the list of cases,
+    ``volumesById`` says which nodes each case of the scene was made from, and ``labels`` is name -> voxel value. An
+    export is used once.
     """
 
     def __init__(
@@ -68,10 +69,12 @@ class CaseExport:
         folder: str | Path,
         folders: Iterable[str | Path] = (),
         segmentNames: Sequence[str] | None = None,
+        labels: bool = True,
     ) -> None:
         self.scene, self.cases = scene, list(cases)
         self.folder, self.folders = Path(os.path.abspath(folder)), list(folders)
         self.segmentNames = None if segmentNames is None else list(segmentNames)
+        self._labelled = labels
         self.index: Path | None = None
         self.volumesById: dict[str, tuple[str, ...]] = {}
         self.labels: dict[str, int] = {}
@@ -219,7 +222,7 @@ class CaseExport:
     def _writeAll(self) -> None:
         if self._writer is None:
             self._writer = Writer(self.folder, self._step, self._say)
-            self._cohorts = readCohorts(self.folders)
+            self._cohorts = readCohorts(self.folders, self._labelled)
             labelled = any(case.segments is not None for case in self._snapshots)
             checkCohorts(self._cohorts, _channelsOf(self._snapshots[0]) if self._snapshots else (), labelled)
             self._writer.prepare(spaceOf(self._snapshots))

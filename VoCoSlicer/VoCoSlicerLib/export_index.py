@@ -69,17 +69,24 @@ def checkCohorts(cohorts: Sequence[tuple[str, Index]], channels: Sequence[str], 
                 f"the channels of {groups[0][0]} are {', '.join(groups[0][1])}, those of {place} {', '.join(names)}",
                 "choose cases with the same channels, in the same order",
             )
+    named = labelled or any(index.labels is not None for _, index in cohorts)
     for path, index in cohorts:
-        if labelled and index.labels is None and any(case.label for case in index.cases):
+        if named and index.labels is None and any(case.label for case in index.cases):
             raise DataError(
-                f"{path} has labels without names, so they cannot be told from the scene's segments",
+                f"{path} has labels without names, so they cannot be told from those that have names",
                 "add a dataset.json with the names of its labels, or choose the folder alone",
             )
 
 
-def readCohorts(paths: Iterable[str | Path]) -> list[tuple[str, Index]]:
-    """The indexes at ``paths``. Raises DataError, naming the file."""
-    return [(str(path), load_index(path)) for path in paths]
+def readCohorts(paths: Iterable[str | Path], labels: bool = True) -> list[tuple[str, Index]]:
+    """The indexes at ``paths``, with or without their ``labels``. Raises DataError, naming the file."""
+    found = [(str(path), load_index(path)) for path in paths]
+    return found if labels else [(path, _unlabelled(index)) for path, index in found]
+
+
+def _unlabelled(index: Index) -> Index:
+    cases = tuple(replace(case, label=None) for case in index.cases)
+    return replace(index, cases=cases, labels=None, regions={})
 
 
 def joined(

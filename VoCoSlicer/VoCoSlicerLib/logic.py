@@ -120,11 +120,13 @@ class VoCoLogic:
 
     # Cases
 
-    def makeExport(self, cases: Sequence[Any], folder: Path, folders: Sequence[Path] = ()) -> Any:
+    def makeExport(
+        self, cases: Sequence[Any], folder: Path, folders: Sequence[Path] = (), labels: bool = True
+    ) -> Any:
         """The export of ``cases`` (SceneCase) into ``folder``, not started yet; see `export.CaseExport`."""
         from VoCoSlicerLib.export import CaseExport
 
-        return CaseExport(self.scene, cases, folder, folders=tuple(folders))
+        return CaseExport(self.scene, cases, folder, folders=tuple(folders), labels=labels)
 
     def exportIndex(self, volumes: Sequence[Any], folder: str | Path, **facts: Any) -> Path:
         """Write ``volumes`` (nodes or IDs) where they must be, and the list of them; waits, returns the list's path.

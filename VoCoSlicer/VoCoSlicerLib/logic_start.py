@@ -65,7 +65,9 @@ class StartJob(Steps):
     def start(self) -> StartJob:
         """Begin, and return itself; `poll` goes on."""
         if self._index is None:
-            self._beginExport(self._logic, self.run, self._cases, self._folders)
+            self._beginExport(
+                self._logic, self.run, self._cases, self._folders, labels=self._kind != "pretrain"
+            )
         return self
 
     @property

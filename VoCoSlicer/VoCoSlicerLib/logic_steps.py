@@ -99,11 +99,11 @@ class Steps:
         self._last = Progress(ENDED, finished=True, error=error)
 
     def _beginExport(
-        self, logic: Any, place: Path, cases: Sequence[Any], folders: Sequence[Path] = ()
+        self, logic: Any, place: Path, cases: Sequence[Any], folders: Sequence[Path] = (), labels: bool = True
     ) -> None:
         """Begin to write ``cases`` where a job in ``place`` reads them; `_awaitExport` goes on with it."""
         self.volumes = logic.exportFolder(place)
-        self._export = logic.makeExport(cases, self.volumes, folders)
+        self._export = logic.makeExport(cases, self.volumes, folders, labels)
         self._export.start()
         logic.working.add(self)
 
