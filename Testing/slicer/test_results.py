@@ -416,3 +416,15 @@ def test_large_results_are_added_in_small_steps(scene, tmp_path):
     load.start()
     polls = list(iter(lambda: load.poll().finished, True))
     assert load.segmentations and len(polls) > 1
+
+
+def test_classes_may_be_called_as_the_columns_beside_them(scene, tmp_path):
+    """As in studies of cases and controls."""
+    rows = [["scan", "control", 0.125, 0.75, 0.125]]
+    written.write_table(
+        tmp_path / "predictions.csv", ["case", "predicted", "case", "control", "predicted"], rows
+    )
+    table = classTable(scene, tmp_path / "predictions.csv", {}).GetTable()
+    assert [table.GetColumnName(n) for n in range(2, 5)] == ["p(case)", "p(control)", "p(predicted)"]
+    found = [table.GetValue(0, column).ToString() for column in range(5)]
+    assert found == ["scan", "control", "0.125", "0.75", "0.125"]

@@ -210,22 +210,27 @@ def readTable(
 ) -> list[dict[str, Any]]:
     """Rows of volumes.csv or predictions.csv with these columns; none where it is not there.
 
-    ``numbers``: columns that are read as numbers (None: all but ``texts``). Raises DataError where a column is missing
-    or holds something else.
+    ``numbers``: columns that are read as numbers (None: all after ``texts``, each called p(NAME)). Raises DataError
+    where a column is missing or holds something else.
     """
     path = Path(path)
     if not path.is_file():
         return []
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            if numbers is None and reader.fieldnames:  # a class may be called "case", as against "control"
+                first, rest = reader.fieldnames[: len(texts)], reader.fieldnames[len(texts) :]
+                reader.fieldnames = [*first, *(f"p({name})" for name in rest)]
+            rows: list[dict[str, Any]] = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}", "predict again") from error
     for row in rows:
         asked = [name for name in row if name not in texts] if numbers is None else numbers
         for name in (*texts, *asked):
             if row.get(name) is None:
-                raise DataError(f"{path} has no column {name!r}", "choose the folder of a prediction")
+                bare = name if name in texts or numbers is not None else name[2:-1]
+                raise DataError(f"{path} has no column {bare!r}", "choose the folder of a prediction")
         row.update({name: from_cell(row[name]) for name in texts})
         try:
             row.update({name: float(row[name]) for name in asked})

@@ -53,7 +53,7 @@ def classTable(
     for row in found:
         probabilities = [row[column] for column in classes]
         rows.append([caseTitle(scene, row["case"], volumesById), row["predicted"], *probabilities])
-    table = _table(scene, name, ["Volume", "Class", *(f"p({column})" for column in classes)], rows)
+    table = _table(scene, name, ["Volume", "Class", *classes], rows)
     _signed(table, "classes", provenance)
     return table
 
