@@ -43,9 +43,8 @@ def look(order: dict[str, Any]) -> str:
         users = users_of(folder, runs)
         size = sum(file.stat().st_size for file in ours(folder, order))
         one = {"path": str(folder), "kind": "volumes", "size": size, "unused_size": 0, "runs": list(users)}
-        made.append(
-            {**one, "busy": active(users), "resumable": resumable(users), "work": work_in(folder, order)}
-        )
+        busy, lost = active(users), resumable(users)
+        made.append({**one, "busy": busy, "resumable": lost, "work": work_in(folder, order)})
     return json.dumps(made)
 
 
@@ -73,26 +72,37 @@ def places_of(run: Path, order: dict[str, Any]) -> set[Path]:
 
 
 def users_of(folder: Path, runs: list[Path]) -> dict[str, str]:
-    """State by path of the ``runs``, and of those beside ``folder``, that read volumes there or do not say what."""
+    """State by path of the ``runs``, and of those beside ``folder``, that read volumes there or do not say what.
+
+    A finished one at its last look, which reads them too, is ``running``; one that lacks that look is ``stopped``.
+    """
+    from VoCoCore.runs.describe import at_work, end_is_missing
     from VoCoCore.runs.directory import RunDirectory, is_run
 
     beside = [run for name in names_in(folder.parent) if is_run(run := folder.parent / name)]
     found = {}
-    for run in dict.fromkeys([*runs, *beside]):
-        source = source_of(run)
-        if folder in source.parents if source else run.parent == folder.parent:
-            found[str(run)] = RunDirectory(run).state()
+    for path in dict.fromkeys([*runs, *beside]):
+        source, run = source_of(path), RunDirectory(path)
+        if folder in source.parents if source else path.parent == folder.parent:
+            found[str(path)] = state = run.state()
+            if state == "finished":
+                found[str(path)] = "running" if at_work(run) else "stopped" if end_is_missing(run) else state
     return found
 
 
 def source_of(run: Path) -> Path | None:
-    """The list of cases that a run was told to read; None where it does not say."""
+    """The list of cases that a run was told to read; None where it does not say.
+
+    Its settings name no places. One of several folds that is only beginning has no note of them either: theirs has.
+    """
     from VoCoCore.runs.files import read_json
 
-    settings = read_json(run / "settings.json")
-    data = settings.get("data") if isinstance(settings, dict) else None
-    source = data.get("source") if isinstance(data, dict) else None
-    return Path(source) if isinstance(source, str) and source else None
+    for note in (run / "private" / "places.json", run.parent / "all-folds.json"):
+        places = read_json(note)
+        source = places.get("data.source") if isinstance(places, dict) else None
+        if isinstance(source, str) and source:
+            return Path(source)
+    return None
 
 
 def work_in(folder: Path, order: dict[str, Any]) -> str:
