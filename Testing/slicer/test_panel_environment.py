@@ -204,3 +204,16 @@ def test_looking_can_be_cancelled_and_leaving_ends_it(hand, voco, host):
     task = voco.panel("environment")._task
     voco.cleanup()
     assert task.cancelled
+
+
+def test_a_path_that_is_being_typed_is_left_alone_by_what_ends_meanwhile(hand, python, voco, tmp_path):
+    assert not hand.find("checkPythonButton").isEnabled()
+    hand.insert("pythonEdit", "/opt/my", 0)
+    looked(hand)
+    assert text(hand, "pythonEdit") == "/opt/my"
+    voco.panel("environment").choose(str(python))
+    assert text(hand, "pythonEdit") == str(python)
+    looked(hand)
+    voco.panel("environment").choose("")
+    looked(hand)
+    assert text(hand, "pythonEdit") == "" and not voco.logic.environment.chosen

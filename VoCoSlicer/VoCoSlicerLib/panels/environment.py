@@ -72,6 +72,7 @@ class EnvironmentPanel(Panel):
     def choose(self, python: str) -> None:
         """Choose another Python for the jobs ("": none in particular), and look at it."""
         self.logic.environment.choose(python)
+        self.ui.pythonEdit.setModified(False)
         self.cancel()
         self.facts = None
         self.check()
@@ -223,7 +224,8 @@ class EnvironmentPanel(Panel):
     def _show(self, words: str = "") -> None:
         ui, environment, facts, busy = self.ui, self.logic.environment, self.facts, self._task is not None
         with adapter.blocked(ui.pythonEdit):
-            ui.pythonEdit.setText(environment.chosen)
+            if not adapter.read(ui.pythonEdit, "modified"):  # else a hand is typing while something has ended
+                ui.pythonEdit.setText(environment.chosen)
             ui.pythonEdit.setPlaceholderText(environment.python)
         ui.reasonLabel.setText(
             _("{python} ({reason})").format(python=environment.python, reason=environment.reason)
