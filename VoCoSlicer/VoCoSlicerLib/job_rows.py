@@ -87,7 +87,7 @@ class RunReader:
         self._looking: Iterator[None] | None = None  # a look that has not come to its end
         # Looks in vain, one after the other, and when to try the next.
         self._refusals, self._again = 0, -math.inf
-        self._kind = ""
+        self._kind, self._settings = "", None
         self._device = ""
         self._seen: object = None
         self._events: object = None
@@ -119,9 +119,9 @@ class RunReader:
         """One look, which may be broken off wherever it yields: after each of its files."""
         if time.monotonic() < self._again:
             return
-        status, events = _stamp(self.run.status_file), _stamp(self.run.events_file)
+        status, events = stampOf(self.run.status_file), stampOf(self.run.events_file)
         yield
-        stamps = status, events, _stamp(self.run.path)
+        stamps = status, events, stampOf(self.run.path)
         # Giving the lock back changes no file.
         if self.row.state in ENDED and stamps == self._seen and not self.row.locked:
             return
@@ -141,7 +141,9 @@ class RunReader:
             self._device = self._tail.get("device") or self._device
             yield
         try:
-            self._kind = self._kind or command_by(glance_json(self.run.settings_file))
+            if (settings := stampOf(self.run.settings_file)) != self._settings:  # perhaps of another run
+                self._kind = command_by(glance_json(self.run.settings_file))
+                self._settings = settings
             said = Status.from_dict(glance_json(self.run.status_file))
             self._refusals = 0
         except PermissionError:
@@ -257,7 +259,8 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
-def _stamp(path: Path) -> object:
+def stampOf(path: Path) -> object:
+    """What changes whenever a file, or what lies in a folder, does; None where it is not there."""
     try:
         found = os.stat(path)
     except OSError:

@@ -9,8 +9,24 @@ from typing import Any
 
 from VoCoCore.errors import EnvironmentFault, VocoError
 from VoCoCore.runs import launch
+from VoCoCore.runs.directory import RunDirectory
+from VoCoSlicerLib.job_rows import stampOf
 from VoCoSlicerLib.pythons import environOf
 from VoCoSlicerLib.tasks import explain, orderFile
+
+
+class NotStarted:
+    """Why a job did not start in ``run``; it ``holds`` until another job has said something there."""
+
+    def __init__(self, run: Path, error: VocoError) -> None:
+        self.error = error
+        self._file = RunDirectory(run).status_file
+        self._before = stampOf(self._file)
+
+    @property
+    def holds(self) -> bool:
+        """Whether no other job has worked there since."""
+        return stampOf(self._file) == self._before
 
 
 class Starting:
@@ -64,3 +80,11 @@ class Starting:
         if self._config is not None:
             with suppress(OSError):
                 self._config.unlink(missing_ok=True)
+
+
+def hasBegun(job: Starting) -> bool:
+    """Whether a job has reported, or has ended before."""
+    try:
+        return job.ready()
+    except VocoError:
+        return True

@@ -23,7 +23,7 @@ from VoCoCore.runs.files import open_plain
 from VoCoCore.runs.follow import Follower
 from VoCoSlicerLib.job_list import JobList
 from VoCoSlicerLib.job_rows import GONE, REPORT, RESULTS, STARTING, JobRow, RunReader
-from VoCoSlicerLib.job_start import Starting
+from VoCoSlicerLib.job_start import NotStarted, Starting, hasBegun
 from VoCoSlicerLib.pythons import choosePython, pythonSlicer
 from VoCoSlicerLib.tasks import Task, reap
 
@@ -48,7 +48,7 @@ class JobTable:
         self._broken: Path | None = None  # the run whose look was broken off
         self.behind = False  # whether there are runs that were never read
         self._starting: dict[Path, Starting] = {}
-        self._errors: dict[Path, VocoError] = {}
+        self._errors: dict[Path, NotStarted] = {}
         self._followers: dict[Path, Follower] = {}
         self._endings: dict[Path, Task] = {}
         self.complaints: list[tuple[Path, VocoError]] = []  # of kills that failed, until somebody shows them
@@ -107,7 +107,7 @@ class JobTable:
         """The same of a run whose ``row`` was read already: nothing is read again."""
         if row.state not in ("failed", "lost"):
             return None
-        return self._errors.get(row.path) or self._reader(row.path).failure()
+        return self._startError(row.path) or self._reader(row.path).failure()
 
     def isCut(self, path: str | Path) -> bool:
         """Whether a run is finished, but its last look or its report is not; `resume` makes up for it."""
@@ -165,13 +165,16 @@ class JobTable:
         launch.check_resumable(run)
         return self.start(describe.command_of(run), {}, run.path, python, resume=True)
 
-    def stop(self, path: str | Path) -> None:
+    def stop(self, path: str | Path) -> bool:
         """Ask a job to stop with a checkpoint, after the step or the case under way, however long that takes.
 
-        A job that has not reported yet is ended at once. Raises EnvironmentFault where the folder cannot be written.
+        A job that has not reported yet is ended at once, and False returned: there is nothing to wait for. Raises
+        EnvironmentFault where the folder cannot be written.
         """
-        if not self.withdraw(path):
-            RunDirectory.open(path).request_stop()
+        if self.withdraw(path):
+            return False
+        RunDirectory.open(path).request_stop()
+        return True
 
     def kill(self, path: str | Path) -> Task | None:
         """End a job at once with all its processes; its last checkpoint stays. No task where it has not reported."""
@@ -234,7 +237,7 @@ class JobTable:
         row = self._reader(place).row
         if place in self._starting:
             return replace(row, state=STARTING, message="", kind=row.kind)
-        if (error := self._errors.get(place)) and row.state in ("", GONE, "failed", "stopped", "lost"):
+        if (error := self._startError(place)) and row.state in ("", GONE, "failed", "stopped", "lost"):
             return replace(row, state="failed", message=error.message)
         return row
 
@@ -246,8 +249,12 @@ class JobTable:
             self.list.remember(place)
             self._reader(place).refresh()
         except VocoError as error:
-            self._errors[place] = error
+            self._errors[place] = NotStarted(place, error)
         del self._starting[place]
+
+    def _startError(self, place: Path) -> VocoError | None:
+        failed = self._errors.get(place)
+        return failed.error if failed is not None and failed.holds else None
 
     def withdraw(self, path: str | Path) -> bool:
         """End a job that has not reported yet; False where there is none."""
@@ -278,21 +285,13 @@ def _statesNow(runs: list[Path], starting: Mapping[Path, Starting]) -> dict[Path
     def look() -> None:
         for run in runs:
             with suppress(OSError):
-                if run not in starting or _hasBegun(starting[run]):
+                if run not in starting or hasBegun(starting[run]):
                     states[run] = RunDirectory(run).state()
 
     thread = threading.Thread(target=look, name="VoCo: last look at jobs", daemon=True)
     thread.start()
     thread.join(LAST_LOOK)
     return dict(states)
-
-
-def _hasBegun(job: Starting) -> bool:
-    """Whether a job has reported, or has ended before."""
-    try:
-        return job.ready()
-    except VocoError:
-        return True
 
 
 def _place(path: str | Path) -> Path:

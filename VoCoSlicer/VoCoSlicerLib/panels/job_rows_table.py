@@ -69,10 +69,11 @@ class JobRowsTable:
         others = paths != self._paths
         with adapter.blocked(self._table):
             if others:
+                # A run that was not in the table yet may come: many runs are read one after the other.
+                if self._selected in self._paths and self._selected not in paths:
+                    self._selected = None
                 self._paths = paths
                 self._table.setRowCount(len(rows))
-                if self._selected not in paths:
-                    self._selected = None
                 self._mark()
             for place in new:
                 self._fillRow(place, rows[place])

@@ -24,6 +24,7 @@ from VoCoSlicerLib.tasks import Task
 _POLL = 1000  # milliseconds to the next look at the runs
 _SOON = 100  # while there are some that were never read
 _BAD = ("failed", "lost")
+_PARTS = 1000  # of the progress bar
 
 
 class JobsPanel(Panel):
@@ -133,8 +134,10 @@ class JobsPanel(Panel):
 
     def stop(self) -> None:
         """Ask the job to stop with a checkpoint."""
-        self.logic.jobs.stop(self.selected)
-        self.host.say(_("Asked to stop after the step under way, with a checkpoint"))
+        if self.logic.jobs.stop(self.selected):
+            self.host.say(_("Asked to stop after the step under way, with a checkpoint"))
+        else:
+            self.host.say(_("The job of {name} was ended before it began").format(name=self.selected.name))
 
     def kill(self) -> None:
         """End the job at once, after a question."""
@@ -237,8 +240,9 @@ class JobsPanel(Panel):
         ui.stateLabel.setText(_("Choose a run in the table.") if row is None else describe(row))
         ui.runProgressBar.setVisible(row is not None and row.total > 0)
         if row is not None and row.total > 0:
-            ui.runProgressBar.setMaximum(row.total)
-            ui.runProgressBar.setValue(min(row.step, row.total))
+            # In parts of a whole: a damaged status may hold numbers that no control takes.
+            ui.runProgressBar.setMaximum(_PARTS)
+            ui.runProgressBar.setValue(_PARTS * max(0, min(row.step, row.total)) // row.total)
         error = self.logic.jobs.errorOf(row) if row is not None else None
         cut = row is not None and self.logic.jobs.isCut(row.path)
         told = f"{CUT}\n" + _("press Resume to make up for it") if cut else ""
