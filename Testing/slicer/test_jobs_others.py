@@ -1,4 +1,4 @@
-"""The section "Jobs" where others change runs: a command line, another Slicer, a file manager; and many runs at once."""
+"""The section "Jobs" where others change runs: a command line, another Slicer, a file manager; many runs at once."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from hand import Hand
 
 from VoCoCore.errors import DataError, EnvironmentFault, StopRequested
 from VoCoSlicerLib.choices import CaseChoice, FolderChoice, readSettings, writeCases, writeFolders
+from VoCoSlicerLib.environment import Facts
 from VoCoSlicerLib.logic_estimate import Needs
 from VoCoSlicerLib.logic_steps import Progress
 
@@ -43,7 +44,7 @@ NEEDS = Needs(20_000, 450, 12.2, 3 * 3600, "cpu", roomMb=16_000, plan=("patches.
 @pytest.fixture
 def section(voco, host, monkeypatch, tmp_path):
     """Opens the section of a kind of job; returns a hand at it, with the panel. Estimates are played."""
-    facts = SimpleNamespace(device="cpu")
+    facts = Facts(device="cpu")
     monkeypatch.setattr(voco.logic, "estimate", lambda *_, **__: PlayedEstimate(NEEDS))
     monkeypatch.setattr(voco.logic, "facts", facts)
     voco.logic.store["folder"] = str(tmp_path / "VoCo")

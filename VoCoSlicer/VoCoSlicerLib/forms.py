@@ -69,6 +69,12 @@ class SettingsForm:
             row.clear()
         self._onChange()
 
+    def forgetErrors(self) -> None:
+        """Take texts away that are wrong; they hold nowhere."""
+        for row in self.rows.values():
+            if row.error is not None:
+                row.clear()
+
     def alignLabels(self, *others: Any) -> None:
         """Give ``others``, labels of rows above or below, the width of this form's: controls begin at one line."""
         width = max(adapter.read(row.label, "sizeHint").width() for row in self.rows.values())

@@ -80,7 +80,14 @@ class Estimating:
             self._judged = question, lacking(*question) if self.needs is not None else []
         said = list(self._judged[1])
         if facts is not None and facts.device == "cpu":
-            said.append(_("No GPU was found: training runs on the processor and takes much longer."))
+            said.append(
+                _(
+                    "The graphics card cannot be used, see Environment: training runs on the processor and takes much "
+                    "longer."
+                )
+                if facts.cards
+                else _("No GPU was found: training runs on the processor and takes much longer.")
+            )
         return said
 
     def words(self, cases: int) -> str:

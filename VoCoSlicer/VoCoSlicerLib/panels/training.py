@@ -64,6 +64,12 @@ class TrainingPanel(WorkingPanel):
         """Offer the runs that have weights by now."""
         self._weights.offer()
 
+    def setParameterNode(self, parameters: Any) -> None:
+        """Show the choices of another parameter node; what was typed wrong belongs to the one before."""
+        for form in self._forms():
+            form.forgetErrors()
+        super().setParameterNode(parameters)
+
     def exit(self) -> None:
         """Estimates end; a start goes on."""
         self._settle.stop()
@@ -114,6 +120,8 @@ class TrainingPanel(WorkingPanel):
         """Export what must be, and start the job; returns at once."""
         if self.parameters is None or self._job is not None:
             return
+        if not self._named():
+            self._offerFolder()  # another Slicer may have taken the one that was proposed
         plan = self._plan()
         self._begin(
             lambda: self.logic.startJob(
@@ -188,8 +196,18 @@ class TrainingPanel(WorkingPanel):
             self.estimate(again=False)
 
     def _folder(self) -> Path:
-        named = str(getattr(self.parameters, f"{self.kind}Run")).strip()
-        return self.place(named or self.ui.runEdit.placeholderText)
+        return self.place(self._named() or self.ui.runEdit.placeholderText)
+
+    def _named(self) -> str:
+        """The folder for the run that the user has named, "" for none."""
+        return str(getattr(self.parameters, f"{self.kind}Run")).strip()
+
+    def _folderProblems(self) -> list[VocoError]:
+        """What is wrong with the folder for the run; one that was only proposed gives way to another one."""
+        if (found := self._runFolder.problems(self._folder())) and not self._named():
+            self._offerFolder()
+            return self._runFolder.problems(self._folder())
+        return found
 
     def _problems(self, plan: TrainingPlan) -> list[VocoError]:
         """What stands in the way of starting, the first first; settings that hold are shown in grey."""
@@ -204,8 +222,15 @@ class TrainingPanel(WorkingPanel):
         except SettingsError as error:
             for form in self._forms():
                 form.showTogether(error)
-            found.append(error)
-        return found or plan.problems() or self._runFolder.problems(self._folder())
+            hint = error.hint if self._shows(error) else _("it came with the scene: press Reset settings")
+            found.append(SettingsError(error.message, hint))
+        return found or plan.problems() or self._folderProblems()
+
+    def _shows(self, error: SettingsError) -> bool:
+        """Whether the controls show all that was changed by hand and that the error names."""
+        shown = {name for form in self._forms() for name in form.values()}
+        kept = readSettings(self.parameters, self.kind)
+        return not any(name in error.message for name in kept if name not in shown)
 
     def _plan(self) -> TrainingPlan:
         return TrainingPlan(self.logic.scene, self.parameters, self.kind)
