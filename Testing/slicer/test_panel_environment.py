@@ -217,3 +217,22 @@ def test_a_path_that_is_being_typed_is_left_alone_by_what_ends_meanwhile(hand, p
     voco.panel("environment").choose("")
     looked(hand)
     assert text(hand, "pythonEdit") == "" and not voco.logic.environment.chosen
+
+
+@pytest.mark.parametrize("what", ["half", "gone"])
+def test_what_a_package_needs_is_mended_too(hand, python, host, tmp_path, what):
+    wheels = tmp_path / "wheels"
+    unpack(wheel(wheels, "aaa", "2.5", "import bbb.more", ("bbb", "ccc; extra == 'all'")), python)
+    if what == "half":
+        unpack(wheels / "bbb-1.0-py3-none-any.whl", python)
+        (site(python) / "bbb" / "more.py").unlink()
+        wheel(wheels, "bbb", "1.5")
+    looked(hand)
+    hand.click("checkPythonButton")
+    said = looked(hand)
+    assert "Ready" not in said and "ccc" not in said
+    assert ("bbb is only half installed" if what == "half" else "Not installed yet: bbb") in said
+    host.answers.give("Install")
+    hand.click("installButton")
+    assert "Ready" in looked(hand) and versionIn(python, "bbb") == "1.0"
+    assert (site(python) / "bbb" / "more.py").exists()

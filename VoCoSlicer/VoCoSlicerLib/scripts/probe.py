@@ -2,7 +2,8 @@
 
     python probe.py requirements.txt [REQUIREMENT ...]
 
-A package is ``broken`` where its metadata is there but files that it lists are not, or where importing it fails.
+A package is ``broken`` where its metadata is there but files that it lists are not, or where importing it fails. What
+the requirements need in turn counts as they do, but for its version.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ def installed() -> dict[str, metadata.Distribution]:
         if name:
             found.setdefault(normal(name), each)
     return found
+
+
+def needs(each: metadata.Distribution) -> dict[str, tuple[str, str]]:
+    """What a package needs on every machine; what it needs on a condition nobody but pip can judge."""
+    return required([line for line in each.requires or [] if ";" not in line])
 
 
 def listed(each: metadata.Distribution) -> list[Path] | None:
@@ -196,15 +202,26 @@ def main(requirements: str, *more: str) -> int:
         "broken": {},
         "torch": torch_facts(),
     }
-    for name, (line, wanted) in required(lines).items():
+    asked = required(lines)
+    wanted, names = dict(asked), list(asked)
+    for name in names:  # grows while it is read
+        line, versions = wanted[name]
         if name not in present:
             facts["missing"].append(line)
-        elif wrong := damage(present[name]):
-            facts["broken"][line] = wrong
-        elif not satisfies(present[name].version or "", wanted):
-            facts["old"].append({"line": line, "installed": present[name].version or ""})
+            continue
+        version = present[name].version or ""
+        if wrong := damage(present[name]):
+            # Of what came along, others may need this very version.
+            facts["broken"][line if name in asked else f"{name}=={version}"] = wrong
+            continue
+        if name in asked and not satisfies(version, versions):
+            facts["old"].append({"line": line, "installed": version})
         elif name == "torch" and "error" in facts["torch"]:
             facts["broken"][line] = facts["torch"]["error"]
+        for other, how in needs(present[name]).items():
+            if other not in wanted:
+                wanted[other] = how
+                names.append(other)
     print(json.dumps(facts))
     return 0
 
