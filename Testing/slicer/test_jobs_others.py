@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 from made_jobs import SMALL, choose, makeRun, runKnown
@@ -75,3 +76,31 @@ def test_what_has_not_begun_is_not_said_to_stop_with_a_checkpoint(voco, panel, h
     choose(hand, panel, "one")
     hand.click("stopButton")
     assert "before it began" in voco.ui.statusLabel.text and hand.rows("runsTable") == []
+
+
+def test_of_a_run_whose_folder_is_deleted_nothing_can_be_opened(voco, panel, hand, tmp_path):
+    run = runKnown(tmp_path, "one", "running", pid=os.getpid())
+    for name in ("log.txt", "report.html", "weights/encoder.safetensors"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).touch()
+    choose(hand, panel, "one")
+    buttons = [hand.find(f"{name}Button") for name in ("log", "report", "use")]
+    assert all(button.isEnabled() for button in buttons)
+    (run / "report.html").unlink()
+    hand.click("reportButton")
+    assert "no report any more" in voco.ui.errorLabel.text
+    shutil.rmtree(run)
+    panel.poll()
+    assert not any(button.isEnabled() for button in buttons)
+    assert voco.ui.statusLabel.text == "one: its folder is no longer there"
+
+
+def test_going_on_with_a_run_takes_away_what_was_said_of_its_end(voco, panel, hand, tmp_path):
+    run = runKnown(tmp_path, "one", "running", pid=os.getpid())
+    choose(hand, panel, "one")
+    say(run, state="failed", message="no room")
+    panel.poll()
+    assert "no room" in voco.ui.errorLabel.text and voco.ui.errorFrame.isVisible()
+    hand.click("resumeButton")
+    assert not voco.ui.errorFrame.isVisible()
+    panel.logic.jobs.kill(run)

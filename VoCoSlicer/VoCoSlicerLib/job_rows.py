@@ -127,8 +127,11 @@ class RunReader:
             return
         if not (self._kind and status) and not is_run(self.run.path):
             if self.row.state:
-                what = "its folder is no longer there"
-                self.row = replace(self.row, state=GONE, message=what, etaSeconds=None, rate=None)
+                what, nothing = (
+                    "its folder is no longer there",
+                    {"result": "", "hasLog": False, "hasReport": False},
+                )
+                self.row = replace(self.row, state=GONE, message=what, etaSeconds=None, rate=None, **nothing)
             return
         yield
         if stamps[::2] != self._listed:

@@ -148,6 +148,7 @@ class JobsPanel(Panel):
 
     def resume(self) -> None:
         """Go on from the last checkpoint."""
+        self.host.hideError()  # that of its last end, say
         self.logic.jobs.resume(self.selected, self.logic.environment.python)
         self.host.say(_("Going on with {name}").format(name=self.selected.name))
 
@@ -172,6 +173,8 @@ class JobsPanel(Panel):
     def openReport(self) -> None:
         """Open the report in the web browser."""
         report = self.logic.jobs.report(self.selected)
+        if report is None:
+            raise DataError(_("{run} has no report any more").format(run=self.selected))
         qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(report)))
 
     def export(self, folder: str = "") -> None:
@@ -218,7 +221,9 @@ class JobsPanel(Panel):
             if before is None or not before.active or row.active:
                 continue
             error = self.logic.jobs.errorOf(row)
-            if error is not None:
+            if row.state == GONE:
+                self.host.say(f"{row.name}: {row.message}")
+            elif error is not None:
                 log = row.path / "log.txt"
                 self.host.showError(error, log if os.path.isfile(log) else None)
             else:
@@ -261,20 +266,12 @@ class JobsPanel(Panel):
         names = ("stop", "kill", "resume", "use", "plot", "log", "report", "export", "forget")
         if row is None:
             return {f"{name}Button": _("Choose a run in the table first") for name in names}
-        still = _("No job is working on this run")
+        idle = "" if row.atWork else _("No job is working on this run")
         ended = _("It is writing its last files") if row.locked else _("There is nothing to go on with")
         there = "" if row.state not in (GONE, STARTING) else _("There is no such run, or not yet")
         return {
-            "stopButton": _("It has been asked to stop")
-            if row.state == "stopping"
-            else ""
-            if row.atWork
-            else still,
-            "killButton": ""
-            if row.atWork and row.local
-            else still
-            if row.local
-            else _("It runs on another machine"),
+            "stopButton": _("It has been asked to stop") if row.state == "stopping" else idle,
+            "killButton": idle if row.local else _("It runs on another machine"),
             "resumeButton": "" if row.resumable or cut else _("It is under way") if row.active else ended,
             "useButton": ""
             if row.result and self.parameters is not None
