@@ -25,8 +25,9 @@ def calls(action) -> int:
 
 
 def comeAndGo(stage: Stage) -> None:
-    """Fifty times to another module and back: scene and parameter node call nobody more than before."""
+    """Twenty times to another module and back: scene and parameter node call nobody more than before."""
     node = stage.widget.logic.getParameterNode().parameterNode
+    hand = stage.hand("cropPreview")
 
     def change() -> None:
         added = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")
@@ -35,12 +36,13 @@ def comeAndGo(stage: Stage) -> None:
     def again() -> list[int]:
         stage.leave()
         stage.open()
-        stage.host.app.processEvents()
+        # a preview that is shown comes step by step, and looks at the nodes that it has so far
+        hand.until(lambda: not stage.widget.logic.preview.busy, what="the preview")
         return [calls(node.Modified), calls(change)]
 
     again()
     before = again()
-    for _ in range(50):
+    for _ in range(20):
         after = again()
     assert before[0] > 0 and after == before
 

@@ -75,10 +75,11 @@ sys.path.insert(0, {here!r})
 from host import Host
 host = Host(mainWindow={window})
 host.loadModule({module!r})
-import session
+import made_scene, session, slicer
+made_scene.volume(slicer.mrmlScene, made_scene.noise((8, 8, 8)), "of the user")
 def breaks(stage):
     raise ValueError("on purpose")
-session.STEPS = session.STEPS[:2] + ((breaks,) if {broken} else ())
+session.STEPS = session.STEPS[:2] + (session.chooseSample, session.previewCrops) + ((breaks,) if {broken} else ())
 runpy.run_path({script!r}, run_name="__main__")
 """
 
@@ -96,6 +97,7 @@ def test_the_script_for_a_real_slicer_says_how_it_went(tmp_path, broken, window)
         **os.environ,
         "VOCO_PYTHON": sys._base_executable,
         "VOCO_TEST_PICTURES": str(tmp_path / "pictures"),
+        "TMPDIR": str(tmp_path),
     }
     done = subprocess.run(
         [sys.executable, "-c", driver], env=environ, capture_output=True, text=True, cwd=tmp_path, timeout=600
@@ -103,7 +105,9 @@ def test_the_script_for_a_real_slicer_says_how_it_went(tmp_path, broken, window)
     assert done.returncode == (1 if broken else 0), done.stdout + done.stderr
     lines = done.stdout.splitlines()
     passed = [line.split()[1] for line in lines if line.startswith("passed")]
-    assert passed == ["openEverySection", "jobsAreNone", *[step.__name__ for step in session_safe.STEPS]]
+    first = ["openEverySection", "jobsAreNone", "chooseSample", "previewCrops"]
+    assert passed == [*first, *[step.__name__ for step in session_safe.STEPS]]
     assert ("FAILED  breaks" in lines, lines[-1]) == (broken, f"result: {'FAILED' if broken else 'passed'}")
+    assert len(list(tmp_path.glob("VoCo-test-*"))) == broken
     if broken:
         assert "on purpose" in done.stderr and (tmp_path / "pictures" / "failed-breaks.png").is_file()
