@@ -173,6 +173,20 @@ def test_an_error_is_the_commands_own_line_and_hint(words, kind, part, tmp_path)
         (2, "voco: error: no hint here", SettingsError, "no hint here", ""),
         (7, "some words", VocoError, "it ended with exit code 7: some words", "the log says more"),
         (1, "", VocoError, "it ended with exit code 1: it said nothing", "the log says more"),
+        (
+            1,
+            '  File "probe.py", line 8\nSyntaxError: invalid syntax\n',
+            EnvironmentFault,
+            "this Python is too old: jobs need 3.11 to 3.13",
+            "choose another Python for the jobs",
+        ),
+        (
+            -11,
+            "",
+            EnvironmentFault,
+            "the process crashed (SIGSEGV): a package in it may be broken",
+            "choose another Python for the jobs",
+        ),
     ],
 )
 def test_exit_codes_and_lines_become_errors_of_their_kind(code, text, kind, message, hint):
@@ -220,6 +234,17 @@ def test_running_too_long_ends_it():
     with pytest.raises(EnvironmentFault, match="took longer"):
         task.run(0.3)
     until(lambda: not task.poll().running)
+
+
+@posix
+def test_a_python_that_is_too_old_is_said_to_be(tmp_path):
+    """One that cannot run VoCoCore was said to lack a package, `Self` of typing."""
+    old = tmp_path / "python"
+    code = "import sys; code = sys.argv[2]; del sys.argv[1:3]; sys.version_info = (3, 9, 18); exec(code)"
+    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}" "$@"\n')
+    old.chmod(0o755)
+    with pytest.raises(EnvironmentFault, match=r"too old: jobs need 3\.11 to 3\.13.*another Python"):
+        Task(["--version"], old).run(30)
 
 
 @posix

@@ -26,6 +26,8 @@ from VoCoCore.runs.status import ACTIVE
 _ROOT = Path(__file__).resolve().parents[2]
 _BOOTSTRAP = (
     "import runpy, sys; root, module = sys.argv[1:3]; del sys.argv[1:3]; "
+    "sys.version_info < (3, 11) and [sys.stderr.write('voco: error: this Python is too old: jobs need 3.11 to 3.13'"
+    " '  (choose another Python for the jobs)\\n'), sys.exit(4)]; "  # in words of any Python
     "sys.path[:] = [root, *(p for p in sys.path if p not in ('', root))]; "
     "runpy.run_module(module, run_name='__main__', alter_sys=True)"
 )

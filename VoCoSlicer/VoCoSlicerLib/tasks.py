@@ -28,6 +28,8 @@ from VoCoCore.runs.files import writing
 from VoCoSlicerLib.pythons import choosePython, environOf
 
 INSTALL_HINT = "install what is missing in the section Environment, or choose another Python there"
+_ANOTHER = "choose another Python for the jobs"
+_CRASHES = ("SIGSEGV", "SIGILL", "SIGFPE")  # not for want of memory, as most others
 _SAID = re.compile(r"voco: (?:error|stopped|defect): (?P<message>.*?)(?:  \((?P<hint>.*)\))?")
 _MISSING = re.compile(
     r"(?:\w+\.)*(?:ModuleNotFoundError|ImportError): (?P<what>.*)|.*: (?P<module>No module named .*)"
@@ -251,10 +253,14 @@ def explain(code: int, text: str) -> VocoError:
     last = lines[-1] if lines else "it said nothing"
     if missing := _MISSING.fullmatch(last):
         return _lacking(missing)
+    if last.startswith("SyntaxError: "):  # of our own scripts: `voco` says itself what it cannot read
+        return EnvironmentFault("this Python is too old: jobs need 3.11 to 3.13", _ANOTHER)
     if code < 0:
         name = str(-code)
         with suppress(ValueError):
             name = signal.Signals(-code).name
+        if name in _CRASHES:
+            return EnvironmentFault(f"the process crashed ({name}): a package in it may be broken", _ANOTHER)
         hint = "close other programs or choose a smaller preset, then start it again"
         return EnvironmentFault(f"the process was killed ({name}), often for want of memory", hint)
     return kind_of(code)(f"it ended with exit code {code}: {last}", "the log says more")
