@@ -127,11 +127,16 @@ class RunReader:
             return
         if not (self._kind and status) and not is_run(self.run.path):
             if self.row.state:
-                what, nothing = (
-                    "its folder is no longer there",
-                    {"result": "", "hasLog": False, "hasReport": False},
+                self.row = replace(
+                    self.row,
+                    state=GONE,
+                    message="its folder is no longer there",
+                    etaSeconds=None,
+                    rate=None,
+                    result="",
+                    hasLog=False,
+                    hasReport=False,
                 )
-                self.row = replace(self.row, state=GONE, message=what, etaSeconds=None, rate=None, **nothing)
             return
         yield
         if stamps[::2] != self._listed:
