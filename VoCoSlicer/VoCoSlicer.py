@@ -75,7 +75,8 @@ class VoCoSlicer(ScriptedLoadableModule):
 class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The module's window: one collapsible section for each panel, a line for messages, one for errors.
 
-    To the panels it is the *host*: `say`, `note`, `showError`, `hideError`, `openSection`, `advance`, `selectRun`.
+    To the panels it is the *host*: `say`, `note`, `showError`, `hideError`, `openSection`, `advance`, `offerRuns`,
+    `selectRun`.
     """
 
     def __init__(self, parent=None):
@@ -210,6 +211,10 @@ class VoCoSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if name not in self._advanced:
             self._advanced.add(name)
             self.openSection(name)
+
+    def offerRuns(self):
+        """There are runs, or results of runs, that sections have not offered yet."""
+        self._forEach(lambda panel: panel.offerRuns())
 
     def selectRun(self, path):
         """Show a run in the section of the jobs."""

@@ -104,3 +104,18 @@ def test_going_on_with_a_run_takes_away_what_was_said_of_its_end(voco, panel, ha
     hand.click("resumeButton")
     assert not voco.ui.errorFrame.isVisible()
     panel.logic.jobs.kill(run)
+
+
+def test_a_result_is_offered_as_soon_as_it_is_there(voco, panel, hand, tmp_path):
+    run = runKnown(tmp_path, "one", "running", pid=os.getpid())
+    combos = []
+    for section, name in (("finetuning", "initCombo"), ("prediction", "modelCombo")):
+        voco.openSection(section)
+        combos.append(getattr(voco.panel(section).ui, name))
+    panel.poll()
+    assert [combo.count for combo in combos] == [1, 1]
+    (run / "weights").mkdir()
+    (run / "weights" / "model.safetensors").touch()
+    say(run, state="finished")
+    panel.poll()
+    assert [combo.itemText(1) for combo in combos] == ["one (model)", "one"]

@@ -40,6 +40,10 @@ class Panel:
 
     def enter(self) -> None:
         """The user has come to the module."""
+        self.offerRuns()
+
+    def offerRuns(self) -> None:
+        """Offer the runs that are there by now, where there is a choice of them."""
 
     def exit(self) -> None:
         """The user goes to another module."""

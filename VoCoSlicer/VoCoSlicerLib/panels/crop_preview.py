@@ -80,7 +80,7 @@ class CropPreviewPanel(Panel):
         self._keepRoom()
         self._showState()
 
-    def enter(self) -> None:
+    def offerRuns(self) -> None:
         """Offer the runs that are there by now."""
         self._run.offer()
 

@@ -42,6 +42,7 @@ class JobsPanel(Panel):
         self._space = JobSpace(ui, logic, host)
         self._plot = JobPlot(logic, ui.plotButton, ui.plotCombo, lambda: self.selected)
         self._rows: dict[Path, JobRow] = {}
+        self._results: list[tuple[Path, str]] = []  # that the other sections were told of
         self._tasks: list[tuple[Task, str]] = []  # exports, and what to say when they are done
         self._entered = False
         self._timer = adapter.makeTimer(_POLL, self.poll)
@@ -98,6 +99,10 @@ class JobsPanel(Panel):
             self.host.showError(self.logic.jobs.complaints.pop(0)[1])
         self._tellEnds(rows)
         self._rows = {row.path: row for row in rows}
+        results = [(row.path, row.result) for row in rows]
+        if results != self._results and not self.logic.jobs.behind:
+            self._results = results
+            self.host.offerRuns()
         self._table.fill(rows)
         self._space.poll()
         self._pollTasks()

@@ -47,11 +47,15 @@ class PredictionPanel(WorkingPanel):
         self._showProgress(None)
 
     def enter(self) -> None:
+        """Offer the models that are there, and look whether all is well."""
+        super().enter()
+        self._check()
+
+    def offerRuns(self) -> None:
         """Offer the fine-tuned runs that are there by now."""
         for row in self.logic.jobs.rows():
             if row.result == "model":
                 self._models.offer(str(row.path), row.name)
-        self._check()
 
     def state(self) -> Any:
         """The model, where it runs, and the cases that are chosen."""

@@ -60,7 +60,7 @@ class TrainingPanel(WorkingPanel):
         adapter.onClicked(ui.cancelButton, self.cancel)
         self._showProgress(None)
 
-    def enter(self) -> None:
+    def offerRuns(self) -> None:
         """Offer the runs that have weights by now."""
         self._weights.offer()
 
