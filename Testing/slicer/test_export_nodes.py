@@ -241,6 +241,17 @@ def test_what_cannot_be_taken_later_is_told_before_anything_is_written(scene, tm
     assert isinstance(finish(job).error, StopRequested) and not (tmp_path / "out").exists()
 
 
+def test_of_a_volume_that_went_before_its_turn_no_inner_name_is_said(scene, tmp_path):
+    node = volume(scene, noise(), "ct")
+    cases = [SceneCase((node.GetID(),)), SceneCase((node.GetID(),), "vtkMRMLSegmentationNode7")]
+    with pytest.raises(DataError, match="a segmentation that was chosen is no longer in the scene"):
+        CaseExport(scene, cases[1:], tmp_path / "out").start()
+    scene.Clear(0)
+    with pytest.raises(DataError, match="a volume that was chosen is no longer in the scene") as raised:
+        CaseExport(scene, cases[:1], tmp_path / "out").start()
+    assert "vtkMRML" not in str(raised.value)
+
+
 def test_a_scene_that_is_closed_while_cases_are_taken_gives_no_other_volume(scene, tmp_path, patient):
     nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
     job = begun(scene, nodes, tmp_path / "out")

@@ -84,7 +84,7 @@ def takeCase(scene, case: SceneCase) -> CaseSnapshot:
         raise DataError("a case has no volume", "choose a volume for it")
     for node in nodes:
         usableVolume(node)
-    label = _node(scene, case.segmentationId) if case.segmentationId else None
+    label = _node(scene, case.segmentationId, "segmentation") if case.segmentationId else None
     segments = None if label is None else _takeLabel(label)
     return CaseSnapshot(
         case,
@@ -117,10 +117,10 @@ def isThere(scene, snapshot: CaseSnapshot) -> bool:
     return all(scene.GetNodeByID(node.GetID()) is node for node in snapshot.nodes)
 
 
-def _node(scene, identity: str):
+def _node(scene, identity: str, kind: str = "volume"):
     node = scene.GetNodeByID(identity)
-    if node is None:
-        raise DataError(f"the scene has no node {identity} any more", "choose the volumes again")
+    if node is None:  # nor has anybody its name
+        raise DataError(f"a {kind} that was chosen is no longer in the scene", f"choose the {kind}s again")
     return node
 
 
