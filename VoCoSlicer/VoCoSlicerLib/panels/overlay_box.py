@@ -24,6 +24,8 @@ class OverlayBox:
         self._seen: dict[str, overlays.Look] = {}  # by view
         self._watches: dict[str, adapter.Observed] = {}
         self._busy = False
+        self._gone = adapter.Observed(self._onRemoved, slicer.vtkMRMLScene.NodeRemovedEvent)
+        self._gone.follow(logic.scene)
         adapter.connect(combo, "currentIndexChanged(int)", self._onChosen)
 
     def show(self) -> None:
@@ -51,6 +53,7 @@ class OverlayBox:
         for watch in self._watches.values():
             watch.follow(None)
         self._watches.clear()
+        self._gone.follow(None)
 
     def _onChosen(self, index: int) -> None:
         labels = self._labels or []
@@ -61,6 +64,12 @@ class OverlayBox:
         if layouts is not None and before != overlays.volumesBelow(scene):
             layouts.resetSliceViews()  # the volume brought may lie outside of what they show
         self.show()
+
+    def _onRemoved(self) -> None:
+        """A node has gone, maybe the last map of a label; of a scene that is closed the panel is told at the end."""
+        scene = self._logic.scene
+        if self._labels and not scene.IsBatchProcessing() and self._labels != overlays.overlayLabels(scene):
+            self.show()
 
     def _onView(self) -> None:
         """A view has changed, maybe in nothing that matters here; the preview gives back what it covers."""
