@@ -105,7 +105,8 @@ class Answers:
         return Task(["-c", self._code], sys.executable, plain=True)
 
 
-def test_an_answer_to_a_crop_that_has_moved_is_nobodys(preview):
+def waiting(preview):
+    """A question about the crop of a preview, whose answer has not been read yet."""
     preview.show()
     preview.wait(60)
     answer = {"step": 7, "predicted": [0.5] * 16, "similarity": [0.25] * 16}
@@ -113,6 +114,11 @@ def test_an_answer_to_a_crop_that_has_moved_is_nobodys(preview):
     scores.start("run")
     while scores._task is None:
         scores.poll(preview)
+    return scores
+
+
+def test_an_answer_to_a_crop_that_has_moved_is_nobodys(preview):
+    scores = waiting(preview)
     preview.moveCrop((3.0, 3.0, 0.0))
     while scores.poll(preview):
         time.sleep(0.02)
@@ -124,13 +130,7 @@ def test_an_answer_to_a_crop_that_has_moved_is_nobodys(preview):
 @pytest.mark.parametrize("change", ["volume", "voxels"])
 def test_an_answer_of_another_volume_is_nobodys(preview, change):
     """Two volumes of one size, or one with a filter over it, may have the very same crop."""
-    preview.show()
-    preview.wait(60)
-    answer = {"step": 7, "predicted": [0.5] * 16, "similarity": [0.25] * 16}
-    scores = CropScores(Answers(json.dumps(answer)))
-    scores.start("run")
-    while scores._task is None:
-        scores.poll(preview)
+    scores = waiting(preview)
     box, scene = preview.box, preview.volume.GetScene()
     if change == "volume":
         preview.setVolume(torso(scene, name="another"))
