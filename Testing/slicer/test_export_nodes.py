@@ -9,23 +9,12 @@ import threading
 import time
 from pathlib import Path
 
+import made_scene
 import numpy as np
 import pytest
 import SimpleITK
 import slicer
-from made_scene import (
-    GEOMETRIES,
-    corners,
-    finish,
-    imageOf,
-    noise,
-    transform,
-    turn,
-    volume,
-    warp,
-    world,
-    written,
-)
+from made_scene import GEOMETRIES, corners, finish, imageOf, noise, transform, turn, volume, warp, world
 
 from VoCoCore.data.cases import Case, Index, Source, load_index, save_index
 from VoCoCore.data.images import read_case, read_image
@@ -266,7 +255,7 @@ def test_a_scene_that_is_closed_while_changed_cases_are_taken_again_gives_no_oth
 ):
     nodes = [volume(scene, noise(seed=n), f"v{n}") for n in range(3)]
     job = begun(scene, nodes, tmp_path / "out")
-    written(job)
+    made_scene.written(job)
     slicer.util.arrayFromVolumeModified(nodes[1])
     for _ in range(2):  # up to where the second one was found to have changed
         job.poll()
@@ -325,7 +314,7 @@ def test_a_changed_volume_is_written_again(scene, tmp_path):
     node = volume(scene, noise(seed=1))
     job = CaseExport(scene, [SceneCase((node.GetID(),))], tmp_path)
     job.start()
-    written(job)
+    made_scene.written(job)
     slicer.util.arrayFromVolume(node)[:] = noise(seed=2)
     slicer.util.arrayFromVolumeModified(node)
     state = finish(job)
@@ -341,7 +330,7 @@ def test_a_volume_that_never_rests_is_given_up(scene, tmp_path):
         node.GetImageData().Modified()
         if (state := job.poll()).finished:
             break
-        written(job)
+        made_scene.written(job)
     assert "restless keeps changing" in str(state.error)
 
 
