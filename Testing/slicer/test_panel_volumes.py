@@ -65,6 +65,7 @@ def test_columns_fit_a_narrow_panel_and_keep_the_widths_of_a_user(hand, host, vo
     table = hand.find("volumesTable")
     combo = hand.until(lambda: table.cellWidget(0, SEGMENTATION))
     hand.until(lambda: combo.currentText == drawn.GetName())
+    assert combo.view().minimumWidth >= combo.view().sizeHintForColumn(0)  # all of each name, to choose by
     assert drawn.GetName() in combo.toolTip and long in table.item(1, NAME).toolTip()
     ball(host.scene, "third")
     hand.until(lambda: len(hand.rows("volumesTable")) == 3 and hand.rows("volumesTable")[2][KIND])

@@ -18,6 +18,7 @@ _AT_ONCE = (
     20  # rows that are made in one call: each is some fifty calls of Qt, and a list of all segmentations
 )
 _MOST_HIGH = 10  # rows that are seen without scrolling
+_WIDEST_LIST, _SCROLL_BAR = 600, 20  # pixels
 _WIDEST_NAME = 150  # pixels: the other columns are to be seen too in a panel of usual width
 
 
@@ -48,6 +49,7 @@ class VolumeRows:
         self._structure: Any = None
         self._filled: Any = None  # the structure, and which rows were described when columns got their widths
         self._combos: list[Any] = []
+        self._listWidth = 0  # pixels, of the names to choose from
         self._rows: list[Shown] = []
         self._labelNodes: dict[str, str] = {}
         self._classes = False
@@ -73,7 +75,7 @@ class VolumeRows:
         self._rows, self._labelNodes, self._classes = list(rows), dict(labelNodes), classes
         if structure != self._structure:
             self._structure, self._made = structure, 0
-            self._combos, self._lines = [], [None] * len(rows)
+            self._combos, self._lines, self._listWidth = [], [None] * len(rows), 0
             with adapter.blocked(self._table):
                 self._table.setRowCount(0)
                 self._table.setRowCount(len(rows))
@@ -140,6 +142,11 @@ class VolumeRows:
         combo.setMinimumContentsLength(8)
         combo.addItems([_("none"), *self._labelNodes.values()])
         ids = ["", *self._labelNodes]
+        # Else the list is as narrow as the column, and names that begin and end alike look the same in it. All lists
+        # have the same names: measuring them is for the first one.
+        view = combo.view()
+        self._listWidth = self._listWidth or min(view.sizeHintForColumn(0) + _SCROLL_BAR, _WIDEST_LIST)
+        view.setMinimumWidth(self._listWidth)
 
         def chosen(index: int) -> None:
             self._lines[number] = None
