@@ -150,8 +150,10 @@ class RunReader:
             yield
         try:
             if (settings := stampOf(self.run.settings_file)) != self._settings:  # perhaps of another run
+                yield
                 self._kind = command_by(glance_json(self.run.settings_file))
                 self._settings = settings
+                yield
             said = Status.from_dict(glance_json(self.run.status_file))
             self._refusals = 0
         except PermissionError:
