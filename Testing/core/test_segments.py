@@ -292,6 +292,19 @@ def test_a_list_of_references_and_label_maps_as_predictions(tmp_path, capsys):
     assert {name: one["dice"]["mean"] for name, one in found["labels"].items()} == {"blob": 1.0, "other": 1.0}
 
 
+def test_a_model_with_other_numbers_is_scored_by_name(tmp_path, capsys):
+    save_index(
+        index_source(cohort(tmp_path / "data", 3)), tmp_path / "index.json"
+    )  # blob 1, other 2, vessel 3
+    (tmp_path / "maps").mkdir()
+    for number in range(3):
+        write_image(tmp_path / "maps" / f"c{number}.nii.gz", np.choose(mask(1, 2), [0, 3, 1]), AFFINE)
+    (tmp_path / "maps" / "labels.json").write_text(json.dumps({"labels": {"other": 1, "blob": 3}}))
+    found = scored(capsys, tmp_path / "maps", tmp_path / "index.json")["labels"]
+    assert found["other"]["dice"]["mean"] == 1.0 and found["blob"]["dice"]["mean"] > 0.9
+    assert (found["vessel"]["missed"], found["vessel"]["absent"]) == (1, 2)
+
+
 def test_values_do_not_depend_on_the_order_of_cases():
     assert named_values(["b", "A", "background", "a "]) == {"background": 0, "A": 1, "b": 2}
 

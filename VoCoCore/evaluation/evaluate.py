@@ -28,7 +28,7 @@ from VoCoCore.evaluation.label_names import LabelNames, choose_labels
 from VoCoCore.evaluation.metrics import TOLERANCE, Labels, check_rules
 from VoCoCore.evaluation.pairs import Pair, Pairing, find_predictions, find_references, make_pairs
 from VoCoCore.evaluation.score_pair import Rules, Scored, score_pair
-from VoCoCore.evaluation.segment_names import by_segment_names
+from VoCoCore.evaluation.segment_names import by_segment_names, with_values_of
 from VoCoCore.runs.directory import NOTES
 from VoCoCore.runs.files import is_leftover, writing
 from VoCoCore.runs.narrate import duration
@@ -112,6 +112,7 @@ def evaluate(
     """
     found, index = find_references(references, split)
     place = Path(os.path.abspath(os.path.expanduser(predictions)))
+    found, index = with_values_of(place, found, index)
     pairing = make_pairs(found, find_predictions(place))
     pairs, names = by_segment_names(pairing.pairs, choose_labels(labels, index, place))
     pairing = replace(pairing, pairs=pairs)

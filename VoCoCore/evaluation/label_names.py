@@ -37,7 +37,7 @@ def choose_labels(asked: str, index: Index | None, predictions: Path) -> LabelNa
     ``asked``: "" or what `parse_asked` understands. ``index``: the references' list, where there is one. Raises
     DataError where both the list and labels.json beside the predictions name a label, with different values.
     """
-    theirs = _read_file(predictions / LABELS_FILE)
+    theirs = labels_beside(predictions)
     ours = of_index(index) if index is not None else {}
     # Of a region, a network's label maps hold the one value that no smaller region has.
     clash = next((name for name in ours if set(theirs.labels.get(name, ())) - set(ours[name])), None)
@@ -45,7 +45,7 @@ def choose_labels(asked: str, index: Index | None, predictions: Path) -> LabelNa
         raise DataError(
             f"label '{clash}' is {_plus(ours[clash])} in the references and {_plus(theirs.labels[clash])} in "
             f"{predictions / LABELS_FILE}",
-            "give one side the other's values, or say what to score with --labels NAME=VALUE",
+            f"give one side the other's values, or correct {LABELS_FILE}",
         )
     known = ours or theirs.labels
     if asked:
@@ -56,6 +56,11 @@ def choose_labels(asked: str, index: Index | None, predictions: Path) -> LabelNa
     declared = set(_values(known)) | set(_values(theirs.labels))
     declared |= set((index.labels or {}).values()) if index is not None else set()
     return LabelNames(known, source, frozenset(declared | {0}), theirs.colours)
+
+
+def labels_beside(predictions: Path) -> LabelNames:
+    """What labels.json beside predictions says; nothing where it is not there. Raises DataError for a damaged one."""
+    return _read_file(predictions / LABELS_FILE)
 
 
 def of_index(index: Index) -> dict[str, tuple[int, ...]]:

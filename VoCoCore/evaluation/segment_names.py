@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
-from VoCoCore.data.cases import Source
-from VoCoCore.data.segments import matched, named_values, segments_of
-from VoCoCore.evaluation.label_names import LabelNames
-from VoCoCore.evaluation.pairs import Pair
+from VoCoCore.data.cases import Index, Source
+from VoCoCore.data.names import same_name
+from VoCoCore.data.segments import matched, named_values, segments_of, with_segments
+from VoCoCore.evaluation.label_names import LabelNames, labels_beside
+from VoCoCore.evaluation.pairs import Pair, Reference
+
+
+def with_values_of(
+    predictions: Path, references: Sequence[Reference], index: Index | None
+) -> tuple[tuple[Reference, ...], Index | None]:
+    """References whose labels are segments, and their list, with the values that the names have in labels.json beside
+    the predictions. Other references as they are; so are regions, which are made of values.
+    """
+    values = {same_name(name): of[0] for name, of in labels_beside(predictions).labels.items()}
+    named = all(reference.label.segments for reference in references)
+    if index is None or not index.labels or index.regions or not (named and values):
+        return tuple(references), index
+    free = (number for number in count(1) if number not in values.values())
+    labels = {
+        name: values.get(same_name(name)) or next(free) if value else 0
+        for name, value in index.labels.items()
+    }
+    index = with_segments(replace(index, labels=labels))
+    by_path = {case.label.path: case.label for case in index.cases if case.label is not None}
+    return tuple(replace(one, label=by_path[one.label.path]) for one in references), index
 
 
 def by_segment_names(pairs: Sequence[Pair], names: LabelNames) -> tuple[tuple[Pair, ...], LabelNames]:
