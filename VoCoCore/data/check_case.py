@@ -19,7 +19,7 @@ from VoCoCore.data.cases import Case, Source
 from VoCoCore.data.dicom_geometry import TILT_DEGREES, read_stack
 from VoCoCore.data.images import ONE_GRID, grid_difference, read_header, read_images
 from VoCoCore.data.intensity import LARGEST, SMALLEST_RANGE
-from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, map_along, read_map
+from VoCoCore.data.label_maps import IGNORE, LARGEST_VALUE, map_along
 from VoCoCore.data.volume import Header, ImageError, Volume
 from VoCoCore.errors import DataError, counted
 from VoCoCore.geometry import is_invertible, shear_of, spacing_of, to_ras, unusual_voxels
@@ -148,7 +148,7 @@ def _check_same_grid(case: Case, first: Header, headers: Sequence[Header | None]
     for source, header in zip(case.images[1:], headers[1:], strict=True):
         if header is None:
             continue
-        turned = header.along(first.affine) if is_invertible(first.affine) else header
+        turned = header.along(first.affine)
         if difference := grid_difference(first.shape, first.affine, turned.shape, turned.affine):
             message = f"{source.path} and {case.images[0].path} are channels of one case, but {difference}"
             result.add("error", "channel_grid", message, ONE_GRID)
@@ -184,8 +184,7 @@ def _check_voxels(case: Case, result: Examined) -> None:
 
 def _check_label(label: Source, image: Source, first: Header, rules: Rules, result: Examined) -> None:
     try:
-        usual = is_invertible(first.affine)
-        volume = map_along(label, first.shape, first.affine) if usual else read_map(label)
+        volume = map_along(label, first.shape, first.affine)
     except DataError as error:
         _add_error(result, error, "label_")
         return

@@ -74,16 +74,16 @@ def read_case(case: Case) -> tuple[np.ndarray, np.ndarray]:
     first = volumes[0]
     if not is_invertible(first.affine):
         raise ImageError(f"{case.images[0].path} has an affine that cannot be inverted", "correct its header")
-    turned = [first, *(volume.along(first.affine) for volume in volumes[1:])]
-    for source, volume in zip(case.images[1:], turned[1:], strict=True):
+    volumes = [volume.along(first.affine) for volume in volumes]
+    for source, volume in zip(case.images[1:], volumes[1:], strict=True):
         if difference := grid_difference(first.array.shape, first.affine, volume.array.shape, volume.affine):
             raise DataError(
                 f"{source.path} and {case.images[0].path} are channels of case {case.id}, but {difference}",
                 ONE_GRID,
             )
-    if len(turned) == 1:
+    if len(volumes) == 1:
         return first.array[None], first.affine
-    return np.stack([volume.array for volume in turned]), first.affine
+    return np.stack([volume.array for volume in volumes]), first.affine
 
 
 def write_image(path: str | Path, array: np.ndarray, affine: np.ndarray) -> None:

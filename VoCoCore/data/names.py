@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+BACKGROUND = "background"  # what voxels of no label are called
+
 # What is written to such a name goes nowhere on Windows, whatever its extension.
 _DEVICE = re.compile(r"^(con|prn|aux|nul|(?:com|lpt)[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from VoCoCore.errors import counted
 
-Patients = Mapping[
-    str, str
-]  # name of a case -> of its patient's first case; one that is not there is the only one
+# Name of a case -> of its patient's first case; one that is not there is the only one.
+Patients = Mapping[str, str]
 EACH_ITS_OWN: Patients = {}
 
 

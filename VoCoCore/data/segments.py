@@ -17,11 +17,11 @@ import numpy as np
 from VoCoCore.data.cases import Case, Index, Source
 from VoCoCore.data.images import SAME_GRID, read_header, read_images
 from VoCoCore.data.images_itk import is_segmentation
-from VoCoCore.data.names import same_name
+from VoCoCore.data.names import BACKGROUND, same_name
 from VoCoCore.data.volume import Volume
 from VoCoCore.errors import DataError, nearest
+from VoCoCore.geometry import is_invertible
 
-BACKGROUND = "background"
 _FACT = re.compile(rb"Segment(\d{1,5})_(ID|Name|LabelValue|Layer):=(.*)")
 _MOST_LINES, _LONGEST = 100_000, 1 << 16
 
@@ -186,7 +186,11 @@ def laid_together(one: Volume, other: Volume) -> tuple[Volume, Volume]:
 
 
 def _start(affine: np.ndarray, other: np.ndarray) -> np.ndarray | None:
-    """The voxel (3,) of a grid in which the first one of another grid lies; None where it lies between voxels."""
+    """The voxel (3,) of a grid in which the first one of another grid lies; None where it lies between voxels, or the
+    affine cannot be inverted.
+    """
+    if not is_invertible(affine):
+        return None
     offset = np.linalg.solve(affine, other)[:3, 3]
     start = np.rint(offset).astype(int)
     return start if np.abs(offset - start).max() <= SAME_GRID else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from VoCoCore.errors import DataError
-from VoCoCore.geometry import spacing_of, turning
+from VoCoCore.geometry import is_invertible, spacing_of, turning
 
 
 class ImageError(DataError):
@@ -39,6 +39,8 @@ class Header:
 
     def along(self, affine: np.ndarray) -> Header:
         """The header of `Volume.along`."""
+        if not is_invertible(affine):
+            return self
         order, flips, turned = turning(self.shape, self.affine, affine)
         if not _turns(order, flips):
             return self
@@ -59,9 +61,13 @@ class Volume:
         return spacing_of(self.affine)
 
     def along(self, affine: np.ndarray) -> Volume:
-        """The same voxels at the same places, stored along the axes of ``affine`` (4, 4), which must be invertible:
-        files of one grid may differ in the order and direction of their axes.
+        """The same voxels at the same places, stored along the axes of ``affine`` (4, 4).
+
+        Files of one grid may differ in the order and direction of axes. An affine that cannot be inverted has none: the
+        volume stays as it is.
         """
+        if not is_invertible(affine):
+            return self
         order, flips, turned = turning(self.array.shape, self.affine, affine)
         return Volume(np.flip(self.array.transpose(order), flips), turned) if _turns(order, flips) else self
 

@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from VoCoCore.data.cases import Case, Index, load_index, save_index, with_unique_ids
-from VoCoCore.data.names import same_name
+from VoCoCore.data.names import BACKGROUND, same_name
 from VoCoCore.errors import DataError
 from VoCoCore.runs.files import move, patiently, read_json
 from VoCoSlicerLib.channels import differ
-
-BACKGROUND = "background"
 
 
 def cohortLabels(cohorts: Sequence[tuple[str, Index]]) -> dict[str, int]:
